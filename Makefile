@@ -1,0 +1,85 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit conformance process e2e bench cluster cluster-down images lock generate clean
+
+export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
+export CLUSTER ?= local
+export UV_PYTHON_DOWNLOADS = never
+export UV_LINK_MODE = copy
+
+UV   := $(WSGIAPP_CACHE)/uv/bin/uv
+PY   := .venv/bin/python
+STEP := tests/support/step
+
+help:           ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.deps .venv/.engine   ## .venv with prefork, wsgiapp and all tools, the engine built
+
+demo: setup     ## the main job, step by step: first without a cluster, then on a real one (left running)
+	@$(PY) -m tests.demo
+
+test: setup     ## every test: checks, unit, golden, conformance, process, e2e on a real cluster
+	@tests/support/run-tests
+
+check: setup    ## format, lint, types, import contracts, generated files
+	@$(STEP) "ruff format" $(PY) -m ruff format --check .
+	@$(STEP) "ruff lint" $(PY) -m ruff check .
+	@$(STEP) "mypy" $(PY) -m mypy
+	@$(STEP) "import contracts" .venv/bin/lint-imports
+	@$(STEP) "rustfmt" cargo fmt --manifest-path server/engine/Cargo.toml --all --check
+	@$(STEP) "clippy" nice cargo clippy -q --manifest-path server/engine/Cargo.toml --all-targets --target-dir $(WSGIAPP_CACHE)/cargo -- -D warnings
+
+unit: setup     ## unit and golden tests (seconds), Rust tests of the engine
+	@$(PY) -m pytest -q tests/unit tests/golden
+	@nice cargo test -q --manifest-path server/engine/Cargo.toml --target-dir $(WSGIAPP_CACHE)/cargo -p prefork-core -p prefork-io
+
+conformance: setup  ## raw HTTP and WSGI cases against a running prefork
+	@$(PY) -m pytest -q tests/conformance
+
+process: setup  ## real arbiter, workers and signals on loopback
+	@$(PY) -m pytest -q tests/process
+
+e2e: setup      ## each promise on a real cluster through the ingress, under load
+	@$(PY) -m pytest -q tests/e2e
+
+bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
+	@$(PY) -m tests.bench
+
+cluster: setup  ## start the local Kubernetes (CLUSTER=local|kind|existing); safe to repeat
+	@$(PY) -m tests.cluster up
+
+cluster-down:   ## take the local Kubernetes down and leave nothing behind
+	@$(if $(wildcard $(PY)),$(PY),python3) -m tests.cluster down
+
+images: setup   ## rebuild changed images and load them into the cluster
+	@$(PY) -m tests.cluster images
+
+generate: setup ## rewrite every generated file (options reference, chart copies, Dockerfiles)
+	@tests/support/generate
+
+lock: $(UV)     ## renew the hashed requirement files
+	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev -o requirements-dev.txt
+	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
+
+clean:          ## remove what was built in the tree (the cache outside stays)
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache server/src/prefork/_engine*.so
+
+$(UV): requirements-uv.txt
+	@$(STEP) "uv" sh -c '"$$(tests/support/find-python)" -m venv --clear "$(WSGIAPP_CACHE)/uv" && "$(WSGIAPP_CACHE)/uv/bin/python" -m pip install -q --require-hashes -r requirements-uv.txt'
+	@touch $@
+
+.venv/.deps: $(UV) requirements-dev.txt server/pyproject.toml operator/pyproject.toml
+	@$(STEP) "Python packages" sh -c '$(UV) venv -q --clear --python "$$(tests/support/find-python)" .venv && $(UV) pip install -q --python $(PY) --require-hashes -r requirements-dev.txt'
+	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
+	@touch $@
+
+.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.*' | grep -v /target/) server/build_engine.py
+	@tests/support/need-rust
+	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py
+	@touch $@
+
+.venv/.bench: .venv/.deps requirements-bench.txt
+	@$(STEP) "bench peers" tests/support/install-peers
+	@touch $@
