@@ -1,0 +1,81 @@
+"""Typed face of the Rust engine (`server/engine/py`): HTTP/1.1 and WSGI for one worker process.
+
+The worker builds one `Engine` after the fork and calls `serve()` from `threads` threads. Everything else that
+crosses between processes is in `LAYOUT`, the one declaration of the shared stats table.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, final
+
+class Layout(TypedDict):
+    """Where the cells of the stats table are; a cell is an index into the header's or a slot's u64 array."""
+
+    magic: int
+    version: int
+    header_bytes: int
+    slot_bytes: int
+    header: dict[str, int]
+    slot: dict[str, int]
+    methods: list[str]
+    codes: list[str]
+    bounds_us: list[int]
+
+LAYOUT: Layout
+
+def set_child_subreaper() -> None:
+    """Make this process the parent of its orphaned grandchildren (`prctl(2)`, PR_SET_CHILD_SUBREAPER).
+
+    Raises OSError when the kernel refuses.
+    """
+
+def listen_queue(fd: int) -> tuple[int, int]:
+    """Return (depth, limit) of a listening socket's accept queue, in connections; (0, 0) for a unix socket.
+
+    Source: TCP_INFO of a listening socket. Raises OSError for a descriptor that is no socket.
+    """
+
+@final
+class Engine:
+    """HTTP and WSGI of one worker process. Build it after the fork: it starts a thread of its own.
+
+    `settings` keys (all required): `threads, keep_alive_s, request_timeout_s, header_timeout_s, body_timeout_s,
+    write_timeout_s, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
+    max_request_body, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
+    multiprocess, access_log`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
+
+    `listeners`: descriptors of listening sockets; made non-blocking, not closed. `stats_fd`, `slot`: the stats
+    table and this worker's slot (1..n). `handover`: (send end, receive end) of the SOCK_SEQPACKET pair all
+    workers share; None passes nothing on.
+    """
+
+    @property
+    def notify_fd(self) -> int:
+        """An eventfd, readable while `events()` has something."""
+    def __new__(
+        cls,
+        app: Callable[..., Any],
+        *,
+        listeners: Sequence[int],
+        settings: Mapping[str, Any],
+        stats_fd: int,
+        slot: int,
+        access_log_fd: int = -1,
+        handover: tuple[int, int] | None = None,
+    ) -> Engine: ...
+    def serve(self) -> None:
+        """Be one app thread; returns when the worker is drained or stopped."""
+    def drain(self, *, mode: str) -> None:
+        """Begin to leave: "handover" passes connections to other workers, "close" ends them. Returns at once.
+
+        Idempotent; "close" after "handover" wins. ValueError for any other mode.
+        """
+    def stop(self) -> None:
+        """Stop quickly: close connections; `serve()` returns after the running calls."""
+    def events(self) -> list[tuple[Any, ...]]:
+        """Return and clear what happened, oldest first.
+
+        `("timeout", thread_ident, method, target, elapsed_us)`: a call is over its time; the 504 was sent when
+        nothing else had been, and this worker takes no new requests. `("max_requests",)`; `("drained",)`.
+        """
+    def is_idle(self) -> bool:
+        """Tell whether no connection and no call is left."""
