@@ -1,0 +1,1 @@
+"""Operator for WsgiApp, and the `wsgiapp` command."""
