@@ -1,0 +1,503 @@
+//! Writes a response: status, fields and body → bytes (RFC 9112 §§4–7, PEP 3333).
+//!
+//! [`Reply`] builds the head while the application's status and fields are read; what it then
+//! promises about the body is an [`Outgoing`], through which every body byte goes.
+
+use crate::body::is_field_byte;
+use crate::name::is_token;
+use crate::reject::Reject;
+
+/// What of the request decides how its response looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answering {
+    /// HTTP/1.0 knows no chunks.
+    pub minor: u8,
+    /// A response to HEAD has no body.
+    pub is_head: bool,
+    /// The connection is to be kept, as far as the request and the server are concerned.
+    pub keep_alive: bool,
+}
+
+/// Why the application's response cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadReply {
+    /// Not three digits, a space and a reason without control characters (PEP 3333).
+    Status,
+    /// 1xx, which is no answer, or below 100.
+    StatusNotFinal,
+    /// The name is no token.
+    FieldName,
+    /// The value has a control character.
+    FieldValue,
+    /// The field belongs to the connection, which is the server's (PEP 3333: hop-by-hop).
+    HopByHop,
+    /// Content-Length is not one number of bytes.
+    ContentLength,
+}
+
+impl BadReply {
+    /// What is wrong and what is right, for the exception that the application sees.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Status => {
+                "status must be three digits, a space and a reason without control characters, as in '200 OK'"
+            }
+            Self::StatusNotFinal => {
+                "status must be from 200 to 999: an application cannot send interim responses"
+            }
+            Self::FieldName => "a header name must be a token: letters, digits and !#$%&'*+-.^_`|~",
+            Self::FieldValue => {
+                "a header value must not contain control characters such as CR, LF and NUL"
+            }
+            Self::HopByHop => {
+                "hop-by-hop headers belong to the server (PEP 3333): leave this header out"
+            }
+            Self::ContentLength => {
+                "Content-Length must be given once and be a decimal number of bytes"
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for BadReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for BadReply {}
+
+/// A response head in the making.
+///
+/// The bytes go to the end of a buffer that is given to every call, so that the caller may keep
+/// the buffer for the life of a connection. After an error, or to replace a response that was not
+/// sent (`exc_info`), truncate the buffer to where it began and start again.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    answering: Answering,
+    status: u16,
+    content_length: Option<u64>,
+    has_date: bool,
+    has_server: bool,
+}
+
+impl Reply {
+    /// Writes the status line.
+    ///
+    /// # Errors
+    /// [`BadReply::Status`], [`BadReply::StatusNotFinal`].
+    #[inline]
+    pub fn start(out: &mut Vec<u8>, answering: Answering, status: &[u8]) -> Result<Self, BadReply> {
+        let code = read_status(status)?;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status);
+        out.extend_from_slice(b"\r\n");
+        Ok(Self {
+            answering,
+            status: code,
+            content_length: None,
+            has_date: false,
+            has_server: false,
+        })
+    }
+
+    /// Writes one field of the application.
+    ///
+    /// # Errors
+    /// [`BadReply::FieldName`], [`BadReply::FieldValue`], [`BadReply::HopByHop`],
+    /// [`BadReply::ContentLength`].
+    #[inline]
+    pub fn field(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), BadReply> {
+        if !is_token(name) {
+            return Err(BadReply::FieldName);
+        }
+        if !value.iter().all(|&b| is_field_byte(b)) {
+            return Err(BadReply::FieldValue);
+        }
+        match name_role(name) {
+            Role::Plain => {}
+            Role::HopByHop => return Err(BadReply::HopByHop),
+            Role::ContentLength => {
+                if self.content_length.is_some() {
+                    return Err(BadReply::ContentLength);
+                }
+                self.content_length = Some(read_length(value)?);
+                return Ok(());
+            }
+            Role::Date => self.has_date = true,
+            Role::Server => self.has_server = true,
+        }
+        write_field(out, name, value);
+        Ok(())
+    }
+
+    /// The three digits of the status.
+    #[inline]
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The Content-Length that the application gave.
+    #[inline]
+    #[must_use]
+    pub const fn content_length(&self) -> Option<u64> {
+        self.content_length
+    }
+
+    /// Writes the server's own fields and the empty line, and decides how the body is framed.
+    ///
+    /// `whole_body` is the length of the body where the caller has all of it; it is sent as
+    /// Content-Length when the application gave none. `date` is an [`http_date`].
+    #[inline]
+    #[must_use]
+    pub fn finish(
+        self,
+        out: &mut Vec<u8>,
+        server: &[u8],
+        date: &[u8],
+        whole_body: Option<u64>,
+    ) -> Outgoing {
+        if !self.has_server && !server.is_empty() {
+            write_field(out, b"Server", server);
+        }
+        if !self.has_date {
+            write_field(out, b"Date", date);
+        }
+        let framing = self.framing(whole_body);
+        self.write_framing(out, framing);
+        let keep_alive = self.answering.keep_alive && framing != Framing::UntilClose;
+        match (keep_alive, self.answering.minor) {
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+            (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (true, _) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        Outgoing { framing, keep_alive, excess: 0 }
+    }
+
+    fn framing(&self, whole_body: Option<u64>) -> Framing {
+        if self.answering.is_head || matches!(self.status, 204 | 304) {
+            return Framing::None;
+        }
+        match self.content_length.or(whole_body) {
+            Some(length) => Framing::Length(length),
+            None if self.answering.minor == 0 => Framing::UntilClose,
+            None => Framing::Chunked,
+        }
+    }
+
+    /// A response without body keeps the Content-Length that the application gave (of the body
+    /// that GET would have had), except 204, which must have none (RFC 9110 §8.6).
+    fn write_framing(&self, out: &mut Vec<u8>, framing: Framing) {
+        let length = match framing {
+            Framing::Chunked => return write_field(out, b"Transfer-Encoding", b"chunked"),
+            Framing::UntilClose => return,
+            Framing::None if self.status == 204 => return,
+            Framing::None => self.content_length,
+            Framing::Length(length) => Some(length),
+        };
+        if let Some(length) = length {
+            out.extend_from_slice(b"Content-Length: ");
+            write_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// How the body that follows a response head is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// No body, whatever the application yields.
+    None,
+    /// Bytes still to come.
+    Length(u64),
+    Chunked,
+    /// The end of the connection is the end of the body (HTTP/1.0).
+    UntilClose,
+}
+
+/// The body that a response head promised: counts what the application yields against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    framing: Framing,
+    keep_alive: bool,
+    excess: u64,
+}
+
+impl Outgoing {
+    /// How many of the next `len` bytes may be sent; what is above is to be thrown away.
+    #[inline]
+    #[must_use]
+    pub fn admit(&mut self, len: usize) -> usize {
+        let admitted = match &mut self.framing {
+            Framing::None => 0,
+            Framing::Chunked | Framing::UntilClose => return len,
+            Framing::Length(left) => {
+                let admitted = usize::try_from(*left).map_or(len, |left| left.min(len));
+                *left -= admitted as u64;
+                admitted
+            }
+        };
+        if self.framing != Framing::None {
+            self.excess += (len - admitted) as u64;
+        }
+        admitted
+    }
+
+    /// Appends one block of the body to `out`, framed as promised. An empty block writes nothing.
+    #[inline]
+    pub fn write(&mut self, out: &mut Vec<u8>, block: &[u8]) {
+        let admitted = &block[..self.admit(block.len())];
+        if admitted.is_empty() {
+            return;
+        }
+        self.write_prefix(out, admitted.len());
+        out.extend_from_slice(admitted);
+        out.extend_from_slice(self.suffix());
+    }
+
+    /// What goes before a block of `len` > 0 admitted bytes that is sent without being copied.
+    #[inline]
+    pub fn write_prefix(&self, out: &mut Vec<u8>, len: usize) {
+        if self.framing == Framing::Chunked {
+            write_hex(out, len);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// What goes behind such a block.
+    #[inline]
+    #[must_use]
+    pub fn suffix(&self) -> &'static [u8] {
+        if self.framing == Framing::Chunked { b"\r\n" } else { b"" }
+    }
+
+    /// Ends the body that the application has yielded in full: appends what closes it to `out`
+    /// and returns whether the connection can carry another request.
+    ///
+    /// It cannot when bytes are missing: the client would read the next response as this body.
+    #[inline]
+    #[must_use]
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.framing == Framing::Chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.keep_alive && self.missing() == 0
+    }
+
+    /// Whether all promised bytes were admitted, so that what the application still yields need
+    /// not be waited for.
+    #[inline]
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// Whether blocks go out as chunks.
+    #[inline]
+    #[must_use]
+    pub fn is_chunked(&self) -> bool {
+        self.framing == Framing::Chunked
+    }
+
+    /// Bytes promised and not yielded so far.
+    #[inline]
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        if let Framing::Length(left) = self.framing { left } else { 0 }
+    }
+
+    /// Bytes yielded above the promised length.
+    #[inline]
+    #[must_use]
+    pub const fn excess(&self) -> u64 {
+        self.excess
+    }
+}
+
+/// `"200 OK"` → 200.
+#[inline]
+fn read_status(status: &[u8]) -> Result<u16, BadReply> {
+    let ([hundreds, tens, ones, b' '], reason) =
+        status.split_first_chunk::<4>().ok_or(BadReply::Status)?
+    else {
+        return Err(BadReply::Status);
+    };
+    let is_number = [hundreds, tens, ones].iter().all(|digit| digit.is_ascii_digit());
+    if !is_number || !reason.iter().all(|&b| is_field_byte(b)) {
+        return Err(BadReply::Status);
+    }
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    match digit(hundreds) * 100 + digit(tens) * 10 + digit(ones) {
+        code @ 200.. => Ok(code),
+        _ => Err(BadReply::StatusNotFinal),
+    }
+}
+
+/// What a response field is to the server.
+enum Role {
+    Plain,
+    HopByHop,
+    ContentLength,
+    Date,
+    Server,
+}
+
+/// The hop-by-hop list is that of RFC 2616 §13.5.1, which PEP 3333 refers to.
+#[inline]
+fn name_role(name: &[u8]) -> Role {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match name.len() {
+        2 if is("te") => Role::HopByHop,
+        4 if is("date") => Role::Date,
+        6 if is("server") => Role::Server,
+        7 if is("upgrade") || is("trailer") => Role::HopByHop,
+        8 if is("trailers") => Role::HopByHop,
+        10 if is("connection") || is("keep-alive") => Role::HopByHop,
+        14 if is("content-length") => Role::ContentLength,
+        17 if is("transfer-encoding") => Role::HopByHop,
+        18 if is("proxy-authenticate") => Role::HopByHop,
+        19 if is("proxy-authorization") => Role::HopByHop,
+        _ => Role::Plain,
+    }
+}
+
+fn read_length(value: &[u8]) -> Result<u64, BadReply> {
+    let digits = value.trim_ascii();
+    let is_decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| is_decimal);
+    text.and_then(|text| text.parse().ok()).ok_or(BadReply::ContentLength)
+}
+
+#[inline]
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(number % 10) as usize];
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn write_hex(out: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [0; 16];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[number % 16];
+        number /= 16;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends the whole response to a request that was refused; the connection ends with it.
+pub fn write_reject(out: &mut Vec<u8>, reject: Reject, is_head: bool, server: &[u8], date: &[u8]) {
+    write_error(out, reject.status(), reject.message(), is_head, server, date);
+}
+
+/// Appends a whole error response of the server itself, `status` with one sentence as its body.
+/// The connection ends with it.
+pub fn write_error(
+    out: &mut Vec<u8>,
+    status: u16,
+    sentence: &str,
+    is_head: bool,
+    server: &[u8],
+    date: &[u8],
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if !server.is_empty() {
+        write_field(out, b"Server", server);
+    }
+    write_field(out, b"Date", date);
+    write_field(out, b"Content-Type", b"text/plain; charset=utf-8");
+    out.extend_from_slice(b"Content-Length: ");
+    write_decimal(out, sentence.len() as u64 + 1);
+    out.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
+    if !is_head {
+        out.extend_from_slice(sentence.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// The interim response that lets a client send its body (RFC 9110 §15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The reason phrase of a status that the server itself sends.
+const fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+/// Seconds since the epoch → `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
+#[must_use]
+pub fn http_date(unix_s: u64) -> [u8; 29] {
+    const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
+    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    let (year, month, day) = civil(days);
+    let mut out = *b"Day, 00 Mon 0000 00:00:00 GMT";
+    let weekday = (days % 7) as usize * 3;
+    out[..3].copy_from_slice(&DAYS[weekday..weekday + 3]);
+    out[8..11].copy_from_slice(&MONTHS[(month - 1) as usize * 3..][..3]);
+    for (at, number) in [
+        (5, day),
+        (12, year / 100 % 100),
+        (14, year % 100),
+        (17, second / 3600),
+        (20, second / 60 % 60),
+        (23, second % 60),
+    ] {
+        out[at] = b"0123456789"[(number / 10) as usize];
+        out[at + 1] = b"0123456789"[(number % 10) as usize];
+    }
+    out
+}
+
+/// Days since the epoch → (year, month 1–12, day 1–31) of the Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Years are counted from March, so that the leap day is the last one of a year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
