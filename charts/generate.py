@@ -42,7 +42,8 @@ def read_values(text: str) -> Iterator[tuple[tuple[str, ...], yaml.Node, str, di
     """Yield (path, node, description, schema keywords) of every key of a values file, in order.
 
     The description is the comment right above the key; its lines that start with `# @` are JSON
-    Schema keywords in YAML. A key without a comment has the description "".
+    Schema keywords in YAML. A key without a comment has the description "". A key whose keywords
+    say what it may hold (`properties`, `additionalProperties`) is one value: nothing in it is yielded.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
@@ -55,7 +56,8 @@ def read_values(text: str) -> Iterator[tuple[tuple[str, ...], yaml.Node, str, di
         for key, value in node.value:
             description, keywords = _comment_above(lines, key.start_mark.line)
             yield (*path, key.value), value, description, keywords
-            yield from walk(value, (*path, key.value))
+            if not keywords.keys() & {"properties", "additionalProperties"}:
+                yield from walk(value, (*path, key.value))
 
     yield from walk(root, ())
 
@@ -99,13 +101,7 @@ def build_schema(text: str) -> str:
             own["description"] = description
         if isinstance(node, yaml.MappingNode) and node.value:
             own |= {"additionalProperties": False, "properties": {}}
-        for name, value in keywords.items():
-            if name == "properties":
-                own.setdefault("properties", {}).update(value)
-            else:
-                own[name] = value
-        known = parent.setdefault("properties", {}).get(path[-1], {})
-        parent["properties"][path[-1]] = own | {k: v for k, v in known.items() if k not in own}
+        parent["properties"][path[-1]] = own | keywords
     return json.dumps(root, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -121,13 +117,11 @@ def _json_type(node: yaml.Node) -> str:
 def build_readme(readme: str, values: str) -> str:
     """Return the README with its table of values renewed; the prose around it stays."""
     rows = ["| Value | Type | Default | Meaning |", "|---|---|---|---|"]
-    whole: list[tuple[str, ...]] = []  # documented as one value, whatever it holds
-    for path, node, description, keywords in read_values(values):
-        if any(path[: len(parent)] == parent for parent in whole):
+    keys = list(read_values(values))
+    parents = {path[:-1] for path, *_ in keys}
+    for path, node, description, keywords in keys:
+        if path in parents:
             continue
-        if isinstance(node, yaml.MappingNode) and node.value and "properties" not in keywords:
-            continue
-        whole.append(path)
         default = json.dumps(_default(node), ensure_ascii=False)
         meaning = description.replace("|", "\\|")
         if "enum" in keywords:
