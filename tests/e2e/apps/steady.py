@@ -1,0 +1,47 @@
+"""The app under load: plain WSGI, so that a request costs the shared machine next to nothing.
+
+X-App-Version names everything that a reload or a rollout can change: the code's version, the
+Secret's, and whether the image has Flask.
+"""
+
+import importlib.util
+import os
+import pathlib
+import time
+from urllib.parse import parse_qs
+
+import release  # a ConfigMap key beside this file: VERSION
+
+time.sleep(float(os.environ.get("IMPORT_SECONDS", "0")))
+
+parts = [release.VERSION]
+if settings := os.environ.get("WSGIAPP_CONFIG_SETTINGS"):
+    parts.append(pathlib.Path(settings, "version").read_text().strip())
+if importlib.util.find_spec("flask"):
+    parts.append("flask-image")
+VERSION = "/".join(parts)
+
+
+def application(environ, start_response):
+    body = b"hello\n"
+    match environ["PATH_INFO"]:
+        case "/":
+            pass
+        case "/healthz":
+            body = b"ok\n"
+        case "/echo" if environ["REQUEST_METHOD"] == "POST":
+            body = environ["wsgi.input"].read()
+        case "/slow":
+            ms = int(parse_qs(environ["QUERY_STRING"])["ms"][0])
+            time.sleep(min(ms, 60_000) / 1000)
+        case _:
+            start_response("404 Not Found", [("Content-Length", "0")])
+            return [b""]
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("Content-Length", str(len(body))),
+        ("X-App-Version", VERSION),
+        ("X-Worker-Pid", str(os.getpid())),
+    ]
+    start_response("200 OK", headers)
+    return [body]

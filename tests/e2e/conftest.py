@@ -1,0 +1,234 @@
+"""What the e2e tests share: the cluster, the operator's release, an app under load, the figures.
+
+A cluster that this run started is taken down by it, also after a failure, unless KEEP_CLUSTER=1.
+Each test has a namespace of its own; a test that fails shows what was going on in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.e2e import figures, steady_app
+from tests.support.background_load import BackgroundLoad
+from tests.support.kube import Kube
+from tests.support.load_report import LoadReport
+from tests.support.operator_release import ROOT, OperatorRelease
+from tests.support.wsgi_app import WsgiApp
+
+LOAD_S = 21.0  # each promise is kept under load for at least 20 s
+WARM_UP_S = 3.0
+MIN_RATE = 300.0
+READY_S = 90.0
+
+_CASES = pytest.StashKey[list[figures.Case]]()
+_FAILED = pytest.StashKey[bool]()
+_FOLDER = ROOT / "build" / "e2e"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running cluster with the images of this tree."""
+    cluster = Cluster.from_env()
+    started_here = not cluster.is_running()
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        if started_here and os.environ.get("KEEP_CLUSTER") != "1":
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: Cluster) -> Iterator[Kube]:
+    """kubectl and the API of that cluster."""
+    with Kube(cluster.kubectl, cluster.kubeconfig) as kube:
+        yield kube
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, kube: Kube) -> OperatorRelease:
+    """The operator, installed by the chart; it stays with the cluster."""
+    release = OperatorRelease(cluster.helm, cluster.kubeconfig, kube)
+    release.install()
+    return release
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def namespace(
+    request: pytest.FixtureRequest, kube: Kube, operator: OperatorRelease
+) -> Iterator[str]:
+    """A namespace of the test's own, under the restricted Pod Security Standard."""
+    name = f"e2e-{os.getpid()}-{next(_numbers)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "wsgiapp-e2e": "true"}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+        namespace="default",
+    )
+    yield name
+    if request.node.stash.get(_FAILED, False):
+        _show_evidence(kube, operator, name)
+    kube.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class AppMaker(Protocol):
+    """Makes the steady app in the test's namespace and waits until it is ready."""
+
+    def __call__(
+        self, *, version: str = "1", secret: str | None = None, **spec: Any
+    ) -> WsgiApp: ...
+
+
+@pytest.fixture
+def view(cluster: Cluster, kube: Kube, namespace: str) -> Callable[[str], WsgiApp]:
+    """Return the test's view of the WsgiApp with a name, in its namespace."""
+
+    def look(name: str) -> WsgiApp:
+        host = f"{name}.{namespace}.example.com"
+        return WsgiApp(kube, namespace, name, host, cluster.ingress_url)
+
+    return look
+
+
+@pytest.fixture
+def steady(view: Callable[[str], WsgiApp], kube: Kube, namespace: str) -> AppMaker:
+    """See AppMaker."""
+
+    def make(*, version: str = "1", secret: str | None = None, **spec: Any) -> WsgiApp:
+        objects = [
+            steady_app.build_code(steady_app.build_release(version)),
+            steady_app.build_app(namespace, settings=secret is not None, **spec),
+        ]
+        if secret is not None:
+            objects.insert(0, steady_app.build_secret(secret))
+        kube.apply(*objects, namespace=namespace)
+        app = view(steady_app.NAME)
+        app.wait_condition("Ready", "True", within_s=READY_S)
+        return app
+
+    return make
+
+
+class UnderLoad:
+    """Load on an app while the test changes something; `finish` judges and keeps the figures."""
+
+    def __init__(self, app: WsgiApp, case: str, cases: list[figures.Case], **plan: object) -> None:
+        self._load = BackgroundLoad(app.load_plan(**plan))
+        self._case = case
+        self._cases = cases
+
+    def __enter__(self) -> UnderLoad:
+        self._load.__enter__()
+        self._load.run_until(WARM_UP_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._load.__exit__(kind, error, traceback)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the load began; no smaller than the times in its report."""
+        return self._load.elapsed_s
+
+    def run_on(self, seconds: float) -> None:
+        """Let the load go on for some seconds."""
+        self._load.run_until(self.elapsed_s + seconds)
+
+    def finish(self, *, in_place: bool) -> LoadReport:
+        """End the load after 20 s or more, and assert that nothing failed.
+
+        in_place: no endpoint changed, so not even a GET may have needed its one retry.
+        """
+        self._load.run_until(max(LOAD_S, self.elapsed_s + WARM_UP_S))
+        report = self._load.finish()
+        self._cases.append(figures.Case(self._case, report))
+        assert report.is_clean, report.to_text()
+        assert report.rate >= MIN_RATE, report.to_text()
+        if in_place:
+            assert report.retried_reused_get == 0, report.to_text()
+        return report
+
+
+class LoadMaker(Protocol):
+    """`with under_load(app, "the case's name") as load: …; load.finish(in_place=…)`."""
+
+    def __call__(self, app: WsgiApp, case: str, **plan: object) -> UnderLoad: ...
+
+
+@pytest.fixture
+def under_load(request: pytest.FixtureRequest) -> LoadMaker:
+    """See LoadMaker; changes of the plan by keyword."""
+    cases = request.config.stash.setdefault(_CASES, [])
+
+    def make(app: WsgiApp, case: str, **plan: object) -> UnderLoad:
+        return UnderLoad(app, case, cases, **plan)
+
+    return make
+
+
+# --- evidence and figures ---------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and report.when in ("setup", "call"):
+        item.stash[_FAILED] = True
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    title: str
+    arguments: tuple[str, ...]
+
+
+def _show_evidence(kube: Kube, operator: OperatorRelease, namespace: str) -> None:
+    """Print what the namespace looked like; pytest shows it with the failure."""
+    here = ("-n", namespace)
+    looks = [
+        _Look("wsgiapps", ("get", "wsgi", *here, "-o", "yaml")),
+        _Look("pods", ("get", "pods", *here, "-o", "wide")),
+        _Look("events", ("get", "events", *here, "--sort-by=.lastTimestamp")),
+    ]
+    with contextlib.suppress(Exception):
+        for pod in kube.list("pods", namespace=namespace):
+            name = pod["metadata"]["name"]
+            arguments = ("logs", name, *here, "--all-containers", "--prefix", "--tail=80")
+            looks.append(_Look(f"log of {name}", arguments))
+    for look in looks:
+        with contextlib.suppress(Exception):
+            _show(look.title, kube.kubectl(*look.arguments))
+    with contextlib.suppress(Exception):
+        _show("operator", operator.log())
+
+
+def _show(title: str, text: str) -> None:
+    print(f"\n--- {title}\n{text}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    cases = terminalreporter.config.stash.get(_CASES, [])
+    if not cases:
+        return
+    figures.write(cases, _FOLDER)
+    terminalreporter.section("requests through the ingress")
+    terminalreporter.write_line(figures.to_table(cases))

@@ -1,0 +1,64 @@
+"""A reload that is interrupted half-way is finished, and no request fails meanwhile."""
+
+from __future__ import annotations
+
+from tests.cluster import Cluster
+from tests.e2e import steady_app
+from tests.e2e.conftest import AppMaker, LoadMaker
+from tests.support.kube import Kube
+from tests.support.operator_release import OperatorRelease
+from tests.support.wait import NotYetError, wait_until
+from tests.support.wsgi_app import WsgiApp
+
+REPLICAS = 3
+IMPORT_S = 2.0  # long enough to be in the middle of it
+
+
+def _begin_reload(app: WsgiApp, kube: Kube) -> str:
+    """Change the code and return when the first pod has it and others do not; the old hash."""
+    before = app.reload_hash()
+    kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=app.namespace)
+
+    def is_half_way() -> bool:
+        reload = app.status().get("reload", {})
+        if reload.get("hash") in (None, before):
+            raise NotYetError(f"reload {reload}")
+        return 0 < int(reload.get("updatedPods", 0)) < REPLICAS
+
+    wait_until(is_half_way, within_s=60, what="one pod reloaded and others not")
+    return before
+
+
+def _finish(app: WsgiApp, before: str) -> None:
+    app.wait_reload(after=before, status="True", within_s=120)
+    assert app.status()["reload"]["updatedPods"] == REPLICAS
+
+
+def test_operator_killed_in_the_middle_of_a_reload(
+    steady: AppMaker, under_load: LoadMaker, kube: Kube, operator: OperatorRelease
+) -> None:
+    app = steady(replicas=REPLICAS, import_s=IMPORT_S)
+    pods = app.serving_pods()
+    with under_load(app, "operator killed in the middle of a reload") as load:
+        before = _begin_reload(app, kube)
+        killed = operator.kill()
+        assert operator.wait_ready() != killed
+        _finish(app, before)
+        report = load.finish(in_place=True)
+    assert list(report.versions) == ["1", "2"]
+    assert app.serving_pods() == pods
+
+
+def test_api_server_restarted_in_the_middle_of_a_reload(
+    steady: AppMaker, under_load: LoadMaker, kube: Kube, cluster: Cluster
+) -> None:
+    app = steady(replicas=REPLICAS, import_s=IMPORT_S)
+    pods = app.serving_pods()
+    with under_load(app, "API server restarted in the middle of a reload") as load:
+        before = _begin_reload(app, kube)
+        cluster.restart_apiserver()
+        wait_until(kube.is_ready, within_s=60, what="the API server")
+        _finish(app, before)
+        report = load.finish(in_place=True)
+    assert list(report.versions) == ["1", "2"]
+    assert app.serving_pods() == pods

@@ -1,0 +1,49 @@
+"""Pods are replaced, added, removed and deleted without a failed request."""
+
+from __future__ import annotations
+
+from tests.e2e import steady_app
+from tests.e2e.conftest import AppMaker, LoadMaker
+from tests.support.kube import Kube
+
+# The ingress reloads nginx on each change of endpoints, and a reloading nginx closes idle client
+# connections. A GET then gets the one retry that every browser gives it, counted in the figures;
+# for a POST there is no such rule, so here each has a connection of its own.
+POSTS_APART = {"post_reuse": False}
+
+
+def test_image_change(steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str) -> None:
+    app = steady(version="1", image=steady_app.PLAIN_IMAGE)
+    old = set(app.serving_pods())
+    with under_load(app, "image change (rolling update)", **POSTS_APART) as load:
+        change = {"spec": {"image": steady_app.FLASK_IMAGE}}
+        kube.patch("wsgiapp", app.name, change, namespace=namespace)
+        app.wait_condition("Ready", "True", within_s=120)
+        new = set(app.wait_serving_pods(2, within_s=60))
+        report = load.finish(in_place=False)
+    assert not old & new
+    assert list(report.versions) == ["1", "1/flask-image"]
+
+
+def test_scale_2_4_2(steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str) -> None:
+    app = steady(replicas=2)
+    first = set(app.serving_pods())
+    with under_load(app, "scale 2 -> 4 -> 2", **POSTS_APART) as load:
+        kube.kubectl("scale", "wsgi", app.name, "--replicas=4", "-n", namespace)
+        assert first < set(app.wait_serving_pods(4, within_s=60))
+        load.run_on(3)  # all four serve under load
+        kube.kubectl("scale", "wsgi", app.name, "--replicas=2", "-n", namespace)
+        app.wait_serving_pods(2, within_s=60)
+        load.finish(in_place=False)
+    assert app.status()["readyReplicas"] == 2
+
+
+def test_pod_delete(steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str) -> None:
+    app = steady()
+    gone, stays = app.serving_pods()
+    with under_load(app, "pod delete", **POSTS_APART) as load:
+        kube.kubectl("delete", "pod", gone, "-n", namespace, "--wait=false")
+        pods = app.wait_serving_pods(2, within_s=60)
+        load.finish(in_place=False)
+    assert stays in pods
+    assert gone not in pods

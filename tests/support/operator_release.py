@@ -1,0 +1,81 @@
+"""The operator as the chart installs it: one Helm release that the e2e tests and the demo share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.kube import Kube
+from tests.support.wait import NotYetError, wait_until
+from tests.support.wsgi_app import is_ready
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "wsgiapp-operator"
+RELEASE = "wsgiapp-operator"
+NAMESPACE = "wsgiapp-system"
+_SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRelease:
+    """Installs, upgrades, looks at and removes the release."""
+
+    helm: Path
+    kubeconfig: Path
+    kube: Kube
+
+    def command(self, *values: str) -> list[str]:
+        """Return the arguments after `helm` that install or upgrade the release."""
+        sets = [part for value in values for part in ("--set", value)]
+        where = ["--namespace", NAMESPACE, "--create-namespace"]
+        chart = str(CHART.relative_to(ROOT))
+        return ["upgrade", "--install", RELEASE, chart, *where, "--wait", "--timeout=180s", *sets]
+
+    def install(self, *values: str) -> str:
+        """Install or upgrade with `--set` values and wait until the operator is ready."""
+        return self.run_helm(*self.command(*values))
+
+    def uninstall(self) -> str:
+        """Remove the release; the CRD and the apps stay."""
+        return self.run_helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+
+    def run_helm(self, *arguments: str) -> str:
+        """Run helm in the tree; RuntimeError with what it printed when it fails."""
+        done = subprocess.run(
+            [self.helm, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"helm {' '.join(arguments)}:\n{done.stderr or done.stdout}")
+        return done.stdout
+
+    def pod(self) -> str:
+        """Return the name of the ready operator pod; NotYetError while there is none."""
+        pods = self.kube.list("pods", namespace=NAMESPACE, selector=_SELECTOR)
+        for pod in pods:
+            if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
+                return str(pod["metadata"]["name"])
+        raise NotYetError(f"no ready operator among {[p['metadata']['name'] for p in pods]}")
+
+    def kill(self) -> str:
+        """Kill the operator at once, as a lost node does; return the name of the killed pod."""
+        name = self.pod()
+        self.kube.kubectl("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force")
+        return name
+
+    def wait_ready(self, *, within_s: float = 60) -> str:
+        """Wait for a ready operator and return its pod's name."""
+        return wait_until(self.pod, within_s=within_s, what="a ready operator", every_s=0.3)
+
+    def log(self, *, lines: int = 200) -> str:
+        """Return the end of the operator's log."""
+        return self.kube.kubectl(
+            "logs", "-n", NAMESPACE, "-l", _SELECTOR, f"--tail={lines}", "--prefix"
+        )

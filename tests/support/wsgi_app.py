@@ -1,0 +1,161 @@
+"""One WsgiApp in the cluster, as the tests and the demo look at it: its status, pods and load."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.kube import Kube
+from tests.support.load_report import LoadPlan
+from tests.support.wait import NotYetError, wait_until
+
+LOAD_RATE = 320.0  # requests a second; the promises are made for 300 and more
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A status condition; `is_current` when it speaks of the newest spec."""
+
+    status: str
+    reason: str
+    message: str
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WsgiApp:
+    """Where an app is; every method looks anew."""
+
+    kube: Kube
+    namespace: str
+    name: str
+    host: str
+    ingress_url: str
+
+    def get(self) -> dict[str, Any]:
+        """Return the object."""
+        return self.kube.get("wsgiapps", self.name, namespace=self.namespace)
+
+    def status(self) -> dict[str, Any]:
+        """Return the object's status, {} before the operator wrote one."""
+        status: dict[str, Any] = self.get().get("status", {})
+        return status
+
+    def condition(self, kind: str) -> Condition:
+        """Return a condition; NotYetError while the operator has not written it."""
+        app = self.get()
+        status = app.get("status", {})
+        for found in status.get("conditions", []):
+            if found["type"] == kind:
+                seen = found.get("observedGeneration", status.get("observedGeneration"))
+                return Condition(
+                    status=found["status"],
+                    reason=found["reason"],
+                    message=found["message"],
+                    is_current=seen == app["metadata"]["generation"],
+                )
+        raise NotYetError(f"no condition {kind} in {status}")
+
+    def wait_condition(
+        self, kind: str, status: str, *, within_s: float, reason: str | None = None
+    ) -> Condition:
+        """Wait until a condition has that status (and reason) for the newest spec."""
+
+        def holds() -> Condition:
+            found = self.condition(kind)
+            wanted = found.status == status and reason in (None, found.reason)
+            if wanted and found.is_current:
+                return found
+            raise NotYetError(str(found))
+
+        what = f"{kind}={status} of wsgiapp {self.namespace}/{self.name}"
+        return wait_until(holds, within_s=within_s, what=what)
+
+    def reload_hash(self) -> str:
+        """Return the id of the newest reload the operator has seen a wish for, or ''."""
+        return str(self.status().get("reload", {}).get("hash", ""))
+
+    def wait_reload(self, *, after: str, status: str, within_s: float) -> Condition:
+        """Wait until a reload newer than the hash `after` has ended; `status` of Reloaded."""
+
+        def newer() -> bool:
+            found = self.reload_hash()
+            if found in ("", after):
+                raise NotYetError(f"reload hash {found!r}")
+            return True
+
+        wait_until(newer, within_s=within_s, what="the operator to see the change")
+        return self.wait_condition("Reloaded", status, within_s=within_s)
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return the app's pods, those that are not being deleted first, then by age."""
+        pods = self.kube.list(
+            "pods", namespace=self.namespace, selector=f"wsgi.dev/app={self.name}"
+        )
+        return sorted(
+            pods,
+            key=lambda pod: (
+                "deletionTimestamp" in pod["metadata"],
+                pod["metadata"]["creationTimestamp"],
+            ),
+        )
+
+    def serving_pods(self) -> list[str]:
+        """Return the names of the pods that are ready and stay."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.pods()
+            if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)
+        ]
+
+    def wait_serving_pods(self, count: int, *, within_s: float) -> list[str]:
+        """Wait until exactly that many pods are there, all ready, none on its way out."""
+
+        def settled() -> list[str]:
+            serving, pods = self.serving_pods(), self.pods()
+            if len(serving) == len(pods) == count:
+                return serving
+            raise NotYetError(f"{len(serving)} of {len(pods)} pods serve")
+
+        what = f"{count} serving pods of {self.namespace}/{self.name}"
+        return wait_until(settled, within_s=within_s, what=what, every_s=0.3)
+
+    def kill_worker(self, pod: str) -> int:
+        """Send SIGKILL to the worker that answers next in that pod; return its process id.
+
+        The app under load names its process in X-Worker-Pid.
+        """
+        printed = self.kube.kubectl(
+            "exec", "-n", self.namespace, pod, "-c", "app", "--", "python3", "-c", _KILL_WORKER
+        )
+        return int(printed)
+
+    def load_plan(self, **changes: object) -> LoadPlan:
+        """Return the plan that every promise is tested with, with changes."""
+        plan = LoadPlan(
+            url=self.ingress_url,
+            host=self.host,
+            rate=LOAD_RATE,
+            connections=32,
+            duration_s=600.0,
+            timeout_s=30.0,
+            slow_share=0.005,
+            slow_ms=200,
+        )
+        return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
+
+
+_KILL_WORKER = """
+import os, signal, urllib.request
+with urllib.request.urlopen("http://127.0.0.1:8000/", timeout=10) as answer:
+    worker = int(answer.headers["X-Worker-Pid"])
+os.kill(worker, signal.SIGKILL)
+print(worker)
+"""
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod's condition Ready is True."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
