@@ -137,7 +137,7 @@ def build_readme(readme: str, values: str) -> str:
 
 def _escape(text: str) -> str:
     """Return text that a Go template prints unchanged."""
-    return re.sub(r"\{\{|\}\}", lambda braces: '{{ "%s" }}' % braces.group(), text)
+    return re.sub(r"(\{\{|\}\})", r'{{ "\1" }}', text)
 
 
 def build_crd_template(crd: str) -> str:
@@ -259,9 +259,7 @@ def generated(*, helm: str | None) -> dict[Path, str]:
 def render_chart(helm: str, *arguments: str) -> str:
     """Return what `helm template` prints for the chart; raises CalledProcessError when refused."""
     command = [helm, "template", "wsgiapp-operator", str(CHART), "--namespace", NAMESPACE]
-    return subprocess.run(
-        [*command, *arguments], check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def find_helm() -> str | None:
@@ -282,7 +280,7 @@ def main() -> None:
         for path, text in generated(helm=chosen).items():
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.write_text(text, encoding="utf-8")
-                print(f"wrote {path.relative_to(ROOT)}")
+                sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
     if helm is None:
         sys.exit("manifests/install.yaml was left as it is: no helm (`make cluster` fetches one)")
 

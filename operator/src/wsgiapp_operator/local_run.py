@@ -1,0 +1,397 @@
+"""`wsgiapp run`: serve a WsgiApp manifest on this machine with prefork, no cluster needed.
+
+A plan (pure, from the manifests' text) says what to run: prefork's arguments, the environment and
+the folders of source and config. A change of the manifests gives a new plan; what differs decides
+whether the server reloads, restarts, or goes on. A plan that cannot be made, or code that does not
+start, is reported and harms nothing that serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wsgiapp_operator.api import SOURCE, App, Content, OnChange, parse_app
+from wsgiapp_operator.atomic_folder import AtomicFolder
+from wsgiapp_operator.build.deployment import config_variable, server_arguments
+from wsgiapp_operator.local_files import (
+    Files,
+    ManifestError,
+    choose_app,
+    read_documents,
+    read_environment,
+    read_folder,
+)
+from wsgiapp_operator.local_server import Launch, LocalServer, ServerExitedError, check
+from wsgiapp_operator.schema import Invalid
+
+WATCH_S = 0.1
+BACKLOG = 2048
+BOOT_FAILED = 3  # exit code of a server whose first boot failed (docs/contracts.md, section 5)
+# What of a spec has a meaning without a cluster; the rest is named when the app starts.
+SERVED_FIELDS = {"app", "source", "server", "env", "envFrom", "config"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    files: tuple[Path, ...]
+    app: str | None
+    port: int
+    metrics: str  # HOST:PORT of the agent; empty: none
+
+
+# --- plan -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pod's parts lie on this machine."""
+
+    root: Path  # private: run directory and folders
+    here: Path  # the folder `wsgiapp run` was called in, where code without a `source` is
+    bind: str
+    metrics: str
+    environment: Mapping[str, str]  # of `wsgiapp run`; the manifest's own comes on top
+
+    @property
+    def run_dir(self) -> Path:
+        return self.root / "run"
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of one content: the source, or an entry of config."""
+        return self.root / (SOURCE if name == SOURCE else f"config/{name}")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of the app: its files, and what their change asks for."""
+
+    files: Files
+    on_change: OnChange
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one state of the manifests asks for."""
+
+    app: App
+    launch: Launch
+    folders: Mapping[str, Folder]
+    left_out: tuple[str, ...]
+
+
+def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Plan:
+    """Return the plan for manifests given as file name → text; pure.
+
+    Raises ManifestError or Invalid, each with the field, the value and the remedy.
+    """
+    documents = read_documents(texts)
+    manifest = choose_app(documents, name=name)
+    app = parse_app(manifest)
+    folders = {
+        content.name: Folder(read_folder(documents, app, content), content.on_change)
+        for content in app.contents
+    }
+    environment = read_environment(documents, app)
+    launch = Launch(
+        arguments=server_command_line(app, place),
+        environment={
+            **place.environment,
+            # A .pyc is matched by second and size: too coarse for code that changes under a server.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **{config_variable(c.name): str(place.folder(c.name)) for c in app.config},
+            **environment.values,
+        },
+        directory=place.folder(SOURCE) if app.source else place.here,
+    )
+    left_out = sorted(manifest["spec"].keys() - SERVED_FIELDS)
+    return Plan(app, launch, folders, (*left_out, *(f"env {n}" for n in environment.left_out)))
+
+
+def server_command_line(app: App, place: Place) -> tuple[str, ...]:
+    """Return prefork's arguments as in the pod, but for addresses and folders, and no ingress."""
+
+    def here(content: Content) -> Content:
+        return replace(content, mount_path=str(place.folder(content.name)))
+
+    local = replace(
+        app,
+        source=here(app.source) if app.source else None,
+        config=tuple(here(content) for content in app.config),
+        ingress=None,
+    )
+    metrics = [f"--metrics={place.metrics}"] if place.metrics else []
+    return (*metrics, *server_arguments(local, bind=place.bind, run_dir=str(place.run_dir)))
+
+
+class Step(enum.Enum):
+    """What a new plan needs of the running server."""
+
+    NOTHING = "nothing"
+    RELOAD = "reload"
+    RESTART = "restart"
+
+
+def decide(serving: Plan, new: Plan) -> Step:
+    """Return the least step that leads from the plan that is being served to `new`; pure."""
+    wishes = {
+        folder.on_change
+        for name, folder in new.folders.items()
+        if name not in serving.folders or folder.files != serving.folders[name].files
+    }
+    if serving.launch != new.launch or OnChange.RESTART in wishes:
+        return Step.RESTART
+    return Step.RELOAD if OnChange.RELOAD in wishes else Step.NOTHING
+
+
+# --- session --------------------------------------------------------------------------------------
+
+
+class Session:
+    """One `wsgiapp run`: the server that serves, and the plan it serves."""
+
+    def __init__(self, request: Request, place: Place, listener: socket.socket) -> None:
+        self._request = request
+        self._place = place
+        self._listener = listener
+        self._folders: dict[str, AtomicFolder] = {}
+        self._server: LocalServer | None = None
+
+    async def serve(self) -> int:
+        """Serve, and follow the manifests, until the server ends; return its exit code."""
+        watch = Watch(self._request.files)
+        plan = self._read_plan()
+        self._write(plan)
+        try:
+            await self._start(plan)
+            self._announce(plan)
+            while True:
+                await self._wait_change(watch)
+                plan = await self._follow(plan)
+        except ServerExitedError as ended:
+            self._server = None
+            say(explain_exit(ended.code))
+            return ended.code if ended.code > 0 else 1
+
+    def _read_plan(self) -> Plan:
+        texts = {str(path): read_text(path) for path in self._request.files}
+        return make_plan(texts, name=self._request.app, place=self._place)
+
+    def _write(self, plan: Plan) -> None:
+        for name, folder in plan.folders.items():
+            if name not in self._folders:
+                self._folders[name] = AtomicFolder(self._place.folder(name))
+            self._folders[name].write(folder.files)
+
+    async def _start(self, plan: Plan) -> None:
+        self._server = await LocalServer.start(
+            plan.launch, run_dir=self._place.run_dir, listener=self._listener
+        )
+        await self._server.wait_serving()
+
+    async def _wait_change(self, watch: Watch) -> None:
+        assert self._server is not None
+        changed = asyncio.ensure_future(watch.changed())
+        ended = asyncio.ensure_future(self._server.wait_exit())
+        try:
+            await asyncio.wait({changed, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise ServerExitedError(ended.result())
+        finally:
+            changed.cancel()
+            ended.cancel()
+
+    async def _follow(self, serving: Plan) -> Plan:
+        """Bring what the manifests say now; return the plan that serves afterwards."""
+        try:
+            new = self._read_plan()
+        except (ManifestError, Invalid) as error:
+            say(f"{error}; what was there before goes on serving")
+            return serving
+        self._write(new)
+        match decide(serving, new):
+            case Step.RELOAD:
+                return await self._reload(serving, new)
+            case Step.RESTART:
+                return await self._restart(serving, new)
+        return new
+
+    async def _reload(self, serving: Plan, new: Plan) -> Plan:
+        assert self._server is not None
+        began = time.monotonic()
+        outcome = await self._server.reload()
+        if outcome.succeeded:
+            say(f"reloaded in {time.monotonic() - began:.1f} s, generation {outcome.generation}")
+            return new
+        say(f"reload failed: {outcome.message}; generation {outcome.generation} goes on serving")
+        return serving
+
+    async def _restart(self, serving: Plan, new: Plan) -> Plan:
+        """Replace the server; meanwhile new connections wait at the listener, which stays open."""
+        assert self._server is not None
+        began = time.monotonic()
+        if not await check(new.launch, listener=self._listener):
+            say("the new settings do not start (see above); the old ones go on serving")
+            return serving
+        await self._server.stop()
+        await self._start(new)
+        say(f"restarted in {time.monotonic() - began:.1f} s with new settings")
+        return new
+
+    def _announce(self, plan: Plan) -> None:
+        say(f"{plan.app.name} serves on http://127.0.0.1:{self._listener.getsockname()[1]}")
+        if self._request.metrics:
+            say(f"metrics on http://{self._request.metrics}/metrics")
+        if plan.left_out:
+            say(f"left out on this machine: {', '.join(plan.left_out)}")
+        files = ", ".join(str(path) for path in self._request.files)
+        say(f"watching {files}; Ctrl-C stops")
+
+    async def stop(self) -> None:
+        """Let the server finish what is in flight, and end."""
+        if self._server is not None:
+            say("stopping")
+            await self._server.stop()
+
+    def stop_now(self) -> None:
+        """End the server without waiting for what is in flight."""
+        if self._server is not None:
+            self._server.stop_now()
+
+
+# --- files and words ------------------------------------------------------------------------------
+
+
+class Watch:
+    """Tells when one of some files has changed, and has then been left alone for a moment."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._seen = self._look()
+
+    async def changed(self) -> None:
+        """Return when the files differ from what they were at the last return."""
+        # Looked at, not listened to: editors replace files, and network folders tell nothing.
+        previous = self._seen
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = self._look()
+            if now == previous and now != self._seen:
+                self._seen = now
+                return
+            previous = now
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [fingerprint(path) for path in self._files]
+
+
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written or replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; give a manifest that can be read") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+
+def say(text: str) -> None:
+    print(f"wsgiapp: {text}", flush=True)
+
+
+def explain_exit(code: int) -> str:
+    """Return what the end of the server means and what to do; the server has said why."""
+    if code == BOOT_FAILED:
+        return (
+            "the app did not start: the traceback is above. A package that is missing goes into this"
+            f" environment: {sys.executable} -m pip install PACKAGE"
+        )
+    return f"the server ended with exit code {code}; its last lines are above"
+
+
+# --- entry ----------------------------------------------------------------------------------------
+
+
+def run(request: Request) -> int:
+    """Serve until Ctrl-C (exit code 0) or until the server ends (its exit code).
+
+    Raises ManifestError or Invalid when the manifests cannot be served.
+    """
+    if importlib.util.find_spec("prefork") is None:
+        raise ManifestError(
+            f"the server is not installed here; use {sys.executable} -m pip install 'prefork[agent]'"
+        )
+    with (
+        open_listener(request.port) as listener,
+        tempfile.TemporaryDirectory("", "wsgiapp-") as root,
+    ):
+        place = Place(
+            root=Path(root),
+            here=Path.cwd(),
+            bind=f"fd://{listener.fileno()}",
+            metrics=request.metrics,
+            environment=dict(os.environ),
+        )
+        place.run_dir.mkdir(mode=0o700)
+        return asyncio.run(run_until_stopped(Session(request, place, listener)))
+
+
+async def run_until_stopped(session: Session) -> int:
+    """Serve until SIGINT, SIGTERM or SIGHUP; the first stops softly, a second one at once."""
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            session.stop_now()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.ensure_future(session.serve())
+    stop_wish = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({serving, stop_wish}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        stop_wish.cancel()
+        return serving.result()
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    await session.stop()
+    return 0
+
+
+def open_listener(port: int) -> socket.socket:
+    """Return the listening socket that the server inherits, and that outlives its restarts."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        raise ManifestError(
+            f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another port with --port"
+        ) from None
+    listener.listen(BACKLOG)
+    return listener
