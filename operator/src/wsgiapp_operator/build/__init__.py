@@ -1,0 +1,28 @@
+"""What one WsgiApp becomes: pure functions from (app, platform) to manifests, one file per kind."""
+
+from collections.abc import Mapping
+
+from wsgiapp_operator.api import App, Manifest
+from wsgiapp_operator.build.account import build_account
+from wsgiapp_operator.build.budget import build_budget
+from wsgiapp_operator.build.deployment import Platform, build_deployment
+from wsgiapp_operator.build.ingress import build_ingress
+from wsgiapp_operator.build.service import build_service
+
+__all__ = ["Platform", "build_children"]
+
+
+def build_children(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> list[Manifest]:
+    """Return every object that `app` asks for, in the order in which they are to be applied.
+
+    `restart_digests` has the digest of each config entry whose change restarts the pods.
+    """
+    children = [
+        build_account(app),
+        build_service(app),
+        build_budget(app),
+        build_deployment(app, platform, restart_digests),
+    ]
+    if app.ingress is not None:
+        children.append(build_ingress(app, app.ingress))
+    return children
