@@ -25,12 +25,12 @@ def test_changed_and_deleted_children_are_put_back(
     wanted = _grace_s(kube, namespace)
     kube.patch("deployment", app.name, change, namespace=namespace)
 
-    for kind in ("services", "ingresses", "poddisruptionbudgets"):
-        wait_until(
-            lambda kind=kind: kube.get(kind, app.name, namespace=namespace),
-            within_s=30,
-            what=f"{kind} to be back",
-        )
+    def all_back() -> bool:
+        for kind in ("services", "ingresses", "poddisruptionbudgets"):
+            kube.get(kind, app.name, namespace=namespace)
+        return True
+
+    wait_until(all_back, within_s=30, what="the children to be back")
     wait_until(
         lambda: _grace_s(kube, namespace) == wanted, within_s=30, what="the Deployment mended"
     )

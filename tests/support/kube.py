@@ -23,6 +23,7 @@ from tests.support.wait import NotYetError, wait_until
 
 Manifest = Mapping[str, Any]
 
+_ROOT = Path(__file__).resolve().parents[2]  # file names are relative to it
 _PREFIXES = {
     "configmaps": "api/v1",
     "endpointslices": "apis/discovery.k8s.io/v1",
@@ -98,6 +99,7 @@ class Kube:
         """Run kubectl and return what it printed; KubectlError with its error output."""
         done = subprocess.run(
             [self._kubectl, *arguments],
+            cwd=_ROOT,
             env=self._environment,
             input=stdin,
             capture_output=True,

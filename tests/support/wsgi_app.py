@@ -124,7 +124,7 @@ class WsgiApp:
     def kill_worker(self, pod: str) -> int:
         """Send SIGKILL to the worker that answers next in that pod; return its process id.
 
-        The app under load names its process in X-Worker-Pid.
+        The app names its process: in X-Worker-Pid, or in its text as "worker 123".
         """
         printed = self.kube.kubectl(
             "exec", "-n", self.namespace, pod, "-c", "app", "--", "python3", "-c", _KILL_WORKER
@@ -147,9 +147,10 @@ class WsgiApp:
 
 
 _KILL_WORKER = """
-import os, signal, urllib.request
+import os, re, signal, urllib.request
 with urllib.request.urlopen("http://127.0.0.1:8000/", timeout=10) as answer:
-    worker = int(answer.headers["X-Worker-Pid"])
+    named = re.search(r"worker ([0-9]+)", answer.read().decode())
+    worker = int(answer.headers["X-Worker-Pid"] or named[1])
 os.kill(worker, signal.SIGKILL)
 print(worker)
 """

@@ -1,0 +1,1 @@
+"""`python -m tests.demo`: what `make demo` shows."""

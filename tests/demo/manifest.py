@@ -1,0 +1,34 @@
+"""The Flask example's manifest and the changed copies that the demo applies; pure but for reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "manifests" / "examples" / "flask.yaml"
+APP = "flask"
+HOST = "flask.example.com"
+
+_VERSION = 'VERSION = "1"'
+_IMPORT = "from flask import Flask, Response, request"
+
+
+def change_version(text: str, version: str) -> str:
+    """Return the manifest with another version of the code."""
+    return _replace_once(text, _VERSION, f'VERSION = "{version}"')
+
+
+def break_import(text: str) -> str:
+    """Return the manifest with code that cannot be imported, by a typing slip."""
+    return _replace_once(text, _IMPORT, _IMPORT.replace("flask", "flsk"))
+
+
+def only_code(text: str) -> str:
+    """Return the manifest's ConfigMap without the WsgiApp: what a code change applies."""
+    return text.split("\n---\n")[0] + "\n"
+
+
+def _replace_once(text: str, old: str, new: str) -> str:
+    if text.count(old) != 1:
+        raise ValueError(f"{EXAMPLE.name} has {text.count(old)} lines {old!r}; the demo needs one")
+    return text.replace(old, new)
