@@ -99,7 +99,7 @@ def build_schema(text: str) -> str:
         own: dict[str, Any] = {"type": _json_type(node)}
         if description:
             own["description"] = description
-        if isinstance(node, yaml.MappingNode) and node.value:
+        if isinstance(node, yaml.MappingNode) and node.value and not keywords:
             own |= {"additionalProperties": False, "properties": {}}
         parent["properties"][path[-1]] = own | keywords
     return json.dumps(root, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,64 @@
+"""The real helm, from the local cluster's cache; fetched there when it is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from charts.generate import CHART, NAMESPACE, find_helm
+from tests.cluster.packages import install_kubectl_and_helm
+from tests.cluster.paths import Paths
+
+Objects = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """Return the path of a helm binary."""
+    found = find_helm()
+    if found is None:
+        install_kubectl_and_helm(Paths.from_environ())
+        found = find_helm()
+    assert found is not None
+    return found
+
+
+class Refused(Exception):  # noqa: N818 -- named for what helm did
+    """Helm would not render; the text is what it said."""
+
+
+@pytest.fixture(scope="session")
+def render(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Objects]:
+    """Return render(values, release=…, chart=…): the objects, or Refused."""
+
+    def render(
+        values: dict[str, Any] | None = None,
+        *,
+        release: str = "wsgiapp-operator",
+        chart: Path = CHART,
+    ) -> Objects:
+        file = tmp_path_factory.mktemp("values") / "values.yaml"
+        file.write_text(yaml.safe_dump(values or {}))
+        done = subprocess.run(
+            [helm, "template", release, str(chart), "--namespace", NAMESPACE, "-f", str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Refused(done.stderr)
+        return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+    return render
+
+
+@pytest.fixture
+def chart_copy(tmp_path: Path) -> Path:
+    """Return a copy of the chart that a test may change."""
+    return Path(shutil.copytree(CHART, tmp_path / "wsgiapp-operator"))

@@ -1,0 +1,178 @@
+"""What helm makes of the chart: valid objects, least rights, and refusals that name the value."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from charts.generate import CHART, CRD, RBAC, ROOT
+from tests.unit.chart.conftest import Objects, Refused
+
+Render = Callable[..., Objects]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": {
+        "image": {"repository": "registry.example/operator", "tag": "9", "pullPolicy": "Always"},
+        "prefork": {"image": {"repository": "registry.example/prefork", "tag": "8"}},
+        "imagePullSecrets": [{"name": "registry"}],
+        "replicas": 2,
+        "logLevel": "debug",
+        "watchNamespaces": ["shop", "blog"],
+        "serviceAccount": {"name": "op", "annotations": {"example.com/role": "op"}},
+        "resources": {"limits": {"cpu": 1}},
+        "podLabels": {"team": "web"},
+        "podAnnotations": {"example.com/a": "b"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "global": {"anything": 1},
+    },
+}
+BAD_VALUES = [
+    ({"replica": 2}, "replica"),
+    ({"replicas": -1}, "/replicas"),
+    ({"replicas": "two"}, "/replicas"),
+    ({"image": {"repository": ""}}, "/image/repository"),
+    ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+    ({"prefork": {"tag": "1"}}, "/prefork"),
+    ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+    ({"logLevel": "loud"}, "/logLevel"),
+    ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0"),
+    ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
+    ({"crd": {"install": "yes"}}, "/crd/install"),
+    ({"podLabels": {"a": 1}}, "/podLabels/a"),
+    ({"resources": {"limit": {}}}, "/resources"),
+]
+
+
+def one(objects: Objects, kind: str) -> dict[str, Any]:
+    (found,) = [each for each in objects if each["kind"] == kind]
+    return found
+
+
+def container(objects: Objects) -> dict[str, Any]:
+    (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_lint_finds_nothing(helm: str) -> None:
+    done = subprocess.run(
+        [helm, "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+def test_objects_are_valid_for_kubernetes(render: Render, values: dict[str, Any]) -> None:
+    for each in render(values):
+        kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+@pytest.mark.parametrize(("values", "place"), BAD_VALUES, ids=lambda part: json.dumps(part))
+def test_bad_value_is_refused_with_its_place(
+    render: Render, values: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        render(values)
+    assert place in str(refused.value)
+
+
+def test_operator_pod_is_restricted_with_a_read_only_root(render: Render) -> None:
+    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {next(iter(each.keys() - {"name"})) for each in pod["volumes"]} == {"emptyDir"}
+
+
+def test_roles_are_the_operators_own_and_have_no_more_than_they_name(render: Render) -> None:
+    objects = render()
+    sources = {each["kind"]: each["rules"] for each in yaml.safe_load_all(RBAC.read_text())}
+    assert {kind: one(objects, kind)["rules"] for kind in sources} == sources
+    rules = [rule for rules in sources.values() for rule in rules]
+    for rule in rules:
+        assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
+    resources = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert resources["secrets"] <= {"get", "list", "watch"}
+    assert not resources["pods"] & {"create", "delete", "deletecollection"}
+    assert not {"pods/exec", "pods/proxy", "nodes", "serviceaccounts/token"} & resources.keys()
+
+
+def test_rights_are_given_in_the_watched_namespaces_only(render: Render) -> None:
+    objects = render({"watchNamespaces": ["shop", "blog"]})
+    assert not [each for each in objects if each["kind"] == "ClusterRoleBinding"]
+    bound = {
+        each["metadata"]["namespace"]: each["roleRef"]["kind"]
+        for each in objects
+        if each["kind"] == "RoleBinding"
+    }
+    assert bound == {"shop": "ClusterRole", "blog": "ClusterRole", "wsgiapp-system": "Role"}
+    assert "--namespaces=shop,blog" in container(objects)["args"]
+
+
+def test_bindings_name_the_account_of_the_pod(render: Render) -> None:
+    for values in VARIANTS.values():
+        objects = render(values, release="other")
+        account = one(objects, "ServiceAccount")["metadata"]["name"]
+        pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == account
+        bindings = [each for each in objects if each["kind"].endswith("RoleBinding")]
+        roles = {(e["kind"], e["metadata"]["name"]) for e in objects if e["kind"].endswith("Role")}
+        assert bindings
+        for each in bindings:
+            assert [subject["name"] for subject in each["subjects"]] == [account]
+            assert (each["roleRef"]["kind"], each["roleRef"]["name"]) in roles
+
+
+def test_two_releases_share_no_name_but_the_crds(render: Render) -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        objects = render({"crd": {"install": False}}, release=release)
+        return {(each["kind"], each["metadata"]["name"]) for each in objects}
+
+    assert not names("blue") & names("green")
+
+
+def test_crd_is_the_source_and_stays_on_uninstall(render: Render) -> None:
+    found = one(render(), "CustomResourceDefinition")
+    assert found["spec"] == yaml.safe_load(CRD.read_text())["spec"]
+    assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_crd_can_be_left_out(render: Render) -> None:
+    kinds = {each["kind"] for each in render({"crd": {"install": False}})}
+    assert "CustomResourceDefinition" not in kinds
+    assert "Deployment" in kinds
+
+
+def test_images_default_to_the_charts_version_and_can_be_set(render: Render) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    default, chosen = container(render()), container(render(VARIANTS["everything"]))
+    assert default["image"] == f"wsgiapp/operator:{version}"
+    assert f"--prefork-image=wsgiapp/prefork:{version}" in default["args"]
+    assert chosen["image"] == "registry.example/operator:9"
+    assert "--prefork-image=registry.example/prefork:8" in chosen["args"]
+
+
+def test_operator_takes_every_argument_it_is_given(render: Render) -> None:
+    """The operator's own documentation knows each flag: a flag it does not know would end it."""
+    documented = (ROOT / "operator" / "README.md").read_text()
+    for argument in container(render(VARIANTS["everything"]))["args"]:
+        assert f"`{argument.partition('=')[0]}`" in documented
+
+
+def test_default_resources_can_be_replaced_by_cpu_as_a_number(render: Render) -> None:
+    limits = container(render({"resources": {"limits": {"cpu": 1}}}))["resources"]["limits"]
+    assert limits["cpu"] == 1
