@@ -1,0 +1,81 @@
+"""The `wsgiapp` command: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from wsgiapp_operator.cli import main
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "examples"
+
+
+@pytest.mark.parametrize("name", ["flask.yaml", "django.yaml", "broken.yaml"])
+def test_render_prints_valid_objects(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "-f", str(EXAMPLES / name)]) == 0
+    printed = capsys.readouterr().out
+    objects = list(yaml.safe_load_all(printed))
+    assert {each["metadata"]["name"] for each in objects} == {name.removesuffix(".yaml")}
+    assert "Deployment" in [each["kind"] for each in objects]
+    for each in objects:
+        kubernetes_validate.validate(each, "1.37", strict=True)
+    assert "&id" not in printed
+
+
+def test_render_takes_the_server_from_the_given_image(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "-f", str(EXAMPLES / "flask.yaml"), "--prefork-image", "mine:1"]) == 0
+    assert "reference: mine:1" in capsys.readouterr().out
+
+
+def test_render_shows_that_a_restart_follows_changed_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def annotations(greeting: str) -> dict[str, str]:
+        text = (EXAMPLES / "django.yaml").read_text().replace("Welcome", greeting)
+        file = tmp_path / "django.yaml"
+        file.write_text(text.replace("onChange: Reload", "onChange: Restart"))
+        assert main(["render", "-f", str(file)]) == 0
+        objects = yaml.safe_load_all(capsys.readouterr().out)
+        (found,) = [each for each in objects if each["kind"] == "Deployment"]
+        template: dict[str, str] = found["spec"]["template"]["metadata"]["annotations"]
+        return template
+
+    assert annotations("Welcome") == annotations("Welcome")
+    assert annotations("Welcome") != annotations("Hello")
+
+
+REFUSALS = [
+    (["run", "-f", "absent.yaml"], "absent.yaml: No such file"),
+    (["render", "-f", "absent.yaml"], "absent.yaml: No such file"),
+    (["run", "-f", str(EXAMPLES / "flask.yaml"), "--app", "shop"], "--app is 'shop'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSALS)
+def test_refusal_is_one_line_on_standard_error(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *(["--port", "0"] if arguments[0] == "run" else [])]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"wsgiapp: {words}")
+    assert printed.err.count("\n") == 1
+
+
+def test_port_in_use_is_told_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["run", "-f", str(EXAMPLES / "flask.yaml"), "--port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in told
+    assert "--port" in told
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "70000"])
+def test_bad_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "-f", "x.yaml", f"--port={port}"])
+    assert ended.value.code == 2
+    assert f"is '{port}'; use 0 to 65535" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""What `wsgiapp run` makes of a manifest, and what a change of it asks for; no process is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from wsgiapp_operator.local_run import Place, Plan, Step, decide, make_plan
+from wsgiapp_operator.schema import Invalid
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "examples"
+PLACE = Place(
+    root=Path("/tmp/place"),
+    here=Path("/home/shop"),
+    bind="fd://7",
+    metrics="127.0.0.1:9000",
+    environment={"PATH": "/bin"},
+)
+MANIFEST = """\
+apiVersion: wsgi.dev/v1alpha1
+kind: WsgiApp
+metadata: {name: shop}
+spec:
+  image: shop:1
+  app: app:app
+  replicas: 3
+  server: {workers: 2, extraArgs: [--limit-request-line=4096]}
+  source: {configMap: {name: files}}
+  env: [{name: COLOUR, value: red}]
+  config:
+    - {name: prod-db, configMap: {name: db}, mountPath: /etc/db, onChange: Reload}
+    - {name: keys, configMap: {name: keys}, mountPath: /etc/keys, onChange: Restart}
+    - {name: flags, configMap: {name: flags}, mountPath: /etc/flags, onChange: Ignore}
+  ingress: {hosts: [shop.example.com], path: /shop}
+"""
+
+
+def plan(edit: Callable[[str], str] = lambda text: text, **changed: str) -> Plan:
+    data = {"files": "a", "db": "a", "keys": "a", "flags": "a"} | changed
+    objects = [
+        f"kind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{file: {text}}}\n"
+        for name, text in data.items()
+    ]
+    texts = {"app.yaml": "---\n".join([edit(MANIFEST), *objects])}
+    return make_plan(texts, name=None, place=PLACE)
+
+
+def test_server_gets_the_manifests_settings_and_this_machines_places() -> None:
+    arguments = plan().launch.arguments
+    assert arguments[-1] == "app:app"
+    assert {
+        "--bind=fd://7",
+        "--run-dir=/tmp/place/run",
+        "--metrics=127.0.0.1:9000",
+        "--workers=2",
+        "--limit-request-line=4096",
+        "--content=source=/tmp/place/source",
+        "--content=prod-db=/tmp/place/config/prod-db",
+    } <= set(arguments)
+
+
+def test_ingress_leaves_no_trace_where_there_is_none() -> None:
+    """No SCRIPT_NAME, and X-Forwarded-* is not believed from everybody."""
+    assert not [
+        a for a in plan().launch.arguments if a.startswith(("--script-name", "--forwarded"))
+    ]
+
+
+def test_app_finds_its_config_by_the_same_variables_as_in_a_pod() -> None:
+    environment = plan().launch.environment
+    assert environment["WSGIAPP_CONFIG_PROD_DB"] == "/tmp/place/config/prod-db"
+    assert environment["WSGIAPP_CONFIG_FLAGS"] == "/tmp/place/config/flags"
+    assert environment["COLOUR"] == "red"
+    assert environment["PATH"] == "/bin"
+
+
+def test_app_runs_in_its_source_or_where_it_was_called() -> None:
+    assert plan().launch.directory == Path("/tmp/place/source")
+    without = plan(lambda text: text.replace("  source: {configMap: {name: files}}\n", ""))
+    assert without.launch.directory == Path("/home/shop")
+
+
+def test_what_a_pod_alone_has_is_named() -> None:
+    edited = plan(
+        lambda text: text.replace(
+            "env: [", "env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}, "
+        )
+    )
+    assert set(edited.left_out) == {"image", "ingress", "replicas", "env IP"}
+
+
+CHANGES = [
+    (plan(), Step.NOTHING),
+    (plan(files="b"), Step.RELOAD),
+    (plan(db="b"), Step.RELOAD),
+    (plan(keys="b"), Step.RESTART),
+    (plan(flags="b"), Step.NOTHING),
+    (plan(files="b", keys="b"), Step.RESTART),
+    (plan(lambda text: text.replace("workers: 2", "workers: 3")), Step.RESTART),
+    (plan(lambda text: text.replace("red", "blue")), Step.RESTART),
+    (plan(lambda text: text.replace("replicas: 3", "replicas: 4")), Step.NOTHING),
+    (plan(lambda text: text.replace("shop:1", "shop:2")), Step.NOTHING),
+    (plan(lambda text: text.replace("name: flags", "name: toggles", 1)), Step.RESTART),
+]
+
+
+@pytest.mark.parametrize(("new", "step"), CHANGES)
+def test_change_takes_the_least_step(new: Plan, step: Step) -> None:
+    assert decide(plan(), new) is step
+
+
+@pytest.mark.parametrize("name", ["flask.yaml", "django.yaml", "broken.yaml"])
+def test_examples_can_be_planned(name: str) -> None:
+    texts = {name: (EXAMPLES / name).read_text()}
+    assert make_plan(texts, name=None, place=PLACE).app.name == name.removesuffix(".yaml")
+
+
+def test_bad_spec_is_refused_with_field_value_and_remedy() -> None:
+    with pytest.raises(Invalid, match=r"spec\.server\.threads is 0; use 1 to 128"):
+        plan(lambda text: text.replace("workers: 2", "workers: 2, threads: 0"))
+
+
+def test_example_flask_changes_its_version_in_one_line() -> None:
+    documents = list(yaml.safe_load_all((EXAMPLES / "flask.yaml").read_text()))
+    assert documents[0]["data"]["app.py"].count('VERSION = "1"') == 1
