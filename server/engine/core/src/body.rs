@@ -241,24 +241,25 @@ impl Body {
 /// One byte of the extensions; `None` where the grammar does not allow it.
 fn step_extension(line: Line, byte: u8) -> Option<Line> {
     let next = match (line, byte) {
-        (
-            Line::BeforeSemicolon | Line::BehindName | Line::Name | Line::Token | Line::QuotedEnd,
-            b';',
-        ) => Line::NameStart,
         (Line::Name | Line::Token | Line::QuotedEnd, b'\r') => Line::Lf,
-        (Line::BeforeSemicolon | Line::Token | Line::QuotedEnd, b' ' | b'\t') => {
-            Line::BeforeSemicolon
-        }
-        (Line::NameStart, b' ' | b'\t') => Line::NameStart,
-        (Line::Name | Line::BehindName, b' ' | b'\t') => Line::BehindName,
-        (Line::Name | Line::BehindName, b'=') => Line::ValueStart,
-        (Line::NameStart | Line::Name, _) if is_token_byte(byte) => Line::Name,
-        (Line::ValueStart, b' ' | b'\t') => Line::ValueStart,
-        (Line::ValueStart, b'"') => Line::Quoted,
-        (Line::ValueStart | Line::Token, _) if is_token_byte(byte) => Line::Token,
         (Line::Quoted, b'"') => Line::QuotedEnd,
         (Line::Quoted, b'\\') => Line::QuotedPair,
         (Line::Quoted | Line::QuotedPair, _) if is_field_byte(byte) => Line::Quoted,
+        (Line::ValueStart, b'"') => Line::Quoted,
+        (Line::Name | Line::BehindName, b'=') | (Line::ValueStart, b' ' | b'\t') => {
+            Line::ValueStart
+        }
+        (Line::ValueStart | Line::Token, _) if is_token_byte(byte) => Line::Token,
+        (Line::NameStart | Line::Name, _) if is_token_byte(byte) => Line::Name,
+        (
+            Line::BeforeSemicolon | Line::Name | Line::BehindName | Line::Token | Line::QuotedEnd,
+            b';',
+        )
+        | (Line::NameStart, b' ' | b'\t') => Line::NameStart,
+        (Line::Name | Line::BehindName, b' ' | b'\t') => Line::BehindName,
+        (Line::BeforeSemicolon | Line::Token | Line::QuotedEnd, b' ' | b'\t') => {
+            Line::BeforeSemicolon
+        }
         _ => return None,
     };
     Some(next)

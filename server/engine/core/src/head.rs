@@ -7,7 +7,7 @@
 //! Grammar is judged strictly: what two servers could read differently is refused.
 
 use crate::limits::{LEADING_EMPTY_LINES, Limits, METHOD_BYTES};
-use crate::name::{self, NameId};
+use crate::name::{self, NameId, is_reg_name_byte};
 use crate::reject::Reject;
 use crate::scan;
 
@@ -143,19 +143,47 @@ struct Progress {
     /// No line end and no control character comes before this index.
     scanned: usize,
     leading_lines: usize,
-    has_request_line: bool,
-    is_done: bool,
+    phase: Phase,
     /// Lines counted against the limit, dropped ones included.
     field_lines: usize,
-    /// [`NameId::bit`] of each name so far.
-    seen: u128,
+    /// The known names so far, one bit each.
+    seen: [u64; 2],
     content_length: Option<u64>,
     transfer_encoding: Option<TransferEncoding>,
     /// From the target's authority, which beats Host (RFC 9112 §3.2.2).
     authority: Option<Span>,
-    wants_close: bool,
-    wants_keep_alive: bool,
+    connection: Connection,
     expects_continue: bool,
+}
+
+/// Which line comes next.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    RequestLine,
+    Fields,
+    Done,
+}
+
+/// What the Connection fields wish, the stronger wish last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Connection {
+    #[default]
+    Unsaid,
+    KeepAlive,
+    Close,
+}
+
+impl Progress {
+    /// Notes that this name was seen; tells whether it had been before.
+    #[inline]
+    fn note(&mut self, id: NameId) -> bool {
+        let word = &mut self.seen[id.index() / 64 % 2];
+        let bit = 1 << (id.index() % 64);
+        let has_been = *word & bit != 0;
+        *word |= bit;
+        has_been
+    }
 }
 
 /// What a Transfer-Encoding field asks for.
@@ -183,7 +211,7 @@ impl Head {
     /// Whether any byte of a request, an empty line included, has been looked at.
     #[must_use]
     pub fn is_begun(&self) -> bool {
-        !self.progress.is_done && self.progress.scanned > 0
+        self.progress.phase != Phase::Done && self.progress.scanned > 0
     }
 
     /// The path as sent, never empty: `http://host` asks for `/`.
@@ -209,17 +237,17 @@ impl Head {
 /// # Errors
 /// The first [`Reject`] that the bytes call for. The head is then of no use.
 pub fn parse(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Reject> {
-    if head.progress.is_done {
+    if head.progress.phase == Phase::Done {
         head.clear();
     }
     while let Some(end) = find_line_end(buf, limits, &mut head.progress)? {
         let line = head.progress.line_start..end;
         head.progress.line_start = end + 2;
         head.progress.scanned = end + 2;
-        if !head.progress.has_request_line {
+        if head.progress.phase == Phase::RequestLine {
             read_first_line(buf, line.start, line.end, head)?;
         } else if line.is_empty() {
-            finish(buf, head)?;
+            finish(head)?;
             return Ok(Parsed::Done(end + 2));
         } else {
             read_field(buf, line.start, line.end, limits, head)?;
@@ -240,10 +268,10 @@ fn find_line_end(
 ) -> Result<Option<usize>, Reject> {
     let stop = scan::control(buf, progress.scanned);
     progress.scanned = stop;
-    let (line_bytes, too_long) = if progress.has_request_line {
-        (limits.request_field_size, Reject::FieldTooLarge)
-    } else {
+    let (line_bytes, too_long) = if progress.phase == Phase::RequestLine {
         (limits.request_line, Reject::RequestLineTooLong)
+    } else {
+        (limits.request_field_size, Reject::FieldTooLarge)
     };
     let line_bound = progress.line_start + line_bytes;
     let head_bound = limits.head_bytes.min(HEAD_BYTES_MAX).saturating_sub(2);
@@ -265,7 +293,7 @@ fn read_first_line(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Res
         let is_too_many = head.progress.leading_lines > LEADING_EMPTY_LINES;
         return if is_too_many { Err(Reject::LeadingLines) } else { Ok(()) };
     }
-    head.progress.has_request_line = true;
+    head.progress.phase = Phase::Fields;
     read_request_line(buf, start, end, head)
 }
 
@@ -282,9 +310,8 @@ fn read_request_line(buf: &[u8], start: usize, end: usize, head: &mut Head) -> R
     let target = rest.strip_suffix(b" ").ok_or(Reject::RequestLine)?;
     let target_start = start + method_len + 1;
     head.target = Span::new(target_start, target_start + target.len());
-    read_target(buf, method, head)?;
     head.minor = read_version(*version)?;
-    Ok(())
+    read_target(buf, method, head)
 }
 
 fn read_method(method: &[u8]) -> Result<Method, Reject> {
@@ -396,7 +423,8 @@ fn read_field(
         return Err(why_no_field(&buf[start..end]));
     }
     let name = &buf[start..colon];
-    let id = NameId::of(name);
+    let id = NameId::at_start(&buf[start..], name.len());
+    let is_repeat = head.progress.note(id) && id != NameId::UNKNOWN;
     if id == NameId::UNKNOWN {
         if !name::is_token(name) {
             return Err(why_no_field(name));
@@ -405,15 +433,14 @@ fn read_field(
             return Ok(());
         }
     }
-    let (value_start, value_end) = trim(buf, colon + 1, end);
-    let is_repeat = id != NameId::UNKNOWN && head.progress.seen & id.bit() != 0;
-    head.progress.seen |= id.bit();
-    heed(&buf[value_start..value_end], id, is_repeat, &mut head.progress)?;
+    let (leading, value) = trim(&buf[colon + 1..end]);
+    heed(value, id, is_repeat, &mut head.progress)?;
+    let value_start = colon + 1 + leading;
     head.fields.push(Field {
         id,
         is_repeat,
         name: Span::new(start, colon),
-        value: Span::new(value_start, value_end),
+        value: Span::new(value_start, value_start + value.len()),
     });
     Ok(())
 }
@@ -428,16 +455,18 @@ fn why_no_field(part: &[u8]) -> Reject {
     }
 }
 
-/// Moves both ends past SP and TAB.
+/// Takes SP and TAB off both ends; also returns how many were in front.
 #[inline]
-fn trim(buf: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
-    while start < end && matches!(buf[start], b' ' | b'\t') {
-        start += 1;
+fn trim(value: &[u8]) -> (usize, &[u8]) {
+    let mut trimmed = value;
+    while let [b' ' | b'\t', rest @ ..] = trimmed {
+        trimmed = rest;
     }
-    while start < end && matches!(buf[end - 1], b' ' | b'\t') {
-        end -= 1;
+    let leading = value.len() - trimmed.len();
+    while let [rest @ .., b' ' | b'\t'] = trimmed {
+        trimmed = rest;
     }
-    (start, end)
+    (leading, trimmed)
 }
 
 /// Notes what a field means for the server.
@@ -465,13 +494,18 @@ fn heed(value: &[u8], id: NameId, is_repeat: bool, progress: &mut Progress) -> R
 
 /// Splits a comma-separated list (RFC 9110 §5.6.1); empty elements are kept.
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b',').map(|element| element.trim_ascii())
+    value.split(|&b| b == b',').map(<[u8]>::trim_ascii)
 }
 
+/// `close` beats `keep-alive`; other options name fields that are nothing to this server.
 fn heed_connection(value: &[u8], progress: &mut Progress) {
     for option in elements(value) {
-        progress.wants_close |= option.eq_ignore_ascii_case(b"close");
-        progress.wants_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        let wish = match option {
+            _ if option.eq_ignore_ascii_case(b"close") => Connection::Close,
+            _ if option.eq_ignore_ascii_case(b"keep-alive") => Connection::KeepAlive,
+            _ => Connection::Unsaid,
+        };
+        progress.connection = progress.connection.max(wish);
     }
 }
 
@@ -509,33 +543,39 @@ fn read_transfer_encoding(value: &[u8]) -> TransferEncoding {
 
 /// `uri-host [":" port]` (RFC 9110 §7.2), not empty: http and https URIs always have a host.
 fn is_host(value: &[u8]) -> bool {
-    let (host, port) = match value.iter().rposition(|&b| b == b':') {
-        Some(colon) if !value[colon..].contains(&b']') => (&value[..colon], &value[colon + 1..]),
-        _ => (value, &b""[..]),
-    };
-    port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && is_uri_host(host)
-}
-
-/// An IP literal in brackets, or a registered name (RFC 3986 §3.2.2).
-fn is_uri_host(host: &[u8]) -> bool {
-    match host {
-        [b'[', address @ .., b']'] => {
-            std::str::from_utf8(address).is_ok_and(|a| a.parse::<std::net::Ipv6Addr>().is_ok())
-        }
-        _ => !host.is_empty() && host.iter().all(|&b| is_reg_name_byte(b)),
+    let name_len = value.iter().position(|&b| !is_reg_name_byte(b)).unwrap_or(value.len());
+    match &value[name_len..] {
+        [] => name_len > 0,
+        [b':', port @ ..] => name_len > 0 && is_port(port),
+        [b'[', literal @ ..] => name_len == 0 && is_ip_literal(literal),
+        _ => false,
     }
 }
 
-/// `unreserved`, `sub-delims` or the `%` of an escape.
-fn is_reg_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte)
+/// `*DIGIT`; more than five are no port.
+fn is_port(port: &[u8]) -> bool {
+    port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// `IPv6address "]" [ ":" port ]`. No address of a future version has ever been defined.
+fn is_ip_literal(literal: &[u8]) -> bool {
+    let Some(end) = literal.iter().position(|&b| b == b']') else {
+        return false;
+    };
+    let is_address = std::str::from_utf8(&literal[..end])
+        .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    is_address
+        && match &literal[end + 1..] {
+            [] => true,
+            [b':', port @ ..] => is_port(port),
+            _ => false,
+        }
 }
 
 /// Judges the head as a whole: what one field alone cannot tell.
-fn finish(buf: &[u8], head: &mut Head) -> Result<(), Reject> {
-    let _ = buf;
+fn finish(head: &mut Head) -> Result<(), Reject> {
     let progress = &mut head.progress;
-    progress.is_done = true;
+    progress.phase = Phase::Done;
     head.framing = match (progress.transfer_encoding, progress.content_length) {
         (Some(_), Some(_)) => return Err(Reject::LengthAndEncoding),
         (Some(_), None) if head.minor == 0 => return Err(Reject::TransferEncodingVersion),
@@ -544,7 +584,11 @@ fn finish(buf: &[u8], head: &mut Head) -> Result<(), Reject> {
         (None, Some(length)) => Framing::Length(length),
         (None, None) => Framing::None,
     };
-    head.keep_alive = !progress.wants_close && (head.minor == 1 || progress.wants_keep_alive);
+    head.keep_alive = match progress.connection {
+        Connection::Close => false,
+        Connection::KeepAlive => true,
+        Connection::Unsaid => head.minor == 1,
+    };
     // In 1.0 nobody knows what 100 is; without a body there is nothing to wait for.
     head.expects_continue = progress.expects_continue
         && head.minor == 1
@@ -554,7 +598,7 @@ fn finish(buf: &[u8], head: &mut Head) -> Result<(), Reject> {
 
 /// Exactly one Host in HTTP/1.1; the target's authority takes its place (RFC 9112 §3.2).
 fn settle_host(head: &mut Head) -> Result<(), Reject> {
-    let is_given = head.progress.seen & NameId::HOST.bit() != 0;
+    let is_given = head.progress.note(NameId::HOST);
     if !is_given && head.minor == 1 {
         return Err(Reject::HostMissing);
     }

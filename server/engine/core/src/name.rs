@@ -7,8 +7,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NameId(u8);
 
+/// Names are compared in halves of this many bytes.
+const HALF: usize = 16;
+
 /// Longest known name, as stored.
-const WIDTH: usize = 32;
+const WIDTH: usize = 2 * HALF;
 
 /// Entries of the look-up table; sparse, so that every known name has a place of its own.
 const SLOTS: usize = 1 << 10;
@@ -120,28 +123,24 @@ known_names! {
 /// A known name made comparable without regard to case: `(byte | fold) == lower`.
 ///
 /// `fold` is 0x20 for letters only: folding all bytes would take a CR (0x0d) for a hyphen (0x2d).
+/// Behind the name all bits of both are set, so that whatever follows it in a buffer compares equal.
 #[derive(Clone, Copy)]
 struct Entry {
     len: usize,
-    lower: [u8; WIDTH],
-    fold: [u8; WIDTH],
+    lower: [u128; 2],
+    fold: [u128; 2],
 }
+
+const _: () = assert!(KNOWN.len() <= 128, "a head notes the names it has seen in 128 bits");
 
 static ENTRIES: [Entry; KNOWN.len()] = entries();
 static TABLE: [u8; SLOTS] = table();
 
 const fn entries() -> [Entry; KNOWN.len()] {
-    let mut entries = [Entry { len: 0, lower: [0; WIDTH], fold: [0; WIDTH] }; KNOWN.len()];
+    let mut entries = [Entry { len: 0, lower: [0; 2], fold: [0; 2] }; KNOWN.len()];
     let mut id = 1;
     while id < KNOWN.len() {
-        let name = KNOWN[id].as_bytes();
-        entries[id].len = name.len();
-        let mut i = 0;
-        while i < name.len() {
-            entries[id].lower[i] = name[i];
-            entries[id].fold[i] = if name[i].is_ascii_lowercase() { 0x20 } else { 0 };
-            i += 1;
-        }
+        entries[id] = Entry::new(KNOWN[id].as_bytes());
         id += 1;
     }
     entries
@@ -168,7 +167,7 @@ const fn table() -> [u8; SLOTS] {
 const fn slot(name: &[u8]) -> usize {
     let len = name.len();
     let key = u32::from_le_bytes([
-        len as u8,
+        len.to_le_bytes()[0],
         name[len / 2] | 0x20,
         name[len - 2] | 0x20,
         name[len - 1] | 0x20,
@@ -181,14 +180,24 @@ const FACTOR: u32 = 0x7ce4_2c83;
 
 impl NameId {
     /// Looks `name` up without regard to case.
-    #[inline]
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        if name.len() < 2 || name.len() > WIDTH {
+        Self::at_start(name, name.len())
+    }
+
+    /// Looks up the name that is the first `len` bytes of `bytes`; quicker when more follow it.
+    #[inline]
+    #[must_use]
+    pub(crate) fn at_start(bytes: &[u8], len: usize) -> Self {
+        if !(2..=WIDTH).contains(&len) {
             return Self::UNKNOWN;
         }
-        let id = TABLE[slot(name)];
-        if id != 0 && ENTRIES[id as usize].is(name) { Self(id) } else { Self::UNKNOWN }
+        let id = TABLE[slot(&bytes[..len])];
+        let entry = &ENTRIES[usize::from(id)];
+        let is_same = entry.len == len
+            && entry.is_half(0, bytes)
+            && (len <= HALF || entry.is_half(1, &bytes[HALF..]));
+        if is_same { Self(id) } else { Self::UNKNOWN }
     }
 
     /// Index into an array of `KNOWN.len()` things; 0 for unknown names.
@@ -203,92 +212,77 @@ impl NameId {
     pub fn name(self) -> &'static str {
         KNOWN[self.index()]
     }
-
-    /// One bit per known name.
-    #[inline]
-    pub(crate) const fn bit(self) -> u128 {
-        1 << self.0
-    }
 }
-
-const _: () = assert!(KNOWN.len() <= 128, "NameId::bit has room for 127 known names");
 
 impl Entry {
-    /// Whether `name` is this name. Eight bytes at a time, the last eight overlapping.
-    #[inline]
-    fn is(&self, name: &[u8]) -> bool {
-        let len = name.len();
-        if len != self.len {
-            return false;
+    const fn new(name: &[u8]) -> Self {
+        let mut lower = [[0xff; HALF]; 2];
+        let mut fold = [[0xff; HALF]; 2];
+        let mut i = 0;
+        while i < name.len() {
+            lower[i / HALF][i % HALF] = name[i];
+            fold[i / HALF][i % HALF] = if name[i].is_ascii_lowercase() { 0x20 } else { 0 };
+            i += 1;
         }
-        if len < 8 {
-            let pairs = name.iter().zip(&self.lower).zip(&self.fold);
-            return pairs.fold(true, |same, ((&b, &lower), &fold)| same & (b | fold == lower));
+        Self {
+            len: name.len(),
+            lower: [u128::from_le_bytes(lower[0]), u128::from_le_bytes(lower[1])],
+            fold: [u128::from_le_bytes(fold[0]), u128::from_le_bytes(fold[1])],
         }
-        let mut at = 0;
-        while at + 8 < len {
-            if !self.is_at(name, at) {
-                return false;
-            }
-            at += 8;
-        }
-        self.is_at(name, len - 8)
     }
 
     #[inline]
-    fn is_at(&self, name: &[u8], at: usize) -> bool {
-        let read = |bytes: &[u8]| {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(eight)
-        };
-        read(name) | read(&self.fold) == read(&self.lower)
+    fn is_half(&self, half: usize, bytes: &[u8]) -> bool {
+        let window = bytes.first_chunk().copied().unwrap_or_else(|| padded(bytes));
+        u128::from_le_bytes(window) | self.fold[half] == self.lower[half]
     }
 }
 
-/// What a byte may be in a name: 0 not allowed, else a mix of these.
+#[cold]
+fn padded(bytes: &[u8]) -> [u8; HALF] {
+    let mut window = [0; HALF];
+    window[..bytes.len()].copy_from_slice(bytes);
+    window
+}
+
+/// Where a byte may stand: 0 nowhere, else a mix of these.
 const TOKEN: u8 = 1;
 const UNDERSCORE: u8 = 2;
+const REG_NAME: u8 = 4;
 
 static CLASS: [u8; 256] = classes();
 
 const fn classes() -> [u8; 256] {
     let mut class = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[allow(clippy::cast_possible_truncation, reason = "below 256")]
-        let b = byte as u8;
-        let is_mark = matches!(
-            b,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'`'
-                | b'|'
-                | b'~'
-        );
-        if b.is_ascii_alphanumeric() || is_mark {
-            class[byte] = TOKEN;
-        } else if b == b'_' {
-            class[byte] = TOKEN | UNDERSCORE;
+    let mut byte = 0_u8;
+    loop {
+        if byte.is_ascii_alphanumeric() {
+            class[byte as usize] = TOKEN | REG_NAME;
+        }
+        if byte == u8::MAX {
+            break;
         }
         byte += 1;
     }
+    mark(&mut class, b"!#$%&'*+-.^_`|~", TOKEN);
+    mark(&mut class, b"_", UNDERSCORE);
+    mark(&mut class, b"-._~!$&'()*+,;=%", REG_NAME);
     class
+}
+
+const fn mark(class: &mut [u8; 256], bytes: &[u8], bit: u8) {
+    let mut i = 0;
+    while i < bytes.len() {
+        class[bytes[i] as usize] |= bit;
+        i += 1;
+    }
 }
 
 /// Whether `byte` may be in a token (RFC 9110 §5.6.2).
 #[inline]
 #[must_use]
 pub fn is_token_byte(byte: u8) -> bool {
-    CLASS[byte as usize] != 0
+    CLASS[byte as usize] & TOKEN != 0
 }
 
 /// Whether `name` is a token: at least one byte, each a token byte.
@@ -303,4 +297,10 @@ pub fn is_token(name: &[u8]) -> bool {
 #[must_use]
 pub fn has_underscore(name: &[u8]) -> bool {
     name.iter().any(|&b| CLASS[b as usize] & UNDERSCORE != 0)
+}
+
+/// Whether `byte` may be in a registered name (RFC 3986 §3.2.2), the `%` of its escapes included.
+#[inline]
+pub(crate) fn is_reg_name_byte(byte: u8) -> bool {
+    CLASS[byte as usize] & REG_NAME != 0
 }

@@ -472,8 +472,9 @@ pub fn http_date(unix_s: u64) -> [u8; 29] {
     let (year, month, day) = civil(days);
     let mut out = *b"Day, 00 Mon 0000 00:00:00 GMT";
     let weekday = (days % 7) as usize * 3;
+    let month = ((month + 11) % 12) as usize * 3;
     out[..3].copy_from_slice(&DAYS[weekday..weekday + 3]);
-    out[8..11].copy_from_slice(&MONTHS[(month - 1) as usize * 3..][..3]);
+    out[8..11].copy_from_slice(&MONTHS[month..month + 3]);
     for (at, number) in [
         (5, day),
         (12, year / 100 % 100),

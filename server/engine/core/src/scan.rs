@@ -5,24 +5,46 @@
 
 #![allow(clippy::needless_bitwise_bool, reason = "a lazy operator may branch on each byte")]
 
-/// Bytes passed over in one step.
+/// Bytes looked at in one step.
 const BLOCK: usize = 16;
 
 /// First index at or after `from` whose byte stops the scan, else the length.
 #[inline]
 fn find(bytes: &[u8], from: usize, stops: impl Fn(u8) -> bool) -> usize {
     let mut at = from;
-    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
-        // No early exit: it would keep the loop from becoming vector instructions.
-        if block.iter().fold(false, |any, &b| any | stops(b)) {
-            break;
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        if has_stop(block, &stops) {
+            return at + first(mask(block, &stops));
         }
         at += BLOCK;
+    }
+    if let (true, Some(block)) = (at < bytes.len(), bytes.last_chunk()) {
+        // The sixteen bytes that end the input; those before `at` are shifted out.
+        let known = at + BLOCK - bytes.len();
+        return bytes.len().min(at + first(mask(block, &stops) >> (8 * known)));
     }
     while at < bytes.len() && !stops(bytes[at]) {
         at += 1;
     }
     at
+}
+
+/// Whether any byte stops the scan. No early exit: it would keep this from being vector code.
+#[inline]
+fn has_stop(block: &[u8; BLOCK], stops: impl Fn(u8) -> bool) -> bool {
+    block.iter().fold(false, |any, &b| any | stops(b))
+}
+
+/// All ones at each byte that stops the scan; the first byte is the lowest.
+#[inline]
+fn mask(block: &[u8; BLOCK], stops: impl Fn(u8) -> bool) -> u128 {
+    u128::from_le_bytes(block.map(|b| if stops(b) { 0xff } else { 0 }))
+}
+
+/// Index of the lowest marked byte; [`BLOCK`] when there is none.
+#[inline]
+fn first(mask: u128) -> usize {
+    mask.trailing_zeros() as usize / 8
 }
 
 /// First control character except TAB at or after `from`: in a valid head, the CR of a line.

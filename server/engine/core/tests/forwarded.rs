@@ -1,0 +1,42 @@
+//! Who is believed, and what is taken over from them.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use prefork_core::forwarded::{Scheme, Trusted, scheme};
+use prefork_core::{Head, Limits, Reject, head};
+
+fn told(fields: &str) -> Result<Scheme, Reject> {
+    let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let mut request = Head::new();
+    head::parse(input.as_bytes(), &Limits::default(), &mut request).unwrap();
+    scheme(&request, input.as_bytes())
+}
+
+#[test]
+fn takes_the_scheme_that_a_proxy_tells() {
+    assert_eq!(told(""), Ok(Scheme::Http));
+    assert_eq!(told("X-Forwarded-Proto: https\r\n"), Ok(Scheme::Https));
+    assert_eq!(told("X-Forwarded-Proto: http\r\n"), Ok(Scheme::Http));
+    assert_eq!(told("X-Forwarded-Protocol: ssl\r\n"), Ok(Scheme::Https));
+    assert_eq!(told("X-Forwarded-Ssl: on\r\nX-Forwarded-Proto: https\r\n"), Ok(Scheme::Https));
+    let contradiction = "X-Forwarded-Ssl: off\r\nX-Forwarded-Proto: https\r\n";
+    assert_eq!(told(contradiction), Err(Reject::ForwardedScheme));
+}
+
+#[test]
+fn believes_only_the_listed_peers() {
+    let trusted = Trusted::parse(["127.0.0.1", "::1", "10.1.0.0/16", "fd00::/8"]).unwrap();
+    let is_trusted = |peer: &str| trusted.is_trusted(Some(peer.parse().unwrap()));
+    for peer in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.1.255.3", "fd12::1"] {
+        assert!(is_trusted(peer), "{peer}");
+    }
+    for peer in ["127.0.0.2", "10.2.0.1", "::2", "fe80::1"] {
+        assert!(!is_trusted(peer), "{peer}");
+    }
+    assert!(trusted.is_trusted(None), "a unix socket");
+    let everyone = Trusted::parse(["*"]).unwrap();
+    assert!(everyone.is_trusted(Some("192.0.2.1".parse().unwrap())));
+    assert!(Trusted::parse(["0.0.0.0/0"]).unwrap().is_trusted(Some("192.0.2.1".parse().unwrap())));
+    for bad in ["proxy", "10.0.0.0/33", "10.0.0/8", ""] {
+        assert_eq!(Trusted::parse([bad]), Err(bad));
+    }
+}
