@@ -1,0 +1,145 @@
+"""One face for three clusters: on this machine, kind, or the one that the current context names.
+
+The e2e tests and the demo know only `Cluster`; which one it is comes from `CLUSTER` (local, kind, existing).
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import local
+from tests.cluster.addons import apply_addons, restart_users, wait_for_addons
+from tests.cluster.commands import ClusterError, exclusive, run, step
+from tests.cluster.contents import read_contents
+from tests.cluster.images import build_images
+from tests.cluster.paths import Paths
+
+
+class Cluster(abc.ABC):
+    """A Kubernetes with an nginx ingress and Prometheus. All methods raise `ClusterError`."""
+
+    ingress_url: str
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+
+    @staticmethod
+    def from_env(environ: Mapping[str, str] = os.environ) -> Cluster:
+        """The cluster that `CLUSTER` names; local when it is unset."""
+        from tests.cluster.elsewhere import ExistingCluster, KindCluster
+
+        kinds: dict[str, type[Cluster]] = {
+            "local": LocalCluster,
+            "kind": KindCluster,
+            "existing": ExistingCluster,
+        }
+        name = environ.get("CLUSTER") or "local"
+        if name not in kinds:
+            raise ClusterError(f"CLUSTER is {name!r}; use {', '.join(kinds)}")
+        return kinds[name](Paths.from_environ(environ))
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.paths.kubeconfig
+
+    @property
+    def kubectl(self) -> Path:
+        return self.paths.bin / "kubectl"
+
+    @property
+    def helm(self) -> Path:
+        return self.paths.bin / "helm"
+
+    @abc.abstractmethod
+    def build(self) -> None:
+        """Get and build the programs the cluster needs; nothing is started."""
+
+    @abc.abstractmethod
+    def up(self) -> None:
+        """Bring it up, images and add-ons included; safe to repeat at any time."""
+
+    @abc.abstractmethod
+    def down(self) -> None:
+        """Take it down; safe to repeat."""
+
+    @abc.abstractmethod
+    def is_running(self) -> bool:
+        """Whether it is up as far as can be told without waiting."""
+
+    @abc.abstractmethod
+    def load_images(self) -> list[str]:
+        """Build the images that changed and make them known to the cluster; returns their names."""
+
+    @abc.abstractmethod
+    def restart_apiserver(self) -> None:
+        """Restart the API server; returns when it answers again."""
+
+    def run_kubectl(self, *args: str, stdin: bytes | None = None, timeout_s: float = 180) -> str:
+        """Run kubectl against this cluster and return its output."""
+        argv = [self.kubectl, f"--kubeconfig={self.kubeconfig}", *args]
+        return run(argv, stdin=stdin, timeout_s=timeout_s)
+
+    def prometheus_query(self, promql: str) -> list[dict[str, Any]]:
+        """The result vector of an instant query, as Prometheus' HTTP API gives it.
+
+        Each item is `{"metric": {label: value}, "value": [unix_time, "number"]}`.
+        """
+        query = urllib.parse.urlencode({"query": promql})
+        service = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy"
+        answer = json.loads(self.run_kubectl("get", "--raw", f"{service}/api/v1/query?{query}"))
+        if answer["status"] != "success":
+            raise ClusterError(f"Prometheus refused {promql!r}: {answer.get('error')}")
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+
+class LocalCluster(Cluster):
+    """Real Kubernetes processes on this machine (Linux, root); see README.md."""
+
+    ingress_url = "http://127.0.0.1:18080"
+    addons = ("coredns", "ingress", "prometheus")
+
+    def build(self) -> None:
+        with exclusive(self.paths.cache / "build.lock"):
+            local.build(self.paths)
+
+    def up(self) -> None:
+        self.build()
+        with exclusive(self.paths.cache / "cluster.lock"):
+            local.up(self.paths)
+            # Before the images: when one of them cannot be built, the rest is there to look at.
+            apply_addons(self.run_kubectl, self.addons)
+            self._load_images()
+        with step("system pods ready"):
+            wait_for_addons(self.run_kubectl, self.addons)
+
+    def down(self) -> None:
+        with exclusive(self.paths.cache / "cluster.lock"), step("take the cluster down"):
+            local.down(self.paths)
+
+    def is_running(self) -> bool:
+        return local.is_running(self.paths)
+
+    def load_images(self) -> list[str]:
+        if not self.is_running():
+            raise ClusterError("the cluster is not running; start it: make cluster")
+        with exclusive(self.paths.cache / "cluster.lock"):
+            return self._load_images()
+
+    def _load_images(self) -> list[str]:
+        images, missing = build_images(read_contents(), self.paths)
+        changed = local.load(images, self.paths)
+        restart_users(self.run_kubectl, changed)
+        if missing:
+            raise ClusterError("\n".join(missing))
+        return changed
+
+    def restart_apiserver(self) -> None:
+        with exclusive(self.paths.cache / "cluster.lock"):
+            local.restart_apiserver(self.paths)

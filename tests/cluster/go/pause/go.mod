@@ -1,0 +1,3 @@
+module wsgi.dev/tests/cluster/pause
+
+go 1.26.0

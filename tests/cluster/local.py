@@ -1,0 +1,287 @@
+"""The cluster on this machine: brings what runs to what should run, and takes all of it away.
+
+`up` compares and repairs: a missing or changed process is started, the rest is left alone. When nothing
+runs (first start, reboot, after `down`) it begins with an empty cluster; images that containerd holds stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster import golang, packages
+from tests.cluster.commands import ClusterError, last_lines, run, step, wait_until
+from tests.cluster.node import (
+    BRIDGE,
+    NODE,
+    PORTS,
+    Component,
+    certificates,
+    components,
+    config_files,
+    nat_rules,
+)
+from tests.cluster.oci import Image, write_archive
+from tests.cluster.paths import Paths
+from tests.cluster.pki import write_pki
+from tests.cluster.processes import (
+    SHIM,
+    Running,
+    find_components,
+    find_processes,
+    fingerprint,
+    is_alive,
+    kill_all,
+    log_of,
+    start,
+    stop,
+)
+
+NFT_TABLES = ("ip wsgiapp", "ip kube-proxy", "ip6 kube-proxy")
+DISPOSABLE = ("etcd", "kubelet", "pki", "config", "cni", "pod-logs")
+
+
+def build(paths: Paths) -> None:
+    """All programs the cluster runs, in the order in which a start needs them."""
+    packages.install_host_packages(paths)
+    packages.install_kubectl_and_helm(paths)
+    golang.build(golang.PROGRAMS, paths)
+
+
+def up(paths: Paths) -> None:
+    """Bring the node's processes up; returns when the API answers and the node is Ready."""
+    _refuse_without_root()
+    running = find_components()
+    if not running:
+        down(paths)
+        _refuse_taken_ports()
+    node_ip = find_node_ip()
+    write_pki(paths.state / "pki", certificates(node_ip))
+    for file, text in config_files(paths, node_ip).items():
+        _write(file, text)
+    _prepare_network()
+    for component in components(paths, node_ip):
+        _bring_up(component, running.get(component.name), paths)
+        if component.name == "kube-apiserver":
+            _wait_for_api(paths)
+    with step("node Ready"):
+        wait_until(
+            lambda: _is_node_ready(paths),
+            within_s=120,
+            what="the node is not Ready",
+            details=lambda: last_lines(log_of("kubelet", paths).read_text(errors="replace")),
+        )
+
+
+def _refuse_without_root() -> None:
+    if os.geteuid() != 0:
+        raise ClusterError("the local cluster needs root; run as root, or use CLUSTER=kind")
+
+
+def _refuse_taken_ports() -> None:
+    for port, who in PORTS.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ClusterError(
+                    f"port {port}, wanted by {who}, is in use by another program; `ss -ltnp sport = :{port}`"
+                    " names it; end it, or use CLUSTER=existing"
+                ) from error
+
+
+def find_node_ip() -> str:
+    """The address under which pods reach this machine: the first global IPv4 address."""
+    for line in run(["ip", "-4", "-o", "address", "show", "scope", "global"]).splitlines():
+        words = line.split()
+        if words[1] != BRIDGE:
+            return words[3].split("/")[0]
+    raise ClusterError(
+        "this machine has no IPv4 address but loopback, and pods need one to reach the API server;"
+        " add one: ip link add dummy0 type dummy; ip address add 192.0.2.2/32 dev dummy0; ip link set dummy0 up"
+    )
+
+
+def _write(file: Path, text: str) -> None:
+    if file.exists() and file.read_text() == text:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(file.name + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def _prepare_network() -> None:
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    _delete_table("ip wsgiapp")
+    run(["nft", "-f", "-"], stdin=nat_rules().encode())
+
+
+def _bring_up(component: Component, running: Running | None, paths: Paths) -> None:
+    if running is not None:
+        if running.fingerprint == fingerprint(component):
+            return
+        stop(running)
+    with step(f"start {component.name}"):
+        pid = start(component, paths)
+        if component.name == "containerd":
+            wait_until(
+                lambda: _answers(paths.containerd_socket) or not is_alive(pid),
+                within_s=30,
+                what="containerd does not answer",
+            )
+        if not is_alive(pid):
+            log = log_of(component.name, paths)
+            tail = last_lines(log.read_text(errors="replace"))
+            raise ClusterError(f"{component.name} ended at once:\n{tail}\nall of it: {log}")
+
+
+def _answers(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
+
+
+def _wait_for_api(paths: Paths) -> None:
+    kubectl = [str(paths.bin / "kubectl"), f"--kubeconfig={paths.kubeconfig}"]
+    with step("API server ready"):
+        wait_until(
+            lambda: subprocess.run(
+                [*kubectl, "get", "--raw", "/readyz"], capture_output=True, check=False
+            ).returncode
+            == 0,
+            within_s=90,
+            what="the API server is not ready",
+            details=lambda: last_lines(log_of("kube-apiserver", paths).read_text(errors="replace")),
+        )
+
+
+def _is_node_ready(paths: Paths) -> bool:
+    path = '{.status.conditions[?(@.type=="Ready")].status}'
+    asked = subprocess.run(
+        [paths.bin / "kubectl", f"--kubeconfig={paths.kubeconfig}", "get", "node", NODE]
+        + ["-o", f"jsonpath={path}"],
+        capture_output=True,
+        check=False,
+    )
+    return asked.stdout == b"True"
+
+
+def restart_apiserver(paths: Paths) -> None:
+    """End the API server and start it again; returns when it is ready."""
+    (component,) = (c for c in components(paths, find_node_ip()) if c.name == "kube-apiserver")
+    _bring_up_again(component, paths)
+    _wait_for_api(paths)
+
+
+def _bring_up_again(component: Component, paths: Paths) -> None:
+    running = find_components().get(component.name)
+    if running is not None:
+        stop(running)
+    start(component, paths)
+
+
+def load(images: Sequence[Image], paths: Paths) -> list[str]:
+    """Import those images whose digest containerd does not have under that name; returns their names."""
+    ctr = [str(paths.bin / "ctr"), f"--address={paths.containerd_socket}", "--namespace=k8s.io"]
+    listed = run([*ctr, "images", "list"]).splitlines()[1:]
+    held = {words[0]: words[2] for words in map(str.split, listed)}
+    changed = [image for image in images if held.get(image.name) != image.digest]
+    if changed:
+        with step(f"load {len(changed)} images"):
+            archive = paths.images / "load.tar"
+            write_archive(changed, archive)
+            run([*ctr, "images", "import", "--local", archive])
+            archive.unlink()
+    return [image.name for image in changed]
+
+
+def is_running(paths: Paths) -> bool:
+    """Whether every component of the node runs."""
+    running = find_components()
+    wanted = components(paths, "")
+    return all(component.name in running for component in wanted)
+
+
+def down(paths: Paths) -> None:
+    """End every process and remove every trace; idempotent, also after a crash. Images stay."""
+    _refuse_without_root()
+    running = find_components()
+    # First those who would start containers again, last those whom the others need for their end.
+    for name in ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
+        if name in running:
+            stop(running[name])
+    _kill_containers()
+    kill_all([process.pid for process in find_processes() if process.program == SHIM])
+    for name in ("kube-apiserver", "etcd", "containerd"):
+        if name in running:
+            stop(running[name])
+    _unmount(paths)
+    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
+    for table in NFT_TABLES:
+        _delete_table(table)
+    _remove_cgroups()
+    for name in DISPOSABLE:
+        shutil.rmtree(paths.state / name, ignore_errors=True)
+    shutil.rmtree(paths.run, ignore_errors=True)
+    _remove_log_links(paths)
+    paths.kubeconfig.unlink(missing_ok=True)
+
+
+def _kubepods() -> list[Path]:
+    """The cgroups above all pods: one per controller in version 1, one in version 2."""
+    return [Path("/sys/fs/cgroup/kubepods"), *Path("/sys/fs/cgroup").glob("*/kubepods")]
+
+
+def _kill_containers() -> None:
+    def pids() -> list[int]:
+        found = set()
+        for top in _kubepods():
+            for file in top.rglob("cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    found.update(int(pid) for pid in file.read_text().split())
+        return sorted(found)
+
+    def are_gone() -> bool:
+        kill_all(pids())
+        return not pids()
+
+    wait_until(are_gone, within_s=20, what="end of the containers", every_s=0.05)
+
+
+def _unmount(paths: Paths) -> None:
+    ours = re.compile(rf"({re.escape(str(paths.state))}|{re.escape(str(paths.run))})/")
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted(filter(ours.match, mounts), reverse=True):
+        subprocess.run(["umount", "--lazy", _unescape(mount)], capture_output=True, check=False)
+
+
+def _unescape(mount: str) -> str:
+    """/proc/mounts writes a space as `\\040` (proc_pid_mounts, fstab(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount)
+
+
+def _delete_table(table: str) -> None:
+    subprocess.run(["nft", f"delete table {table}"], capture_output=True, check=False)
+
+
+def _remove_cgroups() -> None:
+    for top in _kubepods():
+        folders = [top, *(path for path in top.rglob("*") if path.is_dir())] if top.exists() else []
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _remove_log_links(paths: Paths) -> None:
+    """The kubelet links each container's log there, wherever `podLogsDir` is."""
+    for link in Path("/var/log/containers").glob("*.log"):
+        if link.is_symlink() and os.readlink(link).startswith(str(paths.state)):
+            link.unlink()
