@@ -110,6 +110,7 @@ def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Pl
         arguments=server_command_line(app, place),
         environment={
             **place.environment,
+            "PYTHONUNBUFFERED": "1",
             # A .pyc is matched by second and size: too coarse for code that changes under a server.
             "PYTHONDONTWRITEBYTECODE": "1",
             **{config_variable(c.name): str(place.folder(c.name)) for c in app.config},
@@ -227,12 +228,17 @@ class Session:
                 return await self._reload(serving, new)
             case Step.RESTART:
                 return await self._restart(serving, new)
-        return new
+            case Step.NOTHING:
+                say("changed, but in nothing that a reload or restart would bring")
+                return new
 
     async def _reload(self, serving: Plan, new: Plan) -> Plan:
         assert self._server is not None
         began = time.monotonic()
-        outcome = await self._server.reload()
+        try:
+            outcome = await self._server.reload()
+        except (OSError, EOFError):  # it went while it was asked
+            raise ServerExitedError(await self._server.stop()) from None
         if outcome.succeeded:
             say(f"reloaded in {time.monotonic() - began:.1f} s, generation {outcome.generation}")
             return new
@@ -342,8 +348,12 @@ def run(request: Request) -> int:
         raise ManifestError(
             f"the server is not installed here; use {sys.executable} -m pip install 'prefork[agent]'"
         )
+    if request.metrics:  # the agent would say so too, but much later
+        host, port = parse_address(request.metrics)
+        open_listener(host, port, option="--metrics").close()
     with (
-        open_listener(request.port) as listener,
+        # It is inherited by the server and outlives its restarts: clients wait meanwhile.
+        open_listener("127.0.0.1", request.port, option="--port") as listener,
         tempfile.TemporaryDirectory("", "wsgiapp-") as root,
     ):
         place = Place(
@@ -355,6 +365,14 @@ def run(request: Request) -> int:
         )
         place.run_dir.mkdir(mode=0o700)
         return asyncio.run(run_until_stopped(Session(request, place, listener)))
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return (host, port) of HOST:PORT or [IPV6]:PORT; raises ManifestError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ManifestError(f"--metrics is {text!r}; use HOST:PORT, or '' for none")
+    return host.strip("[]"), int(port)
 
 
 async def run_until_stopped(session: Session) -> int:
@@ -382,16 +400,12 @@ async def run_until_stopped(session: Session) -> int:
     return 0
 
 
-def open_listener(port: int) -> socket.socket:
-    """Return the listening socket that the server inherits, and that outlives its restarts."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def open_listener(host: str, port: int, *, option: str) -> socket.socket:
+    """Return a listening socket; `option` is the one to change when the address is not to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener.bind(("127.0.0.1", port))
-    except OSError as error:
-        listener.close()
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:  # also: a host that is no address of this machine
         raise ManifestError(
-            f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another port with --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option}"
         ) from None
-    listener.listen(BACKLOG)
-    return listener

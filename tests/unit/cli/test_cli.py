@@ -51,6 +51,7 @@ REFUSALS = [
     (["run", "-f", "absent.yaml"], "absent.yaml: No such file"),
     (["render", "-f", "absent.yaml"], "absent.yaml: No such file"),
     (["run", "-f", str(EXAMPLES / "flask.yaml"), "--app", "shop"], "--app is 'shop'"),
+    (["run", "-f", str(EXAMPLES / "flask.yaml"), "--metrics=9000"], "--metrics is '9000'; use"),
 ]
 
 
@@ -58,19 +59,24 @@ REFUSALS = [
 def test_refusal_is_one_line_on_standard_error(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*arguments, *(["--port", "0"] if arguments[0] == "run" else [])]) == 2
+    free = ["--port=0", "--metrics=127.0.0.1:0"] if arguments[0] == "run" else []
+    assert main([arguments[0], *free, *arguments[1:]]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith(f"wsgiapp: {words}")
     assert printed.err.count("\n") == 1
 
 
-def test_port_in_use_is_told_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--port={}", "--metrics=127.0.0.1:{}"])
+def test_port_in_use_is_told_with_the_remedy(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert main(["run", "-f", str(EXAMPLES / "flask.yaml"), "--port", str(port)]) == 2
+        others = ["--port=0", "--metrics=", option.format(port)]
+        assert main(["run", "-f", str(EXAMPLES / "flask.yaml"), *others]) == 2
     told = capsys.readouterr().err
-    assert f"cannot listen on 127.0.0.1:{port}" in told
-    assert "--port" in told
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in told
+    assert option.partition("=")[0] in told
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "70000"])
