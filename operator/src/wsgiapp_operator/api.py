@@ -164,7 +164,9 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         image_pull_secrets=tuple(item["name"] for item in spec.get("imagePullSecrets", ())),
         callable=spec["app"],
         source=parse_source(spec.get("source")),
-        config=tuple(parse_config(item, f"spec.config[{i}]") for i, item in enumerate(spec.get("config", ()))),
+        config=tuple(
+            parse_config(item, f"spec.config[{i}]") for i, item in enumerate(spec.get("config", ()))
+        ),
         replicas=spec["replicas"],
         server=parse_server(spec["server"]),
         env=tuple(spec.get("env", ())),

@@ -12,7 +12,9 @@ from wsgiapp_operator.build.service import build_service
 __all__ = ["Platform", "build_children"]
 
 
-def build_children(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> list[Manifest]:
+def build_children(
+    app: App, platform: Platform, restart_digests: Mapping[str, str]
+) -> list[Manifest]:
     """Return every object that `app` asks for, in the order in which they are to be applied.
 
     `restart_digests` has the digest of each config entry whose change restarts the pods.

@@ -4,6 +4,7 @@ docs/contracts.md §5 is the contract with the server. Everything passes the res
 Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) on a read-only root.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,13 +65,22 @@ def build_deployment(app: App, platform: Platform, restart_digests: Mapping[str,
 def build_template(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> Manifest:
     annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": str(AGENT_PORT)}
     if restart_digests:
-        annotations[RESTART_ANNOTATION] = digest_json(dict(restart_digests))
+        annotations[RESTART_ANNOTATION] = json.dumps(dict(restart_digests), sort_keys=True)
     template: Manifest = {
         "metadata": {"labels": labels(app), "annotations": annotations},
         "spec": build_pod(app, platform),
     }
     annotations[TEMPLATE_ANNOTATION] = digest_json(template)
     return template
+
+
+def read_restart_digests(deployment: Manifest) -> dict[str, str]:
+    """Return the restart digests in a live Deployment's template."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
+    try:
+        return dict(json.loads(annotations.get(RESTART_ANNOTATION, "{}")))
+    except ValueError:  # edited by hand: drift repair writes it anew
+        return {}
 
 
 def build_pod(app: App, platform: Platform) -> Manifest:
@@ -116,7 +126,9 @@ def build_app_container(app: App) -> Manifest:
             {"name": "tmp", "mountPath": "/tmp"},
             *(mount_content(content, content.mount_path) for content in app.contents),
         ],
-        "startupProbe": probe("/readyz", period_s=1, failures=app.probes.startup_timeout_s + PROBE_MARGIN_S),
+        "startupProbe": probe(
+            "/readyz", period_s=1, failures=app.probes.startup_timeout_s + PROBE_MARGIN_S
+        ),
         "readinessProbe": probe("/readyz", period_s=2, failures=3),
         "livenessProbe": probe("/livez", period_s=10, failures=3),
         "securityContext": CONFINED,
@@ -185,7 +197,8 @@ def build_env(app: App) -> list[Manifest]:
     # Unbuffered, or the last lines before a crash are never seen.
     defaults = [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
     paths = [
-        {"name": config_variable(content.name), "value": content.mount_path} for content in app.config
+        {"name": config_variable(content.name), "value": content.mount_path}
+        for content in app.config
     ]
     return [v for v in defaults if v["name"] not in given] + paths + list(app.env)
 
@@ -262,7 +275,10 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
         server: Manifest = {"name": "prefork", "image": image}
     else:
         server = {"name": "prefork", "emptyDir": {"sizeLimit": "256Mi"}}
-    wish = {"path": "reload", "fieldRef": {"fieldPath": f"metadata.annotations['{RELOAD_ANNOTATION}']"}}
+    wish = {
+        "path": "reload",
+        "fieldRef": {"fieldPath": f"metadata.annotations['{RELOAD_ANNOTATION}']"},
+    }
     return [
         server,
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},

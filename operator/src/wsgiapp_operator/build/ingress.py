@@ -10,7 +10,9 @@ NO_LIMIT_S = 3600
 def build_ingress(app: App, ingress: Ingress) -> Manifest:
     backend = {"service": {"name": app.name, "port": {"number": PORT}}}
     path = {"path": ingress.path, "pathType": "Prefix", "backend": backend}
-    spec: Manifest = {"rules": [{"host": host, "http": {"paths": [path]}} for host in ingress.hosts]}
+    spec: Manifest = {
+        "rules": [{"host": host, "http": {"paths": [path]}} for host in ingress.hosts]
+    }
     if ingress.class_name is not None:
         spec["ingressClassName"] = ingress.class_name
     if ingress.tls_secret is not None:

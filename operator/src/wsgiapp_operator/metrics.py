@@ -1,0 +1,143 @@
+"""The operator's own figures, and the port on which they and its health are read."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+logger = logging.getLogger(__name__)
+
+STANDSTILL_S = 30.0
+StartResponse = Callable[..., Any]
+
+
+class Metrics:
+    """All figures. Labels are bounded: by kind, result, and one series an app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconcile_seconds = Histogram(
+            "wsgiapp_operator_reconcile_duration_seconds",
+            "Time to bring one app a step further.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.reconciles = Counter(
+            "wsgiapp_operator_reconciles_total",
+            "Reconciles by result.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "wsgiapp_operator_queue_depth",
+            "Apps that are due or being handled.",
+            registry=self.registry,
+        )
+        self.applies = Counter(
+            "wsgiapp_operator_applies_total",
+            "Children looked at: true was applied, false was as wanted, deleted was pruned.",
+            ["kind", "changed"],
+            registry=self.registry,
+        )
+        self.status_writes = Counter(
+            "wsgiapp_operator_status_writes_total", "Statuses written.", registry=self.registry
+        )
+        self.reloads = Counter(
+            "wsgiapp_operator_reloads_total",
+            "Rolling reloads that ended.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.leader = Gauge(
+            "wsgiapp_operator_leader",
+            "1 where this replica holds the Lease.",
+            registry=self.registry,
+        )
+        self.app_info = Gauge(
+            "wsgiapp_info", "Each WsgiApp.", ["namespace", "name", "image"], registry=self.registry
+        )
+        self.app_ready = Gauge(
+            "wsgiapp_ready",
+            "1 where what is declared serves.",
+            ["namespace", "name"],
+            registry=self.registry,
+        )
+        self._images: dict[tuple[str, str], str] = {}
+
+    def note_app(self, namespace: str, name: str, image: str, *, ready: bool) -> None:
+        before = self._images.get((namespace, name))
+        if before not in (None, image):
+            self.app_info.remove(namespace, name, before)
+        self._images[(namespace, name)] = image
+        self.app_info.labels(namespace=namespace, name=name, image=image).set(1)
+        self.app_ready.labels(namespace=namespace, name=name).set(int(ready))
+
+    def drop_app(self, namespace: str, name: str) -> None:
+        image = self._images.pop((namespace, name), None)
+        if image is not None:
+            self.app_info.remove(namespace, name, image)
+            self.app_ready.remove(namespace, name)
+
+
+class Pulse:
+    """Beaten by the event loop; when it stops, /healthz says so."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        self._last = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._last
+
+
+class ThreadingServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("probe: %s", format % args)
+
+
+def start_server(listen: str, metrics: Metrics, pulse: Pulse) -> ThreadingServer:
+    """Serve /metrics and /healthz from a thread of its own, so that a stuck loop can be told.
+
+    `listen` is HOST:PORT. Raises OSError where the address cannot be had.
+    """
+    show_metrics = make_wsgi_app(metrics.registry)
+
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            shown: Iterable[bytes] = show_metrics(environ, start_response)
+            return shown
+        if environ["PATH_INFO"] != "/healthz":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"here are /metrics and /healthz\n"]
+        is_alive = pulse.age_s < STANDSTILL_S
+        start_response(
+            "200 OK" if is_alive else "503 Service Unavailable", [("Content-Type", "text/plain")]
+        )
+        return [
+            b"ok\n"
+            if is_alive
+            else f"the event loop stands still for {pulse.age_s:.0f} s\n".encode()
+        ]
+
+    host, _, port = listen.rpartition(":")
+    server = make_server(
+        host.strip("[]"),
+        int(port),
+        answer,
+        server_class=ThreadingServer,
+        handler_class=QuietHandler,
+    )
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server

@@ -1,0 +1,125 @@
+"""Which apps are due: each key once, one reconcile per key at a time, backoff after failures.
+
+Knows nothing of apps or Kubernetes; the handler is given.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 60.0
+
+
+class KeyedQueue(Generic[Key]):
+    """Keys that are due now or later; adding a key again only ever makes it earlier.
+
+    A key that is added while its handler runs is handled once more afterwards: the run may have
+    looked before the change.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._order = itertools.count()
+        self._running: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many keys are due now or being handled."""
+        now = asyncio.get_running_loop().time()
+        return sum(due <= now for due in self._due.values()) + len(self._running)
+
+    def add(self, key: Key, after_s: float = 0.0) -> None:
+        due = asyncio.get_running_loop().time() + after_s
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._order), key))
+        self._changed.set()
+
+    def discard(self, key: Key) -> None:
+        """Forget a key that no longer exists."""
+        self._due.pop(key, None)
+        self._failures.pop(key, None)
+
+    async def run(self, handle: Callable[[Key], Awaitable[float | None]], *, parallel: int) -> None:
+        """Handle due keys until cancelled, at most `parallel` at a time.
+
+        `handle` returns the seconds after which to look again, or None to wait for an event. What it
+        raises is logged, and the key comes back after a growing pause.
+        """
+        free = asyncio.Semaphore(parallel)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await free.acquire()
+                key = await self._next()
+                self._running.add(key)
+                task = tasks.create_task(self._handle(key, handle))
+                task.add_done_callback(lambda _: free.release())
+
+    async def _handle(self, key: Key, handle: Callable[[Key], Awaitable[float | None]]) -> None:
+        try:
+            again_s = await handle(key)
+            self._failures.pop(key, None)
+        except Exception as error:
+            again_s = self._back_off(key)
+            # A traceback each time would bury the log while the API server is away.
+            logger.warning(
+                "reconcile failed, will be repeated: app=%s after_s=%.1f error=%r", key, again_s, error,
+                exc_info=self._failures[key] == 3,
+            )  # fmt: skip
+        finally:
+            self._running.discard(key)
+            self._changed.set()
+        if again_s is not None:
+            self.add(key, again_s)
+
+    def _back_off(self, key: Key) -> float:
+        failures = self._failures.get(key, 0) + 1
+        self._failures[key] = failures
+        pause_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
+        return pause_s * random.uniform(0.8, 1.2)
+
+    async def _next(self) -> Key:
+        while True:
+            self._changed.clear()
+            key, wait_s = self._pop()
+            if key is not None:
+                return key
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _pop(self) -> tuple[Key | None, float | None]:
+        """Return a key to handle now, or else how long nothing will be due (None: for ever)."""
+        now = asyncio.get_running_loop().time()
+        busy: list[tuple[float, int, Key]] = []
+        found: Key | None = None
+        wait_s: float | None = None
+        while self._heap and found is None:
+            due, _, key = self._heap[0]
+            if self._due.get(key) != due:  # made earlier meanwhile, or discarded
+                heapq.heappop(self._heap)
+            elif due > now:
+                wait_s = due - now
+                break
+            elif key in self._running:  # its end sets `_changed`
+                busy.append(heapq.heappop(self._heap))
+            else:
+                heapq.heappop(self._heap)
+                del self._due[key]
+                found = key
+        for item in busy:
+            heapq.heappush(self._heap, item)
+        return found, wait_s

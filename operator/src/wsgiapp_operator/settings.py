@@ -1,0 +1,63 @@
+"""The operator's settings: flags and environment, read once."""
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DEFAULT_IMAGE = "wsgiapp/prefork:0.1.0"
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    namespaces: tuple[str, ...]  # none: all
+    prefork_image: str
+    prefork_pull_policy: str
+    listen: str
+    lease_namespace: str
+    identity: str
+    log_level: str
+
+
+def read_settings(
+    arguments: Sequence[str] | None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings; a flag wins over its variable. Exits with a message on a wrong one."""
+    parser = argparse.ArgumentParser(
+        prog="wsgiapp-operator", description="Keeps WsgiApps as they are declared."
+    )
+
+    def add(
+        flag: str, variable: str, default: str, text: str, choices: Sequence[str] | None = None
+    ) -> None:
+        # An empty variable is one that a template left empty.
+        value = environ.get(variable) or default
+        parser.add_argument(
+            flag, default=value, choices=choices, help=f"{text} ({variable}; {value or 'all'})"
+        )
+
+    add("--namespaces", "WSGIAPP_OPERATOR_NAMESPACES", "", "namespaces to watch, comma separated")
+    add("--prefork-image", "WSGIAPP_OPERATOR_PREFORK_IMAGE", DEFAULT_IMAGE, "image with the server")
+    add(
+        "--prefork-pull-policy", "WSGIAPP_OPERATOR_PREFORK_PULL_POLICY", "IfNotPresent",
+        "when nodes pull it", ("Always", "IfNotPresent", "Never"),
+    )  # fmt: skip
+    add("--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080", "HOST:PORT of /metrics and /healthz")
+    add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
+    add("--identity", "POD_NAME", socket.gethostname(), "holder's name in the Lease")
+    add("--log-level", "WSGIAPP_OPERATOR_LOG_LEVEL", "info", "least level that is logged", LEVELS)
+    values = parser.parse_args(arguments)
+    host, _, port = values.listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        parser.error(f"--listen is {values.listen!r}; use HOST:PORT, as 0.0.0.0:8080")
+    return Settings(
+        namespaces=tuple(name.strip() for name in values.namespaces.split(",") if name.strip()),
+        prefork_image=values.prefork_image,
+        prefork_pull_policy=values.prefork_pull_policy,
+        listen=values.listen,
+        lease_namespace=values.lease_namespace,
+        identity=values.identity,
+        log_level=values.log_level,
+    )
