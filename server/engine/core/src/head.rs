@@ -6,6 +6,8 @@
 //!
 //! Grammar is judged strictly: what two servers could read differently is refused.
 
+#![allow(clippy::inline_always, reason = "one call per field line is a tenth of its cost")]
+
 use crate::limits::{LEADING_EMPTY_LINES, Limits, METHOD_BYTES};
 use crate::name::{self, NameId, is_reg_name_byte};
 use crate::reject::Reject;
@@ -175,6 +177,12 @@ enum Connection {
 }
 
 impl Progress {
+    #[inline]
+    fn begin_line(&mut self, at: usize) {
+        self.line_start = at;
+        self.scanned = at;
+    }
+
     /// Notes that this name was seen; tells whether it had been before.
     #[inline]
     fn note(&mut self, id: NameId) -> bool {
@@ -240,61 +248,96 @@ pub fn parse(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Rej
     if head.progress.phase == Phase::Done {
         head.clear();
     }
-    while let Some(end) = find_line_end(buf, limits, &mut head.progress)? {
-        let line = head.progress.line_start..end;
-        head.progress.line_start = end + 2;
-        head.progress.scanned = end + 2;
-        if head.progress.phase == Phase::RequestLine {
-            read_first_line(buf, line.start, line.end, head)?;
-        } else if line.is_empty() {
-            finish(head)?;
-            return Ok(Parsed::Done(end + 2));
-        } else {
-            read_field(buf, line.start, line.end, limits, head)?;
+    if head.progress.phase == Phase::RequestLine && !read_first_lines(buf, limits, head)? {
+        return Ok(Parsed::Partial);
+    }
+    read_fields(buf, limits, head)
+}
+
+/// Reads up to the request line; false when it has not come yet.
+fn read_first_lines(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<bool, Reject> {
+    let bound = LineBound::new(limits, limits.request_line, Reject::RequestLineTooLong);
+    while let Some(end) = find_line_end(buf, &mut head.progress, &bound)? {
+        let start = head.progress.line_start;
+        head.progress.begin_line(end + 2);
+        if start < end {
+            head.progress.phase = Phase::Fields;
+            read_request_line(buf, start, end, head)?;
+            return Ok(true);
+        }
+        head.progress.leading_lines += 1;
+        if head.progress.leading_lines > LEADING_EMPTY_LINES {
+            return Err(Reject::LeadingLines);
         }
     }
+    Ok(false)
+}
+
+/// Reads the field lines up to the empty line.
+fn read_fields(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Reject> {
+    let bound = LineBound::new(limits, limits.request_field_size, Reject::FieldTooLarge);
+    while let Some(end) = find_line_end(buf, &mut head.progress, &bound)? {
+        let start = head.progress.line_start;
+        head.progress.begin_line(end + 2);
+        if start == end {
+            finish(head)?;
+            return Ok(Parsed::Done(end + 2));
+        }
+        head.progress.field_lines += 1;
+        if head.progress.field_lines > limits.request_fields {
+            return Err(Reject::TooManyFields);
+        }
+        read_field(buf, start, end, head)?;
+    }
     Ok(Parsed::Partial)
+}
+
+/// How far the CR of a line may be away, and what to say when it is further.
+struct LineBound {
+    line_bytes: usize,
+    too_long: Reject,
+    /// Index of the CR of a head's last line, at most.
+    head_end: usize,
+}
+
+impl LineBound {
+    fn new(limits: &Limits, line_bytes: usize, too_long: Reject) -> Self {
+        let head_end = limits.head_bytes.min(HEAD_BYTES_MAX).saturating_sub(2);
+        Self { line_bytes: line_bytes.min(HEAD_BYTES_MAX), too_long, head_end }
+    }
+
+    /// What the line that begins here is, when it goes on behind both bounds.
+    #[cold]
+    fn reject(&self, line_start: usize) -> Reject {
+        let is_line_first = line_start + self.line_bytes <= self.head_end;
+        if is_line_first { self.too_long } else { Reject::HeadTooLarge }
+    }
 }
 
 /// Returns the index of the CR that ends the current line, or `None` when it has not come yet.
 ///
 /// Which error comes first is decided by position alone, so it does not matter how much of the
 /// line was there at an earlier call.
-#[inline]
+#[inline(always)]
 fn find_line_end(
     buf: &[u8],
-    limits: &Limits,
     progress: &mut Progress,
+    bound: &LineBound,
 ) -> Result<Option<usize>, Reject> {
     let stop = scan::control(buf, progress.scanned);
-    progress.scanned = stop;
-    let (line_bytes, too_long) = if progress.phase == Phase::RequestLine {
-        (limits.request_line, Reject::RequestLineTooLong)
-    } else {
-        (limits.request_field_size, Reject::FieldTooLarge)
-    };
-    let line_bound = progress.line_start + line_bytes;
-    let head_bound = limits.head_bytes.min(HEAD_BYTES_MAX).saturating_sub(2);
-    if stop > line_bound.min(head_bound) {
-        return Err(if line_bound <= head_bound { too_long } else { Reject::HeadTooLarge });
+    if stop > bound.head_end || stop - progress.line_start > bound.line_bytes {
+        return Err(bound.reject(progress.line_start));
     }
-    match (buf.get(stop), buf.get(stop + 1)) {
-        (Some(b'\r'), Some(b'\n')) => Ok(Some(stop)),
-        (None, _) | (Some(b'\r'), None) => Ok(None),
-        (Some(b'\r'), _) => Err(Reject::BareCr),
-        (Some(b'\n'), _) => Err(Reject::BareLf),
-        (Some(_), _) => Err(Reject::ControlCharacter),
+    match &buf[stop..] {
+        [b'\r', b'\n', ..] => Ok(Some(stop)),
+        [] | [b'\r'] => {
+            progress.scanned = stop;
+            Ok(None)
+        }
+        [b'\r', ..] => Err(Reject::BareCr),
+        [b'\n', ..] => Err(Reject::BareLf),
+        _ => Err(Reject::ControlCharacter),
     }
-}
-
-fn read_first_line(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(), Reject> {
-    if start == end {
-        head.progress.leading_lines += 1;
-        let is_too_many = head.progress.leading_lines > LEADING_EMPTY_LINES;
-        return if is_too_many { Err(Reject::LeadingLines) } else { Ok(()) };
-    }
-    head.progress.phase = Phase::Fields;
-    read_request_line(buf, start, end, head)
 }
 
 /// `method SP target SP HTTP/x.y` (RFC 9112 §3), with exactly these two spaces.
@@ -406,18 +449,8 @@ fn read_authority(target: &[u8], start: usize, head: &mut Head) -> Result<usize,
 }
 
 /// `name ":" OWS value OWS` (RFC 9112 §5), and what the server itself must know of it.
-#[inline]
-fn read_field(
-    buf: &[u8],
-    start: usize,
-    end: usize,
-    limits: &Limits,
-    head: &mut Head,
-) -> Result<(), Reject> {
-    head.progress.field_lines += 1;
-    if head.progress.field_lines > limits.request_fields {
-        return Err(Reject::TooManyFields);
-    }
+#[inline(always)]
+fn read_field(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(), Reject> {
     let colon = scan::colon(buf, start);
     if colon >= end {
         return Err(why_no_field(&buf[start..end]));
@@ -455,15 +488,16 @@ fn why_no_field(part: &[u8]) -> Reject {
     }
 }
 
-/// Takes SP and TAB off both ends; also returns how many were in front.
+/// Takes SP and TAB off both ends; also returns how many were in front. A line has no other byte
+/// below SP.
 #[inline]
 fn trim(value: &[u8]) -> (usize, &[u8]) {
     let mut trimmed = value;
-    while let [b' ' | b'\t', rest @ ..] = trimmed {
+    while let [..=b' ', rest @ ..] = trimmed {
         trimmed = rest;
     }
     let leading = value.len() - trimmed.len();
-    while let [rest @ .., b' ' | b'\t'] = trimmed {
+    while let [rest @ .., ..=b' '] = trimmed {
         trimmed = rest;
     }
     (leading, trimmed)

@@ -3,13 +3,14 @@
 //! Whole blocks without such a byte are passed over first: the compiler turns the question of one
 //! block into a handful of vector instructions, which safe code cannot name itself.
 
+#![allow(clippy::inline_always, reason = "called, a block costs more than it takes to look at")]
 #![allow(clippy::needless_bitwise_bool, reason = "a lazy operator may branch on each byte")]
 
 /// Bytes looked at in one step.
 const BLOCK: usize = 16;
 
 /// First index at or after `from` whose byte stops the scan, else the length.
-#[inline]
+#[inline(always)]
 fn find(bytes: &[u8], from: usize, stops: impl Fn(u8) -> bool) -> usize {
     let mut at = from;
     while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
@@ -30,19 +31,19 @@ fn find(bytes: &[u8], from: usize, stops: impl Fn(u8) -> bool) -> usize {
 }
 
 /// Whether any byte stops the scan. No early exit: it would keep this from being vector code.
-#[inline]
+#[inline(always)]
 fn has_stop(block: &[u8; BLOCK], stops: impl Fn(u8) -> bool) -> bool {
     block.iter().fold(false, |any, &b| any | stops(b))
 }
 
 /// All ones at each byte that stops the scan; the first byte is the lowest.
-#[inline]
+#[inline(always)]
 fn mask(block: &[u8; BLOCK], stops: impl Fn(u8) -> bool) -> u128 {
     u128::from_le_bytes(block.map(|b| if stops(b) { 0xff } else { 0 }))
 }
 
 /// Index of the lowest marked byte; [`BLOCK`] when there is none.
-#[inline]
+#[inline(always)]
 fn first(mask: u128) -> usize {
     mask.trailing_zeros() as usize / 8
 }
