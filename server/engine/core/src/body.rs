@@ -267,8 +267,16 @@ fn step_extension(line: Line, byte: u8) -> Option<Line> {
 
 /// TAB, SP, VCHAR or obs-text: what may stand in a field value (RFC 9110 §5.5).
 #[inline]
+#[allow(clippy::needless_bitwise_bool, reason = "branchless in is_field_value")]
 pub(crate) fn is_field_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+    (byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))
+}
+
+/// Whether `value` may be a field value.
+#[inline]
+#[allow(clippy::needless_bitwise_bool, reason = "no early exit: this becomes vector code")]
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
+    value.iter().fold(true, |all, &b| all & is_field_byte(b))
 }
 
 #[inline]

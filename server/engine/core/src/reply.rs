@@ -3,7 +3,7 @@
 //! [`Reply`] builds the head while the application's status and fields are read; what it then
 //! promises about the body is an [`Outgoing`], through which every body byte goes.
 
-use crate::body::is_field_byte;
+use crate::body::is_field_value;
 use crate::name::is_token;
 use crate::reject::Reject;
 
@@ -112,7 +112,7 @@ impl Reply {
         if !is_token(name) {
             return Err(BadReply::FieldName);
         }
-        if !value.iter().all(|&b| is_field_byte(b)) {
+        if !is_field_value(value) {
             return Err(BadReply::FieldValue);
         }
         match name_role(name) {
@@ -326,7 +326,7 @@ fn read_status(status: &[u8]) -> Result<u16, BadReply> {
         return Err(BadReply::Status);
     };
     let is_number = [hundreds, tens, ones].iter().all(|digit| digit.is_ascii_digit());
-    if !is_number || !reason.iter().all(|&b| is_field_byte(b)) {
+    if !is_number || !is_field_value(reason) {
         return Err(BadReply::Status);
     }
     let digit = |byte: &u8| u16::from(byte - b'0');
