@@ -1,0 +1,226 @@
+"""Command line of the agent, and what runs in it.
+
+One event loop, nothing that waits: the agent answers while every worker is busy, and while the
+server boots, hangs or is gone.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import prefork
+from prefork.agent.control import ControlClient, Unreachable
+from prefork.agent.http import Response, listen
+from prefork.agent.probe import Probe
+from prefork.agent.readiness import Readiness, find_liveness_fault
+from prefork.agent.table import TableFile
+from prefork.agent.wish import WishKeeper
+from prefork.content import parse_content
+from prefork.listeners import explain, parse_address
+from prefork.log import Log
+from prefork.options import is_content
+from prefork.refusals import Exit, Refusal
+from prefork.run_dir import CONTROL, STATS
+
+if TYPE_CHECKING:
+    from prefork.agent.metrics import Metrics
+
+# How often an agent that is a child looks whether its parent is still there.
+PARENT_PERIOD_S = 1.0
+STATUS_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """Settings of the agent, checked."""
+
+    listen: str
+    run_dir: Path
+    reload_file: Path | None
+    content: dict[str, Path]
+    probe: str
+    probe_host: str
+    parent: int
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the agent until TERM; return the exit code. Raises Refusal."""
+    options = parse_options(arguments)
+    enter_agent_site()
+    try:
+        # The only importer of prometheus_client, and only in this process.
+        from prefork.agent.metrics import Metrics
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "prometheus_client":
+            raise
+        message = "the agent needs prometheus-client; install it with: pip install 'prefork[agent]'"
+        raise Refusal(message, Exit.ENVIRONMENT) from None
+    log = Log()
+    table = TableFile(options.run_dir / STATS, log)
+    agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
+    return asyncio.run(agent.run())
+
+
+def parse_options(arguments: Sequence[str]) -> AgentOptions:
+    """Return the settings of argv. Raises Refusal."""
+    from prefork.cli import Parser, explain_unknown
+
+    parser = Parser(prog="prefork agent", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument(
+        "--listen",
+        default="127.0.0.1:9000",
+        metavar="HOST:PORT",
+        help="where to answer [%(default)s]",
+    )
+    parser.add_argument("--run-dir", required=True, metavar="DIR", help="the server's --run-dir")
+    parser.add_argument(
+        "--reload-file", metavar="FILE", help="file that holds the reload wish (a Pod annotation)"
+    )
+    parser.add_argument(
+        "--content",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="directory as the server sees it; repeatable",
+    )
+    parser.add_argument(
+        "--probe",
+        default="",
+        metavar="URL",
+        help="http:// address that must answer 2xx or 3xx for readiness",
+    )
+    parser.add_argument(
+        "--probe-host",
+        default="",
+        metavar="NAME",
+        help="Host of the probe's request, for apps that check it",
+    )
+    parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+    known, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        raise Refusal(explain_unknown(unknown[0], parser))
+    for pair in known.content:
+        if not is_content(pair):
+            raise Refusal(f"content is {pair}; use NAME=DIR")
+    if known.probe and not known.probe.startswith("http://"):
+        raise Refusal(f"probe is {known.probe}; use an address that begins with http://")
+    return AgentOptions(
+        listen=known.listen,
+        run_dir=Path(known.run_dir),
+        reload_file=Path(known.reload_file) if known.reload_file else None,
+        content=parse_content(tuple(known.content)),
+        probe=known.probe,
+        probe_host=known.probe_host,
+        parent=known.parent,
+    )
+
+
+def enter_agent_site() -> None:
+    """Bring what lies in `agent-site` beside the package in reach (the plain folder has one)."""
+    site = Path(prefork.__file__).absolute().parent.parent / "agent-site"
+    if site.is_dir():
+        sys.path.append(str(site))
+
+
+class Agent:
+    """Answers on one port; follows the table, the probe and the reload wish."""
+
+    def __init__(
+        self, options: AgentOptions, table: TableFile, metrics: "Metrics", log: Log
+    ) -> None:
+        self.options = options
+        self.table = table
+        self.metrics = metrics
+        self.log = log
+        self.control = ControlClient(options.run_dir / CONTROL)
+        self.probe = Probe(options.probe, host=options.probe_host) if options.probe else None
+        self.readiness = Readiness()
+        self.wishes: WishKeeper | None = None
+        if options.reload_file is not None:
+            self.wishes = WishKeeper(options.reload_file, options.content, self.control, table, log)
+
+    async def run(self) -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        address = parse_address(self.options.listen)
+        try:
+            server = await listen(address.host, address.port, self.answer)
+        except OSError as error:
+            raise Refusal(explain(self.options.listen, error), Exit.LISTEN) from None
+        self.log.info("agent answers", listening=self.options.listen, run_dir=self.options.run_dir)
+        tasks = [asyncio.create_task(self.watch_parent(stop))]
+        if self.probe is not None:
+            tasks.append(asyncio.create_task(self.probe.run(self.table)))
+        if self.wishes is not None:
+            tasks.append(asyncio.create_task(self.wishes.run()))
+        # A task that ends has failed; its exception ends the agent, which is started again.
+        ended, _ = await asyncio.wait(
+            [asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED
+        )
+        server.close()
+        for task in tasks:
+            task.cancel()
+        for finished in ended:
+            finished.result()
+        return Exit.OK
+
+    async def watch_parent(self, stop: asyncio.Event) -> None:
+        """End with the server that started this agent, also when that was killed."""
+        # Polled: another process's end sets no Event of ours.
+        while not self.options.parent or os.getppid() == self.options.parent:  # noqa: ASYNC110
+            await asyncio.sleep(PARENT_PERIOD_S)
+        stop.set()
+        await asyncio.Event().wait()
+
+    async def answer(self, path: str, accept: str) -> Response:
+        match path:
+            case "/metrics":
+                content_type, body = self.metrics.render(accept)
+                return Response(200, body, content_type)
+            case "/livez":
+                fault = find_liveness_fault(self.table.get(), time.monotonic())
+                return Response.text(503 if fault else 200, fault or "alive")
+            case "/readyz":
+                fault = self.find_readiness_fault(time.monotonic())
+                return Response.text(503 if fault else 200, fault or "ready")
+            case "/status":
+                return await self.answer_status()
+            case _:
+                return Response.text(
+                    404, "this is the prefork agent: /metrics /livez /readyz /status"
+                )
+
+    def find_readiness_fault(self, now: float) -> str:
+        fault = self.readiness.find_fault(self.table.get(), now)
+        return fault or (self.probe.fault if self.probe is not None else "")
+
+    async def answer_status(self) -> Response:
+        """Return the server's status, and how far the newest reload wish has got."""
+        wish = self.wishes.report() if self.wishes is not None else None
+        table = self.table.get()
+        queue = (
+            {"depth": table.header("listen_depth"), "limit": table.header("listen_limit")}
+            if table
+            else None
+        )
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                status = await self.control.ask({"op": "status"})
+        except (Unreachable, TimeoutError) as error:
+            why = str(error) or f"no answer within {STATUS_TIMEOUT_S:g} s"
+            return Response.json(
+                503, {"state": "unreachable", "error": why, "reload": wish, "queue": queue}
+            )
+        status["queue"] = queue
+        if wish is not None:
+            status["reload"] = wish
+        return Response.json(200, status)

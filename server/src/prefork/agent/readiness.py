@@ -1,0 +1,63 @@
+"""Whether the server lives and is ready, judged by the stats table alone.
+
+Every judgement is the text of a fault, empty when there is none.
+"""
+
+from prefork.fleet import Life, Phase
+from prefork.stats import Table
+
+# docs/contracts.md, section 5.
+HEARTBEAT_MAX_S = 10.0
+# A worker that was killed or recycled is replaced within milliseconds; a gap of that kind is no
+# reason to take the pod out of the load balancer.
+SHORTFALL_MAX_S = 2.0
+
+
+def find_liveness_fault(table: Table | None, now: float) -> str:
+    """Return why the server is to be started again; `now` in seconds of the monotonic clock.
+
+    Without a table the server is just booting, or has ended, which the container runtime sees.
+    """
+    if table is None:
+        return ""
+    age = now - table.header("heartbeat_us") / 1e6
+    if age <= HEARTBEAT_MAX_S:
+        return ""
+    return f"the arbiter's last heartbeat is {age:.0f} s old"
+
+
+def count_ready(table: Table) -> int:
+    """Return the serving workers of the serving generation."""
+    generation = table.header("generation")
+    return sum(
+        1 for slot in table.taken_slots()
+        if table.slot(slot, "worker_state") == Life.SERVING.value
+        and table.slot(slot, "slot_generation") == generation
+    )  # fmt: skip
+
+
+class Readiness:
+    """Remembers since when workers have been missing."""
+
+    def __init__(self) -> None:
+        self.boot_id = 0
+        self.complete_at: float | None = None
+
+    def find_fault(self, table: Table | None, now: float) -> str:
+        """Return why no requests should be sent here."""
+        if table is None:
+            return "the server has not started"
+        if table.header("boot_id") != self.boot_id:
+            self.boot_id, self.complete_at = table.header("boot_id"), None
+        if fault := find_liveness_fault(table, now):
+            return fault
+        phase = Phase(table.header("state"))
+        if phase is not Phase.SERVING:
+            return "the server is booting" if phase is Phase.BOOTING else "the server is stopping"
+        ready, desired = count_ready(table), table.header("workers_desired")
+        if ready >= desired:
+            self.complete_at = now
+            return ""
+        if ready and self.complete_at is not None and now - self.complete_at <= SHORTFALL_MAX_S:
+            return ""
+        return f"{ready} of {desired} workers are ready"

@@ -1,0 +1,161 @@
+"""Carries out the reload wish of the Pod annotation (docs/contracts.md, section 5).
+
+The wish names content by digest. The kubelet brings annotation and mounted files in no promised
+order, so the files are waited for; then the server is asked to reload under the wish's id.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefork.agent.control import ControlClient, Unreachable
+from prefork.agent.table import TableFile
+from prefork.content import digest_directory
+from prefork.log import Log
+
+PERIOD_S = 0.1
+
+
+@dataclass(frozen=True)
+class WishedReload:
+    """A parsed annotation."""
+
+    id: str
+    content: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the newest wish has got."""
+
+    id: str
+    result: str  # pending, running, succeeded, failed
+    message: str = ""
+
+
+def parse_wish(text: str) -> WishedReload | None:
+    """Return the wish, None when the annotation is absent; pure. Raises ValueError."""
+    if not text.strip():
+        return None
+    match json.loads(text):
+        case {"id": str(id), "content": dict(content)} if id and all(
+            isinstance(name, str) and isinstance(digest, str) for name, digest in content.items()
+        ):
+            return WishedReload(id, content)
+    raise ValueError('it is not {"id": …, "content": {NAME: DIGEST}}')
+
+
+def find_missing(wanted: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+    """Return why the mounted content is not yet the wanted one; empty when it is."""
+    for name, digest in wanted.items():
+        folder = folders.get(name)
+        if folder is None:
+            return f"content {name} is not mounted in the agent"
+        try:
+            found = digest_directory(folder)
+        except OSError as error:
+            return f"content {name} cannot be read: {error.strerror}"
+        if found != digest:
+            return f"content {name} has not arrived: it is {found[:12]}, wanted is {digest[:12]}"
+    return ""
+
+
+class WishKeeper:
+    """Follows the file; one wish at a time, the newest."""
+
+    def __init__(
+        self,
+        path: Path,
+        folders: Mapping[str, Path],
+        control: ControlClient,
+        table: TableFile,
+        log: Log,
+    ) -> None:
+        self.path = path
+        self.folders = folders
+        self.control = control
+        self.table = table
+        self.log = log
+        self.progress: Progress | None = None
+
+    def report(self) -> dict[str, str] | None:
+        """Return the newest wish's progress as /status shows it."""
+        if self.progress is None:
+            return None
+        return {
+            "id": self.progress.id,
+            "result": self.progress.result,
+            "message": self.progress.message,
+        }
+
+    async def run(self) -> None:
+        """Begin a task for each new wish, and again for each new run of the server.
+
+        A server that has started anew knows no reload; what it loaded decides then.
+        """
+        seen: tuple[str, int] = ("", 0)
+        task: asyncio.Task[None] | None = None
+        while True:
+            text = self.read()
+            current = (text, self.table.boot_id() or seen[1])
+            if current != seen:
+                seen = current
+                if task is not None:
+                    task.cancel()
+                wish = self.parse(text)
+                task = asyncio.create_task(self.carry_out(wish)) if wish is not None else None
+            if task is not None and task.done() and not task.cancelled():
+                task.result()  # a bug's exception must not get lost
+            await asyncio.sleep(PERIOD_S)
+
+    def read(self) -> str:
+        try:
+            return self.path.read_text()
+        except OSError:
+            return ""
+
+    def parse(self, text: str) -> WishedReload | None:
+        try:
+            return parse_wish(text)
+        except ValueError as error:
+            self.log.error("reload wish not understood", file=self.path, why=error)
+            return None
+
+    async def carry_out(self, wish: WishedReload) -> None:
+        """Bring the wish to its end: succeeded or failed."""
+        self.tell(wish, "pending", "")
+        while why := find_missing(wish.content, self.folders):
+            self.tell(wish, "pending", why)
+            await asyncio.sleep(PERIOD_S)
+        while True:
+            try:
+                answer = await self.reload_once(wish)
+            except Unreachable as error:
+                self.tell(wish, "pending", str(error))
+                await asyncio.sleep(PERIOD_S)
+                continue
+            self.tell(wish, answer["result"], answer["message"])
+            self.log.info("reload wish carried out", id=wish.id, result=answer["result"])
+            return
+
+    async def reload_once(self, wish: WishedReload) -> dict[str, Any]:
+        """Ask the server, unless what is wished is already so; return result and message."""
+        status = await self.control.ask({"op": "status"})
+        while status["state"] == "booting":
+            self.tell(wish, "pending", "the server is booting")
+            await asyncio.sleep(PERIOD_S)
+            status = await self.control.ask({"op": "status"})
+        last = status["reload"]
+        if last is not None and last["id"] == wish.id:
+            return last  # type: ignore[no-any-return]
+        loaded = {name: status["content"].get(name) for name in wish.content}
+        if last is None and loaded == dict(wish.content):
+            return {"result": "succeeded", "message": ""}
+        self.tell(wish, "running", "")
+        return await self.control.ask({"op": "reload", "id": wish.id})
+
+    def tell(self, wish: WishedReload, result: str, message: str) -> None:
+        self.progress = Progress(wish.id, result, message)

@@ -1,0 +1,65 @@
+"""The agent as the arbiter's child, for `--metrics` (in a pod it is a sidecar of its own)."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from prefork import processes
+from prefork.log import Log
+from prefork.options import Options
+from prefork.processes import Ended
+from prefork.refusals import Exit
+
+# Reasons that will be the same the next time.
+PERMANENT = (Exit.USAGE, Exit.LISTEN, Exit.ENVIRONMENT)
+RETRY_S = 2.0
+
+
+class AgentChild:
+    """Starts the agent, starts it again when it crashes, stops it at the end."""
+
+    def __init__(self, options: Options, run_dir: Path, log: Log) -> None:
+        self.command = agent_command(options, run_dir) if options.metrics else []
+        self.log = log
+        self.pid = 0
+        self.start_at: float | None = None
+
+    def start(self, now: float) -> None:
+        if not self.command:
+            return
+        self.start_at = None
+        try:
+            self.pid = processes.spawn(self.command, os.environ)
+        except OSError as error:
+            self.log.error("agent not started", why=error.strerror)
+            self.start_at = now + RETRY_S
+
+    def ended(self, ended: Ended, now: float) -> None:
+        self.pid = 0
+        if ended.exit_code in PERMANENT:
+            self.log.error("agent ended, not started again", how=ended.how)
+            return
+        self.log.warning("agent ended, started again", how=ended.how, in_s=RETRY_S)
+        self.start_at = now + RETRY_S
+
+    def restart_if_due(self, now: float) -> None:
+        if self.start_at is not None and now >= self.start_at:
+            self.start(now)
+
+    def stop(self) -> None:
+        if self.pid:
+            processes.kill(self.pid, signal.SIGTERM)
+
+
+def agent_command(options: Options, run_dir: Path) -> list[str]:
+    """Return the agent's argv. The package may lie where no import path of a new process leads."""
+    root = str(Path(__file__).absolute().parent.parent)
+    program = (
+        f"import sys; sys.path.insert(0, {root!r}); from prefork.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-P", "-c", program, "agent", "--listen", options.metrics]
+    command += ["--run-dir", str(run_dir), "--parent", str(os.getpid())]
+    for pair in options.content:
+        command += ["--content", pair]
+    return command

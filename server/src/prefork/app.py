@@ -1,0 +1,133 @@
+"""Imports the app: MODULE:CALLABLE or MODULE:FACTORY(arguments)."""
+
+import ast
+import importlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from prefork.refusals import Exit, Refusal
+
+DEFAULT_NAME = "application"
+WsgiApp = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class AppName:
+    """A parsed `MODULE:EXPRESSION`."""
+
+    module: str
+    attribute: str  # may be dotted
+    is_factory: bool = False
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+
+
+def parse_app_name(text: str) -> AppName:
+    """Return the parts of an app's name; pure. Raises Refusal when it is none."""
+    module, _, expression = text.partition(":")
+    expression = expression or DEFAULT_NAME
+    if not all(part.isidentifier() for part in module.split(".")):
+        hint = " (a module's name, without .py)" if module.endswith(".py") else ""
+        raise refuse(text, f"{module or 'the part before the colon'} is no module name{hint}")
+    try:
+        node = ast.parse(expression, mode="eval").body
+        if isinstance(node, ast.Call):
+            arguments = tuple(ast.literal_eval(argument) for argument in node.args)
+            keywords = tuple(
+                (str(k.arg), ast.literal_eval(k.value)) for k in node.keywords if k.arg
+            )
+            return AppName(module, dotted(node.func), True, arguments, keywords)
+        return AppName(module, dotted(node))
+    except (SyntaxError, ValueError):
+        raise refuse(text, f"{expression} is neither a name nor a call with plain values") from None
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    raise ValueError
+
+
+def refuse(text: str, why: str) -> Refusal:
+    return Refusal(f"the app is {text}; {why}; use MODULE:CALLABLE, as in shop.wsgi:application")
+
+
+def enter_search_path(pythonpath: Sequence[str]) -> None:
+    """Put the working directory and `pythonpath` before everything else in sys.path."""
+    for folder in (os.getcwd(), *reversed([os.path.abspath(path) for path in pythonpath])):
+        sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+
+
+def import_app(text: str) -> WsgiApp:
+    """Import the app and return its callable.
+
+    Raises Refusal when the name does not lead to a callable; whatever the import raises.
+    """
+    name = parse_app_name(text)
+    module = importlib.import_module(name.module)
+    found = find_attribute(module, name, text)
+    if name.is_factory:
+        found = found(*name.arguments, **dict(name.keywords))
+    if not callable(found):
+        what = "returned" if name.is_factory else "is"
+        message = f"{name.attribute} {what} {type(found).__name__}, which cannot be called"
+        raise Refusal(f"the app is {text}; {message}", Exit.APP)
+    return found  # type: ignore[no-any-return]
+
+
+def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
+    found: Any = module
+    for part in name.attribute.split("."):
+        if not hasattr(found, part):
+            callables = sorted(
+                key for key, value in vars(module).items()
+                if callable(value) and not key.startswith("_") and not isinstance(value, type)
+            )  # fmt: skip
+            hint = f"; it has {', '.join(callables[:8])}" if callables else ""
+            message = f"module {name.module} has no {name.attribute}{hint}"
+            raise Refusal(f"the app is {text}; {message}", Exit.APP)
+        found = getattr(found, part)
+    return found
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return the traceback of a failed import as the app's author wants it: from the app's code on.
+
+    A Refusal is a sentence already.
+    """
+    if isinstance(error, Refusal):
+        return str(error)
+    trace = error.__traceback__
+    own = os.path.dirname(os.path.abspath(__file__))
+    while trace is not None and is_machinery(trace.tb_frame.f_code.co_filename, own):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def is_machinery(filename: str, own: str) -> bool:
+    if filename.startswith("<frozen importlib") or os.path.dirname(filename) == own:
+        return True
+    return filename == importlib.__file__
+
+
+def last_line(text: str) -> str:
+    """Return the line of a traceback that says what happened; "" for an empty text."""
+    lines = text.rstrip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def running_threads() -> list[str]:
+    """Return the names of threads besides the main one; native ones are counted as one entry."""
+    named = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+    ]
+    native = len(os.listdir("/proc/self/task")) - 1 - len(named)
+    return [*named, f"{native} native"] if native > 0 else named

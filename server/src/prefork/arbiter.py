@@ -1,0 +1,748 @@
+"""The arbiter: collects events, lets `machine` decide, acts. Never imports the app.
+
+Single-threaded. Owns the listeners, the stats table, the control socket and the channels to molds
+and workers. Its state is one `Fleet`; whatever else is kept here are handles (descriptors, pids).
+"""
+
+import dataclasses
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefork import messages, processes
+from prefork._engine import listen_queue
+from prefork.agent_child import AgentChild
+from prefork.app import last_line
+from prefork.cli import Configuration
+from prefork.content import digest_directory, parse_content
+from prefork.control import Ask, ControlServer
+from prefork.fleet import Fleet, Life, Reason, Wish
+from prefork.hooks import Hooks, HookServer, HookWorker
+from prefork.listeners import Listener
+from prefork.log import Log
+from prefork.logfiles import LogFiles
+from prefork.machine import (
+    AbortMold,
+    Action,
+    BootMold,
+    CloseListeners,
+    Committed,
+    Discarded,
+    DrainWorker,
+    Event,
+    ForkWorker,
+    KillWorker,
+    Leave,
+    MoldFailed,
+    MoldGone,
+    MoldReady,
+    MoldUnfit,
+    Note,
+    Policy,
+    ReloadAsked,
+    Reloaded,
+    Retired,
+    ScaleAsked,
+    StopAsked,
+    StopMold,
+    StopWorker,
+    Tick,
+    WorkerBorn,
+    WorkerFailed,
+    WorkerGone,
+    WorkerLeaving,
+    WorkerQuiet,
+    WorkerReady,
+    WorkerStuck,
+    WorkerTired,
+    next_deadline,
+    step,
+)  # fmt: skip
+from prefork.messages import Channel
+from prefork.mold import Mold, run_mold
+from prefork.options import FIXED_AT_START, Options
+from prefork.refusals import Exit, Refusal
+from prefork.run_dir import RunDir
+from prefork.stats import Table, read_listen_failures, read_memory
+from prefork.systemd import Notifier
+from prefork.termination import write_termination_message
+from prefork.worker import Inheritance
+
+# The heartbeat is due once a second (docs/contracts.md, section 3).
+TICK_S = 0.5
+# A stuck worker is looked at more often: the sooner it is quiet, the sooner its memory is free.
+STUCK_TICK_S = 0.1
+# Time for the answers of a stuck worker's other calls to leave its buffers.
+QUIET_S = 0.5
+# Each worker's memory is read once in this time; reading it walks its page tables.
+MEMORY_PERIOD_S = 5.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the arbiter owns from its start to its end."""
+
+    log: Log
+    logfiles: LogFiles
+    listeners: list[Listener]
+    run_dir: RunDir
+    table: Table
+    stats_fd: int
+    server: HookServer
+    notifier: Notifier
+    workers_max: int
+
+
+@dataclass
+class MoldHandle:
+    """A mold's process."""
+
+    pid: int
+    channel: Channel
+
+
+@dataclass
+class WorkerHandle:
+    """A worker's process and what was noticed about it."""
+
+    channel: Channel
+    hook: HookWorker
+    pid: int = 0
+    stuck_calls: int = 0
+    quiet_since: float | None = None
+    memory_read: float = 0.0
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a generation was booted with."""
+
+    options: Options
+    hooks: Hooks
+    content: dict[str, str]
+
+
+@dataclass(frozen=True)
+class LastReload:
+    """The newest reload that has ended."""
+
+    id: str
+    result: str
+    message: str
+    traceback: str
+
+
+@dataclass
+class Signals:
+    """Signals as bytes on a socket: handlers only wake the loop."""
+
+    receiving: socket.socket = field(init=False)
+    sending: socket.socket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.receiving, self.sending = socket.socketpair()
+        for end in (self.receiving, self.sending):
+            end.setblocking(False)
+        for number in (
+            signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN,
+            signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2,
+        ):  # fmt: skip
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)
+
+    def close_here(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.receiving.close()
+        self.sending.close()
+
+
+class Arbiter:
+    """One server; `run` returns its exit code."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        hooks: Hooks,
+        resources: Resources,
+        reread: Callable[[], Configuration],
+    ) -> None:
+        self.configuration = configuration
+        self.options = configuration.options
+        self.hooks = hooks
+        self.own = resources
+        self.log = resources.log
+        self.table = resources.table
+        self.reread = reread
+        self.fleet = Fleet(desired=self.options.worker_count(), slots=self.table.header("slots"))
+        self.molds: dict[int, MoldHandle] = {}
+        self.workers: dict[int, WorkerHandle] = {}
+        self.loadings: dict[int, Loading] = {}
+        self.pending: deque[Event] = deque()
+        self.waiting: dict[str, list[Ask]] = {}
+        self.last_reload: LastReload | None = None
+        self.hups = 0
+        self.next_tick = 0.0
+        self.exit_code: int | None = None
+        self.handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.signals = Signals()
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.signals.receiving, selectors.EVENT_READ, self.on_signals)
+        self.control = ControlServer(resources.run_dir.control, self.selector, self.on_ask)
+        self.agent = AgentChild(self.options, resources.run_dir.path, self.log)
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to stop."""
+        self.hooks.call("on_starting", self.own.server)
+        self.agent.start(time.monotonic())
+        self.happen(Tick())
+        while self.exit_code is None:
+            for key, events in self.selector.select(self.time_to_wait()):
+                key.data(events)
+            self.on_time(time.monotonic())
+        self.hooks.call("on_exit", self.own.server)
+        self.agent.stop()
+        self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
+        return self.exit_code
+
+    def time_to_wait(self) -> float:
+        now = time.monotonic()
+        due = next_deadline(self.fleet, now, self.policy())
+        return max(0.0, min(self.next_tick, due or self.next_tick) - now)
+
+    def happen(self, event: Event) -> None:
+        """Decide and act. An action that causes an event appends it, so decisions never nest."""
+        self.pending.append(event)
+        if len(self.pending) > 1:
+            return
+        while self.pending:
+            self.fleet, actions = step(self.fleet, self.pending[0], time.monotonic(), self.policy())
+            # Before acting: a forked mold must find nothing half done.
+            self.publish()
+            for action in actions:
+                self.perform(action)
+            self.pending.popleft()
+
+    def policy(self) -> Policy:
+        return Policy(
+            graceful_timeout=self.options.graceful_timeout,
+            boot_timeout=self.options.boot_timeout,
+            preload=self.options.preload_app != "never",
+        )
+
+    def perform(self, action: Action) -> None:
+        match action:
+            case BootMold():
+                self.boot_mold(action)
+            case StopMold(generation):
+                self.stop_mold(generation)
+            case AbortMold(generation):
+                if generation in self.molds:
+                    processes.kill(self.molds[generation].pid, signal.SIGABRT)
+            case ForkWorker():
+                self.fork_worker(action)
+            case DrainWorker(worker, mode):
+                self.log.info("worker drains", **self.describe(worker), mode=mode)
+                self.workers[worker].channel.send(messages.Drain(mode))
+            case StopWorker(worker):
+                self.workers[worker].channel.send(messages.Stop())
+            case KillWorker(worker, with_stack):
+                self.log.warning("worker is overdue, killed", **self.describe(worker))
+                number = signal.SIGABRT if with_stack else signal.SIGKILL
+                processes.kill(self.workers[worker].pid, number)
+            case Retired():
+                self.retire(action)
+            case Committed():
+                self.commit(action)
+            case Discarded(generation, traceback):
+                self.report_failed_boot(generation, traceback)
+            case Reloaded(wish, succeeded, traceback):
+                self.report_reload(wish, succeeded, traceback)
+            case CloseListeners():
+                self.begin_stop()
+            case Leave(failed):
+                self.exit_code = Exit.APP if failed else Exit.OK
+            case Note(level, message, keys):
+                getattr(self.log, level)(message, **dict(keys))
+
+    # -- molds ------------------------------------------------------------------------------
+
+    def boot_mold(self, order: BootMold) -> None:
+        """Fork the mold of a generation, with the settings as they are now."""
+        number = order.generation
+        try:
+            loading = self.load(order)
+        except Refusal as refusal:
+            self.happen(MoldFailed(number, str(refusal)))
+            return
+        self.loadings[number] = loading
+        self.log.info(
+            "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in loading.content.items()}
+        )  # fmt: skip
+        ours, theirs = Channel.pair()
+        mold = Mold(
+            number, order.preload, theirs, loading.options, loading.hooks, self.own.server, self.log,
+            self.own.logfiles, self.inheritance(),
+        )  # fmt: skip
+
+        def forget() -> None:
+            ours.close()
+            self.close_here()
+
+        try:
+            pid = processes.fork(lambda: run_mold(mold, forget))
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self.happen(MoldGone(number, f"fork failed: {error.strerror}"))
+            return
+        theirs.close()
+        handle = MoldHandle(pid, ours)
+        self.molds[number] = handle
+        self.selector.register(ours, selectors.EVENT_READ, lambda _: self.on_mold(number, handle))
+
+    def load(self, order: BootMold) -> Loading:
+        """Return what the generation is booted with; raises Refusal for a config file that is bad.
+
+        The first generation and a mold that is booted again take the settings they had.
+        """
+        known = self.loadings.get(order.generation)
+        content = self.digest_content()
+        if known is not None:
+            if known.content != content:
+                self.log.warning(
+                    "content changed since this generation was loaded; reload",
+                    generation=order.generation,
+                )
+            return dataclasses.replace(known, content=content)
+        if not self.loadings:
+            return Loading(self.options, self.hooks, content)
+        self.hooks.call("on_reload", self.own.server)
+        self.own.notifier.reloading()
+        fresh = self.reread()
+        for warning in fresh.warnings:
+            self.log.warning("setting ignored", what=warning)
+        for pair in fresh.options.raw_env:
+            name, _, value = pair.partition("=")
+            os.environ[name] = value
+        return Loading(self.keep_fixed(fresh.options), Hooks(fresh.hooks, self.log), content)
+
+    def keep_fixed(self, fresh: Options) -> Options:
+        """Return the new settings with the old values of those that need a restart."""
+        kept: dict[str, Any] = {}
+        for name in FIXED_AT_START:
+            old = getattr(self.options, name)
+            if getattr(fresh, name) != old:
+                self.log.warning("setting changes with a restart only", name=name, kept=old)
+                kept[name] = old
+        if fresh.worker_count() > self.own.workers_max:
+            self.log.warning(
+                "more workers need a restart", workers=fresh.workers, kept=self.own.workers_max
+            )
+            kept["workers"] = self.own.workers_max
+        return dataclasses.replace(fresh, **kept)
+
+    def digest_content(self) -> dict[str, str]:
+        digests = {}
+        for name, folder in parse_content(self.options.content).items():
+            try:
+                digests[name] = digest_directory(folder)
+            except OSError as error:
+                self.log.error(
+                    "content cannot be read", name=name, folder=folder, why=error.strerror
+                )
+        return digests
+
+    def inheritance(self) -> Inheritance:
+        return Inheritance(
+            listeners=tuple(listener.sock.fileno() for listener in self.own.listeners),
+            stats=self.own.stats_fd,
+            handover=(self.handover[0].fileno(), self.handover[1].fileno()),
+        )
+
+    def on_mold(self, number: int, handle: MoldHandle) -> None:
+        """Read what a mold says, up to its end."""
+        while True:
+            try:
+                received = handle.channel.receive(wait=False)
+            except (BlockingIOError, OSError):
+                return
+            if received is None:
+                self.forget_channel(handle.channel)
+                return
+            match received[0]:
+                case messages.MoldReady():
+                    self.happen(MoldReady(number))
+                case messages.MoldUnfit(threads):
+                    self.log.warning(
+                        "the import leaves threads running, each worker imports for itself (--preload to insist)",
+                        generation=number, threads=threads,
+                    )  # fmt: skip
+                    self.molds.pop(number, None)
+                    self.happen(MoldUnfit(number))
+                case messages.BootFailed(traceback):
+                    self.happen(MoldFailed(number, traceback))
+
+    def stop_mold(self, number: int) -> None:
+        """Let a mold end: it does when its channel is closed."""
+        handle = self.molds.pop(number, None)
+        if handle is not None:
+            self.forget_channel(handle.channel)
+            # One that is still importing does not look at its channel.
+            processes.kill(handle.pid, signal.SIGKILL)
+        current = self.fleet.current.number if self.fleet.current else 0
+        booting = self.fleet.booting.number if self.fleet.booting else 0
+        for old in [n for n in self.loadings if n not in (current, booting, number)]:
+            del self.loadings[old]
+
+    def channels(self) -> list[Channel]:
+        return [
+            *(handle.channel for handle in self.molds.values()),
+            *(handle.channel for handle in self.workers.values()),
+        ]
+
+    def forget_channel(self, channel: Channel) -> None:
+        if channel.fileno() >= 0:
+            self.selector.unregister(channel)
+            channel.close()
+
+    # -- workers ----------------------------------------------------------------------------
+
+    def fork_worker(self, order: ForkWorker) -> None:
+        loading = self.loadings[order.generation]
+        ours, theirs = Channel.pair()
+        handle = WorkerHandle(ours, HookWorker(loading.options, self.log, age=order.worker))
+        self.workers[order.worker] = handle
+        mold = self.molds.get(order.generation)
+        message = messages.Fork(worker=order.worker, slot=order.slot)
+        sent = mold is not None and mold.channel.send(message, descriptors=[theirs.fileno()])
+        theirs.close()
+        self.selector.register(
+            ours, selectors.EVENT_READ, lambda _: self.on_worker(order.worker, handle)
+        )
+        if not sent:
+            # The mold is just ending; its end is an event of its own.
+            self.forget_channel(ours)
+            self.happen(WorkerGone(order.worker, "its mold is gone"))
+
+    def on_worker(self, number: int, handle: WorkerHandle) -> None:
+        """Read what a worker says, up to its end."""
+        while True:
+            try:
+                received = handle.channel.receive(wait=False)
+            except (BlockingIOError, OSError):
+                return
+            if received is None:
+                self.forget_channel(handle.channel)
+                # With a pid, waiting for the process tells how it ended; without, this is all there is.
+                if not handle.pid:
+                    self.happen(WorkerGone(number, "it ended before it could report"))
+                return
+            self.on_worker_message(number, handle, received[0])
+
+    def on_worker_message(
+        self, number: int, handle: WorkerHandle, message: messages.Message
+    ) -> None:
+        match message:
+            case messages.WorkerBorn(pid):
+                handle.pid = handle.hook.pid = pid
+                self.happen(WorkerBorn(number, pid))
+            case messages.WorkerReady():
+                self.count_boot(number)
+                self.happen(WorkerReady(number))
+            case messages.BootFailed(traceback):
+                self.happen(WorkerFailed(number, traceback))
+            case messages.WorkerFull():
+                self.happen(WorkerTired(number, Reason.MAX_REQUESTS))
+            case messages.WorkerStuck():
+                handle.stuck_calls += 1
+                self.happen(WorkerStuck(number))
+            case messages.WorkerLeaving():
+                self.happen(WorkerLeaving(number))
+
+    def count_boot(self, number: int) -> None:
+        worker = self.fleet.workers.get(number)
+        if worker is None:
+            return
+        boot_us = int((time.monotonic() - worker.started) * 1e6)
+        self.table.set_header("boot_us_last", boot_us)
+        self.table.add_header("boot_us_sum", boot_us)
+        self.table.add_header("boot_count")
+        self.log.info("worker ready", **self.describe(number), boot_s=boot_us / 1e6)
+
+    def retire(self, action: Retired) -> None:
+        """Count and forget a worker that is gone."""
+        worker = action.worker
+        handle = self.workers.pop(worker.id)
+        self.forget_channel(handle.channel)
+        self.table.add_header(f"exits_{action.reason.value}")
+        self.table.free(worker.slot)
+        unexpected = action.reason in (Reason.CRASH, Reason.KILLED, Reason.TIMEOUT)
+        (self.log.warning if unexpected else self.log.info)(
+            "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
+            reason=action.reason.value, how=action.how,
+        )  # fmt: skip
+        handle.hook.alive = False
+        self.hooks.call("child_exit", self.own.server, handle.hook)
+
+    def describe(self, number: int) -> dict[str, Any]:
+        worker = self.fleet.workers.get(number)
+        if worker is None:
+            return {"worker": number}
+        return {"pid": worker.pid, "slot": worker.slot, "generation": worker.generation}
+
+    # -- generations and reloads --------------------------------------------------------------
+
+    def commit(self, action: Committed) -> None:
+        """A generation serves: its settings hold from now on."""
+        loading = self.loadings[action.generation]
+        before = self.options.worker_count()
+        self.options, self.hooks = loading.options, loading.hooks
+        self.own.server.cfg = loading.options
+        self.log.info("generation serves", generation=action.generation, workers=self.fleet.desired)
+        self.own.notifier.ready(f"generation {action.generation} serves")
+        if action.is_first:
+            self.hooks.call("when_ready", self.own.server)
+        elif loading.options.worker_count() != before:
+            self.scale(loading.options.worker_count())
+
+    def report_failed_boot(self, generation: int, traceback: str) -> None:
+        self.log.error(
+            "generation does not boot", generation=generation, error=last_line(traceback)
+        )
+        self.log.block(traceback)
+        if self.fleet.current is None:
+            write_termination_message(traceback)
+        else:
+            self.own.notifier.ready("an older generation serves")
+
+    def report_reload(self, wish: Wish, succeeded: bool, traceback: str) -> None:
+        result = "succeeded" if succeeded else "failed"
+        message = last_line(traceback)
+        self.last_reload = LastReload(wish.id, result, message, traceback)
+        self.table.add_header("reloads_ok" if succeeded else "reloads_failed")
+        generation = self.fleet.current.number if self.fleet.current else 0
+        (self.log.info if succeeded else self.log.error)(
+            f"reload {result}", id=wish.id, generation=generation, **({"error": message} if message else {})
+        )  # fmt: skip
+        reply = {**dataclasses.asdict(self.last_reload), "generation": generation}
+        for ask in self.waiting.pop(wish.id, []):
+            self.control.answer(ask, reply)
+
+    def scale(self, desired: int) -> None:
+        """Ask for so many workers, as far as the stats table has slots."""
+        old = self.fleet.desired
+        wanted = min(max(1, desired), self.own.workers_max)
+        if wanted < desired:
+            self.log.warning("more workers need a restart", workers=desired, kept=wanted)
+        if wanted != old:
+            self.log.info("workers wanted", workers=wanted, before=old)
+            self.own.server.num_workers = wanted
+            self.hooks.call("nworkers_changed", self.own.server, wanted, old)
+            self.happen(ScaleAsked(wanted))
+
+    def begin_stop(self) -> None:
+        """Stop accepting here; the workers empty the accept queue and close their copies."""
+        self.log.info("prefork stops", workers=len(self.fleet.workers))
+        self.own.notifier.stopping()
+        for listener in self.own.listeners:
+            listener.sock.close()
+            if listener.path:
+                Path(listener.path).unlink(missing_ok=True)
+        self.own.listeners.clear()
+
+    # -- signals, children, control socket ------------------------------------------------------
+
+    def on_signals(self, _: int) -> None:
+        numbers = self.signals.receiving.recv(4096)
+        # Children last: when the whole group was told to end, their end is not a crash.
+        for number in sorted(dict.fromkeys(numbers), key=lambda number: number == signal.SIGCHLD):
+            match number:
+                case signal.SIGCHLD:
+                    self.reap()
+                case signal.SIGHUP:
+                    self.hups += 1
+                    self.happen(ReloadAsked(Wish(f"hup-{self.hups}")))
+                case signal.SIGTERM:
+                    self.happen(StopAsked())
+                case signal.SIGINT | signal.SIGQUIT:
+                    self.happen(StopAsked(quick=True))
+                case signal.SIGTTIN:
+                    self.scale(self.fleet.desired + numbers.count(number))
+                case signal.SIGTTOU:
+                    self.scale(self.fleet.desired - numbers.count(number))
+                case signal.SIGUSR1:
+                    self.reopen_logs()
+                case signal.SIGUSR2:
+                    self.log.warning(
+                        "USR2 is not supported; HUP reloads, a restart replaces prefork itself"
+                    )
+
+    def reopen_logs(self) -> None:
+        self.own.logfiles.reopen()
+        for channel in self.channels():
+            channel.send(messages.ReopenLogs())
+        self.log.info("log files reopened")
+
+    def reap(self) -> None:
+        """Take the children that have ended, after the last they had to say."""
+        for ended in processes.reap():
+            mold = next(((n, h) for n, h in self.molds.items() if h.pid == ended.pid), None)
+            if mold is not None:
+                number, handle = mold
+                self.on_mold(number, handle)
+                if self.molds.get(number) is handle:
+                    self.molds.pop(number)
+                    self.forget_channel(handle.channel)
+                    self.happen(MoldGone(number, ended.how))
+            elif (worker := self.find_worker(ended.pid)) is not None:
+                number, worker_handle = worker
+                self.on_worker(number, worker_handle)
+                self.happen(WorkerGone(number, ended.how, signalled=ended.is_signalled))
+            elif self.agent.pid == ended.pid:
+                self.agent.ended(ended, time.monotonic())
+
+    def find_worker(self, pid: int) -> tuple[int, WorkerHandle] | None:
+        """Return the worker of a pid; its first message may still be unread."""
+        for number, handle in list(self.workers.items()):
+            if not handle.pid:
+                self.on_worker(number, handle)
+        return next(((n, h) for n, h in self.workers.items() if h.pid == pid), None)
+
+    def on_ask(self, ask: Ask) -> None:
+        match ask.body:
+            case {"op": "status"}:
+                self.control.answer(ask, self.status())
+            case {"op": "reload", "id": str(id)} if 0 < len(id) <= 128:
+                self.on_reload_ask(ask, id)
+            case {"op": "reload"}:
+                self.control.answer(
+                    ask, {"error": "reload needs an id, a text of 1 to 128 characters"}
+                )
+            case _:
+                self.control.answer(ask, {"error": "op is not known; use status or reload"})
+
+    def on_reload_ask(self, ask: Ask, id: str) -> None:
+        """A reload under way with the same id is waited for, not begun again."""
+        under_way = (self.fleet.running, self.fleet.handing, self.fleet.queued)
+        self.waiting.setdefault(id, []).append(ask)
+        if not any(wish is not None and wish.id == id for wish in under_way):
+            self.happen(ReloadAsked(Wish(id)))
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of affairs as docs/contracts.md, section 4, has it."""
+        current = self.fleet.current
+        workers = self.fleet.workers.values()
+        serving = [worker for worker in workers if worker.life is Life.SERVING]
+        ready = [w for w in serving if current is not None and w.generation == current.number]
+        return {
+            "state": self.fleet.phase.name.lower().replace("stopping", "draining"),
+            "generation": current.number if current else 0,
+            "content": self.loadings[current.number].content if current else {},
+            "workers": {
+                "desired": self.fleet.desired,
+                "ready": min(len(ready), self.fleet.desired),
+                "busy": sum(1 for worker in serving if self.table.slot(worker.slot, "in_flight")),
+            },
+            "reload": dataclasses.asdict(self.last_reload) if self.last_reload else None,
+        }
+
+    # -- time -------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Do what is due: decisions that wait for time, and once a tick the figures."""
+        self.notice_quiet_workers(now)
+        self.happen(Tick())
+        if now < self.next_tick:
+            return
+        is_stuck = any(worker.life is Life.STUCK for worker in self.fleet.workers.values())
+        self.next_tick = now + (STUCK_TICK_S if is_stuck else TICK_S)
+        self.table.beat(now)
+        self.own.notifier.alive()
+        self.agent.restart_if_due(now)
+        self.measure_queue()
+        self.measure_memory(now)
+
+    def notice_quiet_workers(self, now: float) -> None:
+        """A stuck worker whose other calls are done has nothing left to wait for."""
+        for worker in list(self.fleet.workers.values()):
+            handle = self.workers.get(worker.id)
+            if worker.life is not Life.STUCK or handle is None:
+                continue
+            if self.table.slot(worker.slot, "in_flight") > handle.stuck_calls:
+                handle.quiet_since = None
+            elif handle.quiet_since is None:
+                handle.quiet_since = now
+            elif now - handle.quiet_since >= QUIET_S:
+                self.happen(WorkerQuiet(worker.id))
+
+    def measure_queue(self) -> None:
+        depth = limit = 0
+        for listener in self.own.listeners:
+            one_depth, one_limit = listen_queue(listener.sock.fileno())
+            depth, limit = depth + one_depth, limit + one_limit
+        overflows, drops = read_listen_failures()
+        for name, value in (
+            ("listen_depth", depth), ("listen_limit", limit), ("listen_overflows", overflows), ("listen_drops", drops),
+        ):  # fmt: skip
+            self.table.set_header(name, value)
+
+    def measure_memory(self, now: float) -> None:
+        """Read the memory of the worker whose figure is oldest, and retire it if it is too fat."""
+        due = [
+            (handle.memory_read, number)
+            for number, handle in self.workers.items()
+            if handle.pid and now - handle.memory_read >= MEMORY_PERIOD_S
+        ]
+        share = 1 + int(len(self.workers) * TICK_S / MEMORY_PERIOD_S)
+        for _, number in sorted(due)[:share]:
+            handle, worker = self.workers[number], self.fleet.workers.get(number)
+            if worker is None:
+                continue
+            handle.memory_read = now
+            resident, proportional = read_memory(handle.pid)
+            self.table.set_slot(worker.slot, "rss_bytes", resident)
+            self.table.set_slot(worker.slot, "pss_bytes", proportional)
+            limit = self.options.max_worker_memory
+            if (
+                limit
+                and resident > limit
+                and worker.life is Life.SERVING
+                and worker.leaving is None
+            ):
+                self.log.warning(
+                    "worker is over max_worker_memory", **self.describe(number), bytes=resident
+                )
+                self.happen(WorkerTired(number, Reason.MEMORY))
+
+    def publish(self) -> None:
+        """Write the fleet into the stats table."""
+        fleet, table = self.fleet, self.table
+        table.set_header("state", fleet.phase.value)
+        table.set_header("generation", fleet.current.number if fleet.current else 0)
+        table.set_header("workers_desired", fleet.desired)
+        table.set_header(
+            "crash_loop_backoff_us", int(max(0.0, fleet.fork_at - time.monotonic()) * 1e6)
+        )
+        for worker in fleet.workers.values():
+            table.set_slot(worker.slot, "pid", worker.pid)
+            table.set_slot(worker.slot, "slot_generation", worker.generation)
+            table.set_slot(worker.slot, "worker_state", worker.life.value)
+            table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
+
+    def close_here(self) -> None:
+        """In a forked child: close what is the arbiter's alone, so that its death is seen by all."""
+        self.signals.close_here()
+        self.control.close_here()
+        for channel in self.channels():
+            channel.close()
+        self.selector.close()

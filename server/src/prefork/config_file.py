@@ -1,0 +1,95 @@
+"""Reads a config file: Python, with gunicorn's names for settings and server hooks.
+
+The file runs in the arbiter (as in gunicorn), so it should not import the app.
+"""
+
+import importlib
+import inspect
+import runpy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefork.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS
+from prefork.refusals import Refusal
+
+DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """What one config file says."""
+
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_config_file(named: str, *, folder: Path) -> ConfigFile:
+    """Return what the file `named` says; without a name, of the default file in `folder`, if any.
+
+    Raises Refusal when the file is missing, raises, or sets something that would be unsafe to leave
+    out.
+    """
+    if not named:
+        default = next((folder / name for name in DEFAULT_FILES if (folder / name).is_file()), None)
+        if default is None:
+            return ConfigFile(source="")
+        named = str(default)
+    return sort_names(run_file(named, folder=folder), source=named)
+
+
+def run_file(named: str, *, folder: Path) -> dict[str, Any]:
+    """Run the file and return the names it leaves behind."""
+    try:
+        if named.startswith("python:"):
+            module = importlib.import_module(named.removeprefix("python:"))
+            return dict(vars(importlib.reload(module)))
+        path = folder / named.removeprefix("file:")
+        if not path.is_file():
+            raise Refusal(f"config is {named}; there is no such file in {folder}")
+        return runpy.run_path(str(path), run_name="__config__")
+    except Refusal:
+        raise
+    except SyntaxError as error:
+        raise Refusal(f"config file {error.filename}, line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        where = innermost_line(error)
+        raise Refusal(f"config file {named}{where}: {type(error).__name__}: {error}") from error
+
+
+def innermost_line(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
+
+
+def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
+    """Sort the file's names into settings, hooks and warnings; pure."""
+    known = {setting.name: setting for setting in SETTINGS if not setting.is_command}
+    foreign = {entry.name: entry for entry in FOREIGN}
+    values: dict[str, Any] = {}
+    hooks: dict[str, Callable[..., Any]] = {}
+    warnings: list[str] = []
+    for name, value in names.items():
+        if name in known and name != "config":
+            values[name] = value
+        elif name in HOOKS and callable(value):
+            hooks[name] = value
+        elif name in FOREIGN_HOOKS and callable(value):
+            warnings.append(f"{name} is not called by prefork (from {source})")
+        elif name in foreign and not is_unset(value):
+            if foreign[name].is_refused:
+                raise Refusal(f"{name} is not supported; {foreign[name].remedy} (from {source})")
+            warnings.append(f"{name} is not supported: {foreign[name].remedy} (from {source})")
+        elif name.lower() in known and name != name.lower():
+            warnings.append(f"{name} is not a setting; write {name.lower()} (from {source})")
+    return ConfigFile(source=source, values=values, hooks=hooks, warnings=tuple(warnings))
+
+
+def is_unset(value: Any) -> bool:
+    """Tell values by which a file switches a thing off, and modules that merely share a name."""
+    return value in (None, False, "", 0) or inspect.ismodule(value)

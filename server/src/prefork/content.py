@@ -1,0 +1,63 @@
+"""Digest of a directory's content (docs/contracts.md, section 4).
+
+The operator computes the same digest from a ConfigMap or a Secret; the vectors in
+`tests/golden/content_digest.json` hold for both.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def digest_files(files: Mapping[str, bytes]) -> str:
+    """Return the SHA-256, hex, over files by name; pure.
+
+    Sorted by name as UTF-8 bytes, each as name NUL decimal-length NUL bytes.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(files, key=encode):
+        digest.update(b"%s\0%d\0" % (encode(name), len(files[name])))
+        digest.update(files[name])
+    return digest.hexdigest()
+
+
+def encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def digest_directory(folder: Path) -> str:
+    """Return the digest of the regular files directly in `folder`, symlinks followed.
+
+    A ConfigMap mount is a set of symlinks into a directory `..data` that is swapped whole. If that
+    happens while the files are read, some vanish or a mixture is seen: hence read again until the
+    links did not change in between. Raises OSError when the directory cannot be read.
+    """
+    while True:
+        before = data_version(folder)
+        try:
+            files = {
+                entry.name: entry.read_bytes()
+                for entry in folder.iterdir()
+                if not entry.name.startswith("..")
+                and entry.name != "__pycache__"
+                and entry.is_file()
+            }
+        except FileNotFoundError:
+            if before == data_version(folder):
+                raise
+            continue
+        if before == data_version(folder):
+            return digest_files(files)
+
+
+def data_version(folder: Path) -> str:
+    """Return where a mounted volume's `..data` points; empty for an ordinary directory."""
+    try:
+        return str((folder / "..data").readlink())
+    except OSError:
+        return ""
+
+
+def parse_content(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """Return NAME=DIR pairs (already checked) by name."""
+    return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in pairs)}

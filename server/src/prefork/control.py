@@ -1,0 +1,150 @@
+"""The control socket: one JSON object per line each way (docs/contracts.md, section 4).
+
+Owns sockets and lines. What an operation means is the arbiter's matter: a request arrives as an
+`Ask`, and `answer` sends the reply whenever it is known.
+"""
+
+import json
+import os
+import selectors
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefork.refusals import Exit, Refusal
+
+LINE_LIMIT = 64 * 1024
+CLIENTS_MAX = 32
+
+
+@dataclass(eq=False)
+class Client:
+    """One connection."""
+
+    sock: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    to_send: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request line."""
+
+    client: Client
+    body: dict[str, Any]
+
+
+class ControlServer:
+    """Listens on `path`; `handle` is called with each request."""
+
+    def __init__(
+        self, path: Path, selector: selectors.BaseSelector, handle: Callable[[Ask], None]
+    ) -> None:
+        self.path = path
+        self.selector = selector
+        self.handle = handle
+        self.clients: set[Client] = set()
+        self.sock = listen(path)
+        selector.register(self.sock, selectors.EVENT_READ, self._accept)
+
+    def answer(self, ask: Ask, reply: dict[str, Any]) -> None:
+        """Send the reply to a request; a client that has left gets none."""
+        client = ask.client
+        if client in self.clients:
+            client.to_send += json.dumps(reply).encode() + b"\n"
+            self._flush(client)
+
+    def close_here(self) -> None:
+        """Close this process's descriptors; the socket's file stays (used in a forked child)."""
+        for client in self.clients:
+            client.sock.close()
+        self.clients.clear()
+        self.sock.close()
+
+    def _accept(self, _: int) -> None:
+        try:
+            sock, _address = self.sock.accept()
+        except OSError:
+            return
+        if len(self.clients) >= CLIENTS_MAX:
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = Client(sock)
+        self.clients.add(client)
+        self.selector.register(
+            sock, selectors.EVENT_READ, lambda events: self._on_client(client, events)
+        )
+
+    def _on_client(self, client: Client, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush(client)
+        if events & selectors.EVENT_READ and client in self.clients:
+            self._read(client)
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        client.received += data
+        if not data or len(client.received) > LINE_LIMIT:
+            self._drop(client)
+            return
+        *lines, rest = client.received.split(b"\n")
+        client.received = bytearray(rest)
+        for line in lines:
+            self._on_line(client, bytes(line))
+
+    def _on_line(self, client: Client, line: bytes) -> None:
+        try:
+            body = json.loads(line)
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            self.handle(Ask(client, body))
+        else:
+            self.answer(Ask(client, {}), {"error": "a line holds one JSON object"})
+
+    def _flush(self, client: Client) -> None:
+        try:
+            sent = client.sock.send(client.to_send) if client.to_send else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(client)
+            return
+        del client.to_send[:sent]
+        waits = selectors.EVENT_WRITE if client.to_send else 0
+        handler = self.selector.get_key(client.sock).data
+        self.selector.modify(client.sock, selectors.EVENT_READ | waits, handler)
+
+    def _drop(self, client: Client) -> None:
+        self.clients.discard(client)
+        self.selector.unregister(client.sock)
+        client.sock.close()
+
+
+def listen(path: Path) -> socket.socket:
+    """Return the listening control socket, a left-over file of an earlier server replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.unlink(missing_ok=True)
+        sock.bind(str(draft))
+        # Before it can be connected to; the umask must not take the group's right.
+        draft.chmod(0o660)
+        sock.listen(CLIENTS_MAX)
+        draft.rename(path)
+    except OSError as error:
+        sock.close()
+        raise Refusal(
+            f"run_dir is {path.parent}; the control socket cannot be made there: {error.strerror or error}",
+            Exit.ENVIRONMENT,
+        ) from None
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,179 @@
+"""Binds the listening sockets and says what stands in the way."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefork.refusals import Exit, Refusal
+
+DEFAULT_PORT = 8000
+
+
+@dataclass(frozen=True)
+class Address:
+    """One parsed `--bind`; exactly one of the three kinds."""
+
+    text: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    descriptor: int = -1
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening socket and the name it is shown by."""
+
+    sock: socket.socket
+    name: str
+    # The file to remove at the end; empty for sockets that are not ours to remove.
+    path: str = ""
+
+
+def parse_address(text: str) -> Address:
+    """Return the address `text` means; pure.
+
+    HOST:PORT, :PORT, HOST, [IPV6]:PORT, unix:PATH, fd://N. Raises Refusal.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix://") if text.startswith("unix://") else text[5:]
+        if not path:
+            raise refuse(text)
+        return Address(text, path=path)
+    if text.startswith("fd://"):
+        if not text[5:].isdigit():
+            raise refuse(text)
+        return Address(text, descriptor=int(text[5:]))
+    rest = text.removeprefix("tcp://").removeprefix("http://")
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise refuse(text)
+        port = tail[1:] or str(DEFAULT_PORT)
+    elif rest.count(":") > 1:
+        raise Refusal(f"bind is {text}; write an IPv6 address in brackets, as in [{rest}]:8000")
+    else:
+        host, _, port = rest.partition(":")
+        port = port or str(DEFAULT_PORT)
+    if not port.isdigit() or int(port) > 65535:
+        raise Refusal(f"bind is {text}; the port {port} is not one of 0 to 65535")
+    return Address(text, host=host, port=int(port))
+
+
+def refuse(text: str) -> Refusal:
+    return Refusal(f"bind is {text}; use HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N")
+
+
+def open_listeners(
+    binds: Sequence[str], *, passed: Sequence[int] = (), backlog: int, umask: int
+) -> list[Listener]:
+    """Return listening sockets: the ones systemd passed, or else one per address.
+
+    Raises Refusal (exit code LISTEN) when an address is taken, forbidden or not of this machine.
+    """
+    if passed:
+        return [adopt(fd, f"fd://{fd}") for fd in passed]
+    opened = []
+    for text in binds:
+        address = parse_address(text)
+        if address.descriptor >= 0:
+            opened.append(adopt(address.descriptor, text))
+        elif address.path:
+            opened.append(bind_unix(address, backlog=backlog, mode=0o666 & ~umask))
+        else:
+            opened.append(bind_tcp(address, backlog=backlog))
+    return opened
+
+
+def adopt(descriptor: int, name: str) -> Listener:
+    """Take over a socket somebody else has bound."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise Refusal(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
+    if not listening:
+        raise Refusal(f"cannot listen on {name}: it is no listening socket", Exit.LISTEN)
+    os.set_inheritable(descriptor, False)
+    sock.setblocking(False)
+    return Listener(sock, name)
+
+
+def bind_tcp(address: Address, *, backlog: int) -> Listener:
+    try:
+        found = socket.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        message = f"cannot listen on {address.text}: {address.host} is no address of this machine"
+        raise Refusal(f"{message} ({error.strerror})", Exit.LISTEN) from None
+    # Without a host, IPv4 first: that is what a bare ":8000" has always meant here.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    family, kind, protocol, _, target = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(target)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise Refusal(explain(address.text, error), Exit.LISTEN) from None
+    sock.setblocking(False)
+    return Listener(sock, show_name(sock))
+
+
+def show_name(sock: socket.socket) -> str:
+    """Return HOST:PORT as bound, which tells the port when 0 was asked for."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def explain(text: str, error: OSError) -> str:
+    """Return one line about a failed bind, with what to do; pure."""
+    remedies = {
+        errno.EADDRINUSE: "another process listens there; stop it or choose another --bind",
+        errno.EACCES: "permission denied; choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "this machine has no such address; use 0.0.0.0 for all of its own",
+    }
+    remedy = remedies.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot listen on {text}: {remedy}"
+
+
+def bind_unix(address: Address, *, backlog: int, mode: int) -> Listener:
+    path = Path(address.path)
+    remove_stale(path, address.text)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(address.path)
+        path.chmod(mode)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise Refusal(f"cannot listen on {address.text}: {reason}", Exit.LISTEN) from None
+    sock.setblocking(False)
+    return Listener(sock, f"unix:{address.path}", path=address.path)
+
+
+def remove_stale(path: Path, name: str) -> None:
+    """Remove the socket file of a server that is gone; refuse when one answers there."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            message = f"cannot listen on {name}: a file that is no socket lies there"
+            raise Refusal(message, Exit.LISTEN)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise Refusal(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
+    message = "another process listens there; stop it or choose another --bind"
+    raise Refusal(f"cannot listen on {name}: {message}", Exit.LISTEN)

@@ -1,0 +1,128 @@
+"""The only fork, kill and wait.
+
+A forked child does not go on in the middle of its parent's call stack: `Become` unwinds it to
+`run_role` at the bottom of the program, where the child begins its own role. So no frame, handler
+or `finally` of the arbiter is left in a worker, and a worker ends as any Python program does
+(`atexit` functions of the app included).
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, NoReturn
+
+Role = Callable[[], int]
+
+
+class Become(BaseException):
+    """Raised in a forked child: leave the parent's stack and take up this role."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+
+def run_role(role: Role) -> int:
+    """Run a role and whatever roles its forked children become; return the exit code."""
+    while True:
+        try:
+            return role()
+        except Become as change:
+            role = change.role
+
+
+def fork(role: Role) -> int:
+    """Fork a child in `role`; return its pid. The parent has to reap it."""
+    flush()
+    pid = os.fork()
+    if pid == 0:
+        raise Become(role)
+    return pid
+
+
+def fork_orphan(role: Role) -> None:
+    """Fork a child that becomes a child of the nearest subreaper (the arbiter), not of the caller.
+
+    The child in between ends at once; its end hands the grandchild over (PR_SET_CHILD_SUBREAPER
+    in prctl(2)). The grandchild itself says who it is.
+    """
+    flush()
+    between = os.fork()
+    if between == 0:
+        try:
+            if os.fork() == 0:
+                raise Become(role)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(between, 0)
+    if status:
+        raise OSError("fork failed: the limit of processes or of memory is reached")
+
+
+def flush() -> None:
+    """Write buffered output now, or both parent and child would."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+class Ended(NamedTuple):
+    """A child that is gone."""
+
+    pid: int
+    how: str
+    is_signalled: bool
+    exit_code: int
+
+
+def reap() -> list[Ended]:
+    """Return the children that have ended since, without waiting."""
+    ended: list[Ended] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        code = os.waitstatus_to_exitcode(status)
+        how = f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
+        ended.append(Ended(pid, how, code < 0, code))
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    """Send a signal; a process that is already gone is none to complain about."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def spawn(command: list[str], environment: Mapping[str, str]) -> int:
+    """Start another program; return its pid."""
+    return os.posix_spawn(
+        command[0], command, environment, setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM]
+    )
+
+
+def name_process(name: str) -> None:
+    """Set what ps and top show for this process (at most 15 bytes)."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name[:15])
+    except OSError:
+        return
+
+
+def exit_now(code: int) -> NoReturn:
+    """End this process without `atexit` functions and without waiting for threads."""
+    flush()
+    os._exit(code)

@@ -1,0 +1,72 @@
+"""The run directory: where the stats table and the control socket lie, and who may use it."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefork.refusals import Exit, Refusal
+
+STATS = "stats"
+CONTROL = "control.sock"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """An existing directory; `is_private` when it was made for this run and goes with it."""
+
+    path: Path
+    is_private: bool
+
+    @property
+    def stats(self) -> Path:
+        return self.path / STATS
+
+    @property
+    def control(self) -> Path:
+        return self.path / CONTROL
+
+    def remove(self) -> None:
+        """Remove what this server put there."""
+        if self.is_private:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for path in (self.stats, self.control):
+            path.unlink(missing_ok=True)
+
+
+def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:
+    """Return the run directory, made if need be.
+
+    Raises Refusal when it cannot be written or another running server uses it.
+    """
+    if not named:
+        base = environment.get("XDG_RUNTIME_DIR", "")
+        if base and os.access(base, os.W_OK):
+            path = Path(base) / f"prefork-{os.getpid()}"
+            path.mkdir(mode=0o700, exist_ok=True)
+            return RunDir(path, is_private=True)
+        return RunDir(Path(tempfile.mkdtemp(prefix="prefork-")), is_private=True)
+    path = Path(named).absolute()
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"run_dir is {named}; {error.strerror}", Exit.ENVIRONMENT) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise Refusal(f"run_dir is {named}; it cannot be written", Exit.ENVIRONMENT)
+    if has_server(path / CONTROL):
+        raise Refusal(f"run_dir is {named}; another prefork uses it", Exit.ENVIRONMENT)
+    return RunDir(path, is_private=False)
+
+
+def has_server(control: Path) -> bool:
+    """Tell whether somebody listens on this control socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(control))
+        except OSError:
+            return False
+    return True

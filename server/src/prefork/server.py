@@ -1,0 +1,127 @@
+"""Starts the server: opens what the arbiter owns, runs it, cleans up. Also `--check-config`."""
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from prefork import __version__, processes
+from prefork._engine import set_child_subreaper
+from prefork.app import describe_failure, enter_search_path, import_app, last_line
+from prefork.arbiter import Arbiter, Resources
+from prefork.cli import Configuration
+from prefork.hooks import Hooks, HookServer
+from prefork.listeners import open_listeners, parse_address
+from prefork.log import Log
+from prefork.logfiles import LogFiles
+from prefork.options import MAX_WORKERS
+from prefork.refusals import Exit, Refusal
+from prefork.run_dir import open_run_dir
+from prefork.stats import create_table
+from prefork.systemd import Notifier, passed_descriptors
+
+
+def check(configuration: Configuration, log: Log) -> int:
+    """Import the app and say whether prefork would start; nothing is opened."""
+    options = configuration.options
+    for bind in options.bind:
+        parse_address(bind)
+    enter_search_path(options.pythonpath)
+    try:
+        import_app(options.wsgi_app)
+    except BaseException as error:
+        failure = describe_failure(error)
+        log.error("app does not import", app=options.wsgi_app, error=last_line(failure))
+        log.block(failure)
+        # The import may have left threads that never end.
+        processes.exit_now(Exit.APP)
+    log.info("settings and app are good", app=options.wsgi_app)
+    processes.exit_now(Exit.OK)
+
+
+def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configuration]) -> int:
+    """Serve until stopped; return the exit code."""
+    options = configuration.options
+    logfiles = LogFiles(errorlog=options.errorlog, accesslog=options.accesslog)
+    log = Log(logfiles.errors_fd, options.loglevel)
+    environment = dict(os.environ)
+    passed = passed_descriptors(environment, os.getpid())
+    # Programs the app starts must not take the sockets for theirs.
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    listeners = open_listeners(
+        options.bind, passed=passed, backlog=options.backlog, umask=options.umask
+    )
+    run_dir = open_run_dir(options.run_dir, environment)
+    pidfile = write_pidfile(options.pidfile)
+    workers_max = most_workers(options.worker_count())
+    table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
+    set_child_subreaper()
+    processes.name_process("prefork-arbiter")
+    server = HookServer(
+        options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()
+    )  # fmt: skip
+    log.info(
+        "prefork starts", version=__version__, pid=os.getpid(), app=options.wsgi_app,
+        listening=",".join(listener.name for listener in listeners), workers=options.worker_count(),
+        threads=options.threads, run_dir=run_dir.path,
+    )  # fmt: skip
+    arbiter = Arbiter(
+        replace(configuration, options=options),
+        Hooks(configuration.hooks, log),
+        Resources(
+            log,
+            logfiles,
+            listeners,
+            run_dir,
+            table,
+            stats_fd,
+            server,
+            Notifier(environment),
+            workers_max,
+        ),
+        reread,
+    )
+
+    def leave() -> None:
+        run_dir.remove()
+        if pidfile is not None:
+            pidfile.unlink(missing_ok=True)
+
+    def role() -> int:
+        try:
+            code = arbiter.run()
+        except Exception:
+            # Workers see the end of their channels, finish what they do, and end.
+            log.critical("arbiter failed")
+            log.block(traceback.format_exc())
+            code = Exit.BUG
+        leave()
+        return code
+
+    return processes.run_role(role)
+
+
+def most_workers(workers: int) -> int:
+    """Return how far TTIN and a reload can raise the number of workers without a restart."""
+    return min(MAX_WORKERS, max(2 * workers, workers + 8))
+
+
+def write_pidfile(named: str) -> Path | None:
+    """Write our pid; refuse when the file names a process that is alive."""
+    if not named:
+        return None
+    path = Path(named).absolute()
+    try:
+        old = path.read_text().strip() if path.exists() else ""
+        if old.isdigit() and int(old) != os.getpid() and Path(f"/proc/{old}").exists():
+            message = (
+                f"pidfile is {named}; process {old} in it is alive: stop it or remove the file"
+            )
+            raise Refusal(message, Exit.ENVIRONMENT)
+        path.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        message = f"pidfile is {named}; it cannot be written: {error.strerror}"
+        raise Refusal(message, Exit.ENVIRONMENT) from None
+    return path

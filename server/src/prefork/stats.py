@@ -1,0 +1,209 @@
+"""The stats table: created and written by the arbiter, counted into by engines, read by the agent.
+
+Where each cell is, the engine alone declares (`LAYOUT`). Cells are u64, aligned; assigning through
+`memoryview.cast("Q")` stores a cell whole, so a reader in another process never sees half a number.
+"""
+
+import mmap
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefork._engine import LAYOUT
+
+METHODS: tuple[str, ...] = tuple(LAYOUT["methods"])
+CODES: tuple[str, ...] = tuple(LAYOUT["codes"])
+BOUNDS_US: tuple[int, ...] = tuple(LAYOUT["bounds_us"])
+# Buckets, the overflow bucket, the sum in microseconds.
+HISTOGRAM_CELLS = len(BOUNDS_US) + 2
+CODE_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+
+# Counters of a slot and their number of cells; the other cells are gauges or the arbiter's own.
+COUNTERS = {
+    "requests": len(METHODS) * len(CODES),
+    "duration": len(CODE_CLASSES) * HISTOGRAM_CELLS,
+    "queue": HISTOGRAM_CELLS,
+    "busy_us": 1,
+    "timeouts": 1,
+    "rejects": 1,
+    "bytes_in": 1,
+    "bytes_out": 1,
+    "disconnects": 1,
+    "accepted": 1,
+    "handed_over": 1,
+}
+
+RETIRED_SLOT = 0
+HEADER_CELLS = LAYOUT["header_bytes"] // 8
+SLOT_CELLS = LAYOUT["slot_bytes"] // 8
+
+
+class UnknownTable(Exception):  # noqa: N818 - the other side's version
+    """The file is no stats table of this version."""
+
+
+class Table:
+    """The mapped table; cells by name.
+
+    One writer per cell: the arbiter for the header and what it knows about a worker, the worker's
+    engine for the rest of its slot.
+    """
+
+    def __init__(self, descriptor: int, size: int, *, writable: bool) -> None:
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(descriptor, size, access=access)
+        self._bytes = memoryview(self._map)
+        self._cells = self._bytes.cast("Q")
+
+    @classmethod
+    def open(cls, path: Path) -> "Table":
+        """Map an existing table for reading.
+
+        Raises OSError when there is none, UnknownTable when it is another version's.
+        """
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < LAYOUT["header_bytes"] + LAYOUT["slot_bytes"]:
+                raise UnknownTable(f"{path} is {size} bytes long: no stats table")
+            table = cls(file.fileno(), size, writable=False)
+        found = table.header("magic"), table.header("version")
+        wanted = LAYOUT["magic"], LAYOUT["version"]
+        if found != wanted:
+            table.close()
+            raise UnknownTable(f"{path} has (magic, version) {found}; this agent reads {wanted}")
+        return table
+
+    def close(self) -> None:
+        self._cells.release()
+        self._bytes.release()
+        self._map.close()
+
+    # -- header ---------------------------------------------------------------------------
+
+    def header(self, name: str) -> int:
+        return self._cells[LAYOUT["header"][name]]
+
+    def set_header(self, name: str, value: int) -> None:
+        self._cells[LAYOUT["header"][name]] = value
+
+    def add_header(self, name: str, amount: int = 1) -> None:
+        self._cells[LAYOUT["header"][name]] += amount
+
+    def beat(self, now: float) -> None:
+        """Say that the arbiter is alive; `now` in seconds of the monotonic clock."""
+        self.set_header("heartbeat_us", int(now * 1e6))
+
+    # -- slots ----------------------------------------------------------------------------
+
+    def slot(self, slot: int, name: str) -> int:
+        return self._cells[self._at(slot, name)]
+
+    def set_slot(self, slot: int, name: str, value: int) -> None:
+        self._cells[self._at(slot, name)] = value
+
+    def taken_slots(self) -> list[int]:
+        """Return the slots of living workers. Only their first page is touched: the file is sparse."""
+        return [
+            slot for slot in range(1, self.header("slots") + 1) if self.slot(slot, "worker_state")
+        ]
+
+    def free(self, slot: int) -> None:
+        """Fold the counters of a worker that is gone into slot 0, and clear its slot.
+
+        Between the two additions of `fold_seq` the sums are wrong; it is odd then, readers retry.
+        """
+        self.add_header("fold_seq")
+        for name, length in COUNTERS.items():
+            source, target = self._at(slot, name), self._at(RETIRED_SLOT, name)
+            for cell in range(length):
+                if self._cells[source + cell]:
+                    self._cells[target + cell] += self._cells[source + cell]
+        start = self._at(slot)
+        self._bytes[start * 8 : (start + SLOT_CELLS) * 8] = bytes(SLOT_CELLS * 8)
+        self.add_header("fold_seq")
+
+    def sum_counters(self) -> dict[str, list[int]]:
+        """Return every counter's cells summed over the retired and all living workers."""
+        for _ in range(1000):
+            before = self.header("fold_seq")
+            sums = self._sum_once() if before % 2 == 0 else None
+            if sums is not None and self.header("fold_seq") == before:
+                return sums
+            time.sleep(0)  # let the arbiter finish its fold
+        # It died in the middle of a fold: the sums are off by one worker at most, until it is back.
+        return self._sum_once()
+
+    def _sum_once(self) -> dict[str, list[int]]:
+        slots = [RETIRED_SLOT, *self.taken_slots()]
+        sums = {}
+        for name, length in COUNTERS.items():
+            columns = [
+                self._cells[at : at + length].tolist() for at in (self._at(s, name) for s in slots)
+            ]
+            sums[name] = [sum(column) for column in zip(*columns, strict=True)]
+        return sums
+
+    def _at(self, slot: int, name: str = "") -> int:
+        return HEADER_CELLS + slot * SLOT_CELLS + (LAYOUT["slot"][name] if name else 0)
+
+
+def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
+    """Create the table as a new file; return it and its descriptor.
+
+    Written beside and renamed: a reader sees the old table or the whole new one.
+    """
+    size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
+    # The umask must not take the group's right: the agent may run as another user of that group.
+    os.fchmod(descriptor, 0o660)
+    os.ftruncate(descriptor, size)
+    table = Table(descriptor, size, writable=True)
+    for name, value in {
+        "version": LAYOUT["version"],
+        "boot_id": secrets.randbits(63),
+        "slots": worker_slots,
+        "arbiter_pid": os.getpid(),
+        "magic": LAYOUT["magic"],
+    }.items():
+        table.set_header(name, value)
+    table.beat(time.monotonic())
+    os.rename(draft, path)
+    return table, descriptor
+
+
+# -- what the arbiter reads from /proc --------------------------------------------------------
+
+
+def read_memory(pid: int, proc: Path = Path("/proc")) -> tuple[int, int]:
+    """Return (resident, proportional) bytes of a process; (0, 0) when it is gone or not ours."""
+    found = {"Rss": 0, "Pss": 0}
+    try:
+        lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    for line in lines:
+        name, _, rest = line.partition(":")
+        if name in found:
+            found[name] = int(rest.split()[0]) * 1024
+    return found["Rss"], found["Pss"]
+
+
+def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:
+    """Return (ListenOverflows, ListenDrops) of this network namespace since its start."""
+    try:
+        lines = (proc / "net/netstat").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    pairs = dict(tcp_extension_pairs(lines))
+    return pairs.get("ListenOverflows", 0), pairs.get("ListenDrops", 0)
+
+
+def tcp_extension_pairs(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield name and number of the two `TcpExt:` lines (names, then values)."""
+    rows = [line.split()[1:] for line in lines if line.startswith("TcpExt:")]
+    if len(rows) == 2:
+        for name, value in zip(rows[0], rows[1], strict=False):
+            yield name, int(value)

@@ -1,0 +1,251 @@
+"""A worker: builds the engine, runs its app threads, and carries orders and reports.
+
+The main thread never runs the app. It waits for the arbiter, the engine and signals; so a worker
+whose every app thread is busy still answers.
+"""
+
+import os
+import random
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from prefork import __version__, messages, processes
+from prefork._engine import Engine
+from prefork.app import WsgiApp, describe_failure, import_app, last_line
+from prefork.hooks import Hooks, HookServer, HookWorker
+from prefork.log import Log
+from prefork.logfiles import LogFiles
+from prefork.messages import Channel
+from prefork.options import Options
+from prefork.refusals import Exit
+
+# After a quick stop, for calls that are just about to return.
+QUICK_STOP_S = 0.3
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """Descriptors that every worker has from the arbiter."""
+
+    listeners: tuple[int, ...]
+    stats: int
+    handover: tuple[int, int]  # send end, receive end
+
+
+def run_worker(
+    app: WsgiApp | None,
+    channel: Channel,
+    *,
+    slot: int,
+    generation: int,
+    options: Options,
+    hooks: Hooks,
+    server: HookServer,
+    worker: HookWorker,
+    log: Log,
+    logfiles: LogFiles,
+    inheritance: Inheritance,
+) -> int:
+    """Be a worker until drained or stopped; `app` is None where each worker imports for itself."""
+    channel.send(messages.WorkerBorn(os.getpid()))
+    processes.name_process("prefork-worker")
+    worker.born()
+    signals = catch_signals()
+    try:
+        hooks.call_or_raise("post_fork", server, worker)
+        if app is None:
+            app = import_app(options.wsgi_app)
+        hooks.call_or_raise("post_worker_init", worker)
+        engine = Engine(
+            app,
+            listeners=inheritance.listeners,
+            settings=engine_settings(options),
+            stats_fd=inheritance.stats,
+            slot=slot,
+            access_log_fd=logfiles.access_fd,
+            handover=inheritance.handover,
+        )
+    except BaseException as error:
+        failure = describe_failure(error)
+        log.error(
+            "worker did not boot", pid=os.getpid(), generation=generation, error=last_line(failure)
+        )
+        channel.send(messages.BootFailed(messages.shorten(failure)))
+        processes.exit_now(Exit.APP)
+    threads = [
+        threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
+        for number in range(1, options.threads + 1)
+    ]
+    for thread in threads:
+        thread.start()
+    worker.booted = True
+    channel.send(messages.WorkerReady())
+    duty = Duty(engine, channel, signals, threads, options, hooks, worker, log, logfiles)
+    duty.run()
+    worker.alive = False
+    hooks.call("worker_exit", server, worker)
+    if duty.is_hurried:
+        processes.exit_now(Exit.OK)
+    return Exit.OK
+
+
+def engine_settings(options: Options) -> dict[str, Any]:
+    """Return the settings of one engine; the jitter is drawn here, once per worker."""
+    max_requests = options.max_requests
+    if max_requests:
+        max_requests += random.randint(0, options.max_requests_jitter)
+    return {
+        "threads": options.threads,
+        "keep_alive_s": options.keepalive,
+        "request_timeout_s": options.timeout,
+        "header_timeout_s": options.header_timeout,
+        "body_timeout_s": options.body_timeout,
+        "write_timeout_s": options.write_timeout,
+        "limit_request_line": options.limit_request_line,
+        "limit_request_fields": options.limit_request_fields,
+        "limit_request_field_size": options.limit_request_field_size,
+        "limit_head_bytes": options.limit_head_bytes,
+        "max_request_body": options.max_request_body,
+        "max_requests": max_requests,
+        "max_connections": options.worker_connections,
+        "forwarded_allow_ips": list(options.forwarded_allow_ips),
+        "script_name": options.script_name,
+        "server_software": f"prefork/{__version__}",
+        "multiprocess": options.worker_count() > 1,
+        "access_log": "json" if options.accesslog else "off",
+    }
+
+
+def serve(engine: Engine, log: Log) -> None:
+    """Be one app thread."""
+    try:
+        engine.serve()
+    except BaseException:
+        # The engine answers the app's errors itself: this is a bug, and half a worker is worse than none.
+        log.critical("app thread ended", pid=os.getpid(), thread=threading.current_thread().name)
+        log.block(traceback.format_exc())
+        processes.exit_now(Exit.BUG)
+
+
+def catch_signals() -> socket.socket:
+    """Let signals arrive as bytes on the returned socket.
+
+    INT and QUIT come from a terminal to the whole process group; the arbiter gets them too and
+    decides. Handlers in Python, not SIG_IGN, because that would be inherited by programs the app starts.
+    """
+    receiving, sending = socket.socketpair()
+    for end in (receiving, sending):
+        end.setblocking(False)
+    for number in (
+        signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+        signal.SIGTTIN, signal.SIGTTOU,
+    ):  # fmt: skip
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(sending.detach(), warn_on_full_buffer=False)
+    return receiving
+
+
+@dataclass
+class Duty:
+    """The main thread's loop, from ready to the end."""
+
+    engine: Engine
+    channel: Channel
+    signals: socket.socket
+    threads: list[threading.Thread]
+    options: Options
+    hooks: Hooks
+    worker: HookWorker
+    log: Log
+    logfiles: LogFiles
+    is_over: bool = False
+    is_hurried: bool = False  # leave without the interpreter's clean end
+    # Set once nobody is there to end this process in time.
+    deadline: float | None = None
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.channel, selectors.EVENT_READ, self.on_message)
+            selector.register(self.engine.notify_fd, selectors.EVENT_READ, self.on_engine)
+            selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
+            while not self.is_over:
+                for key, _ in selector.select(self.time_left()):
+                    key.data(selector)
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    self.stop()
+        if not self.is_hurried:
+            for thread in self.threads:
+                thread.join()
+
+    def time_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def on_message(self, selector: selectors.BaseSelector) -> None:
+        received = self.channel.receive()
+        if received is None:
+            selector.unregister(self.channel)
+            self.outlive_arbiter()
+            return
+        match received[0]:
+            case messages.Drain(mode):
+                self.engine.drain(mode=mode)
+            case messages.Stop():
+                self.hooks.call("worker_int", self.worker)
+                self.stop()
+            case messages.ReopenLogs():
+                self.logfiles.reopen()
+
+    def outlive_arbiter(self) -> None:
+        """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
+        self.log.critical("arbiter is gone, worker drains", pid=os.getpid())
+        self.engine.drain(mode="close")
+        self.deadline = time.monotonic() + self.options.graceful_timeout
+
+    def on_signals(self, _: selectors.BaseSelector) -> None:
+        numbers = set(self.signals.recv(256))
+        if signal.SIGUSR1 in numbers:
+            self.logfiles.reopen()
+        if signal.SIGTERM in numbers:
+            self.channel.send(messages.WorkerLeaving())
+            self.engine.drain(mode="close")
+
+    def on_engine(self, _: selectors.BaseSelector) -> None:
+        for event in self.engine.events():
+            match event:
+                case ("timeout", ident, method, target, elapsed_us):
+                    self.report_timeout(ident, method, target, elapsed_us / 1e6)
+                case ("max_requests",):
+                    self.channel.send(messages.WorkerFull())
+                case ("drained",):
+                    self.is_over = True
+
+    def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
+        """Log where the call hangs, and tell the arbiter, which starts a replacement."""
+        # The stack first: a moment later the call may have come to its end.
+        frame = sys._current_frames().get(ident)
+        stack = (
+            "".join(traceback.format_stack(frame)) if frame is not None else "  (it has just ended)"
+        )
+        self.channel.send(messages.WorkerStuck())
+        self.log.error(
+            "request timed out", pid=os.getpid(), method=method, target=target, elapsed_s=elapsed_s,
+            timeout_s=self.options.timeout,
+        )  # fmt: skip
+        self.log.block(stack)
+        self.hooks.call("worker_abort", self.worker)
+
+    def stop(self) -> None:
+        """End now; calls that are just returning get a moment."""
+        self.engine.stop()
+        until = time.monotonic() + QUICK_STOP_S
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self.is_over = self.is_hurried = True
