@@ -18,7 +18,7 @@ from wsgiapp_operator import local_run
 from wsgiapp_operator.api import OnChange, parse_app
 from wsgiapp_operator.build import Platform, build_children
 from wsgiapp_operator.digest import digest_object
-from wsgiapp_operator.local_files import ManifestError, choose_app, read_documents
+from wsgiapp_operator.local_files import ManifestError, choose_app, read_documents, read_text
 from wsgiapp_operator.schema import Invalid
 
 REFUSED = 2
@@ -111,7 +111,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def render_command(arguments: argparse.Namespace) -> int:
-    texts = {str(path): local_run.read_text(path) for path in arguments.files}
+    texts = {str(path): read_text(path) for path in arguments.files}
     children = render(texts, name=arguments.app, prefork_image=arguments.prefork_image)
     print(
         yaml.dump_all(children, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True),

@@ -1,7 +1,7 @@
 """Manifests on this machine: which app they hold, its folders, its environment.
 
-Pure, from text to values; `local_run` reads the files and runs the server. What a cluster would
-take from ConfigMaps and Secrets is taken here from the same documents.
+From text to values, pure but for `read_text`. What a cluster would take from ConfigMaps and Secrets
+is taken here from the same documents.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -44,6 +45,16 @@ class Documents:
                 " its file with another -f"
             )
         return _secret_data(found) if kind == "Secret" else _config_map_data(found)
+
+
+def read_text(path: Path) -> str:
+    """Return a manifest's text; raises ManifestError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; give a manifest that can be read") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
 
 def read_documents(texts: Mapping[str, str]) -> Documents:

@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,11 +32,12 @@ from wsgiapp_operator.local_files import (
     read_documents,
     read_environment,
     read_folder,
+    read_text,
 )
 from wsgiapp_operator.local_server import Launch, LocalServer, ServerExitedError, check
+from wsgiapp_operator.local_watch import Sight, Watch
 from wsgiapp_operator.schema import Invalid
 
-WATCH_S = 0.1
 BACKLOG = 2048
 BOOT_FAILED = 3  # exit code of a server whose first boot failed (docs/contracts.md, section 5)
 # What of a spec has a meaning without a cluster; the rest is named when the app starts.
@@ -85,16 +86,17 @@ class Folder:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one state of the manifests asks for."""
+    """Everything that one state of the files asks for."""
 
     app: App
     launch: Launch
     folders: Mapping[str, Folder]
+    code: Sight  # of the code that is served from where it lies; empty with a `source`
     left_out: tuple[str, ...]
 
 
 def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Plan:
-    """Return the plan for manifests given as file name → text; pure.
+    """Return the plan for manifests given as file name → text; pure. The code's sight is left empty.
 
     Raises ManifestError or Invalid, each with the field, the value and the remedy.
     """
@@ -119,7 +121,13 @@ def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Pl
         directory=place.folder(SOURCE) if app.source else place.here,
     )
     left_out = sorted(manifest["spec"].keys() - SERVED_FIELDS)
-    return Plan(app, launch, folders, (*left_out, *(f"env {n}" for n in environment.left_out)))
+    return Plan(
+        app=app,
+        launch=launch,
+        folders=folders,
+        code={},
+        left_out=(*left_out, *(f"env {name}" for name in environment.left_out)),
+    )
 
 
 def server_command_line(app: App, place: Place) -> tuple[str, ...]:
@@ -155,7 +163,9 @@ def decide(serving: Plan, new: Plan) -> Step:
     }
     if serving.launch != new.launch or OnChange.RESTART in wishes:
         return Step.RESTART
-    return Step.RELOAD if OnChange.RELOAD in wishes else Step.NOTHING
+    if OnChange.RELOAD in wishes or serving.code != new.code:
+        return Step.RELOAD
+    return Step.NOTHING
 
 
 # --- session --------------------------------------------------------------------------------------
@@ -174,22 +184,24 @@ class Session:
     async def serve(self) -> int:
         """Serve, and follow the manifests, until the server ends; return its exit code."""
         watch = Watch(self._request.files)
-        plan = self._read_plan()
+        plan = self._read_plan(watch)
         self._write(plan)
         try:
             await self._start(plan)
             self._announce(plan)
             while True:
                 await self._wait_change(watch)
-                plan = await self._follow(plan)
+                plan = await self._follow(plan, watch)
         except ServerExitedError as ended:
             self._server = None
             say(explain_exit(ended.code))
             return ended.code if ended.code > 0 else 1
 
-    def _read_plan(self) -> Plan:
+    def _read_plan(self, watch: Watch) -> Plan:
         texts = {str(path): read_text(path) for path in self._request.files}
-        return make_plan(texts, name=self._request.app, place=self._place)
+        plan = make_plan(texts, name=self._request.app, place=self._place)
+        watch.watch_code(None if plan.app.source else self._place.here)
+        return replace(plan, code=watch.code)
 
     def _write(self, plan: Plan) -> None:
         for name, folder in plan.folders.items():
@@ -215,10 +227,10 @@ class Session:
             changed.cancel()
             ended.cancel()
 
-    async def _follow(self, serving: Plan) -> Plan:
+    async def _follow(self, serving: Plan, watch: Watch) -> Plan:
         """Bring what the manifests say now; return the plan that serves afterwards."""
         try:
-            new = self._read_plan()
+            new = self._read_plan(watch)
         except (ManifestError, Invalid) as error:
             say(f"{error}; what was there before goes on serving")
             return serving
@@ -264,7 +276,8 @@ class Session:
         if plan.left_out:
             say(f"left out on this machine: {', '.join(plan.left_out)}")
         files = ", ".join(str(path) for path in self._request.files)
-        say(f"watching {files}; Ctrl-C stops")
+        code = "" if plan.app.source else f" and *.py below {self._place.here}"
+        say(f"watching {files}{code}; Ctrl-C stops")
 
     async def stop(self) -> None:
         """Let the server finish what is in flight, and end."""
@@ -278,48 +291,7 @@ class Session:
             self._server.stop_now()
 
 
-# --- files and words ------------------------------------------------------------------------------
-
-
-class Watch:
-    """Tells when one of some files has changed, and has then been left alone for a moment."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._seen = self._look()
-
-    async def changed(self) -> None:
-        """Return when the files differ from what they were at the last return."""
-        # Looked at, not listened to: editors replace files, and network folders tell nothing.
-        previous = self._seen
-        while True:
-            await asyncio.sleep(WATCH_S)
-            now = self._look()
-            if now == previous and now != self._seen:
-                self._seen = now
-                return
-            previous = now
-
-    def _look(self) -> list[tuple[int, int, int] | None]:
-        return [fingerprint(path) for path in self._files]
-
-
-def fingerprint(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is written or replaced; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}; give a manifest that can be read") from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+# --- words ------------------------------------------------------------------------------
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,17 @@ spec:
 
 
 def plan(edit: Callable[[str], str] = lambda text: text, **changed: str) -> Plan:
+    texts = {"app.yaml": plan_text(edit, **changed)}
+    return make_plan(texts, name=None, place=PLACE)
+
+
+def plan_text(edit: Callable[[str], str] = lambda text: text, **changed: str) -> str:
     data = {"files": "a", "db": "a", "keys": "a", "flags": "a"} | changed
     objects = [
         f"kind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{file: {text}}}\n"
         for name, text in data.items()
     ]
-    texts = {"app.yaml": "---\n".join([edit(MANIFEST), *objects])}
-    return make_plan(texts, name=None, place=PLACE)
+    return "---\n".join([edit(MANIFEST), *objects])
 
 
 def test_server_gets_the_manifests_settings_and_this_machines_places() -> None:
@@ -109,6 +114,15 @@ CHANGES = [
 @pytest.mark.parametrize(("new", "step"), CHANGES)
 def test_change_takes_the_least_step(new: Plan, step: Step) -> None:
     assert decide(plan(), new) is step
+
+
+def test_changed_code_is_reloaded() -> None:
+    """Code that has no `source` lies in a folder, and is seen by time, size and inode."""
+    old, new = ({Path("/home/shop/app.py"): (time, 2, 3)} for time in (1, 2))
+    serving = replace(plan(), code=old)
+    assert decide(serving, replace(plan(), code=dict(old))) is Step.NOTHING
+    assert decide(serving, replace(plan(), code=new)) is Step.RELOAD
+    assert decide(serving, replace(plan(), code={})) is Step.RELOAD
 
 
 @pytest.mark.parametrize("name", ["flask.yaml", "django.yaml", "broken.yaml"])
