@@ -62,6 +62,7 @@ generate: setup ## rewrite every generated file (options reference, chart copies
 lock: $(UV)     ## renew the hashed requirement files
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev -o requirements-dev.txt
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
+	@tests/support/lock-images
 
 clean:          ## remove what was built in the tree (the cache outside stays)
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache server/src/prefork/_engine*.so
