@@ -11,8 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from charts.generate import CHART, CRD, RBAC, ROOT
+from charts.generate import CHART, CRD, RBAC
 from tests.unit.chart.conftest import Objects, Refused
+from wsgiapp_operator.settings import read_settings
 
 Render = Callable[..., Objects]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -166,11 +167,33 @@ def test_images_default_to_the_charts_version_and_can_be_set(render: Render) -> 
     assert "--prefork-image=registry.example/prefork:8" in chosen["args"]
 
 
-def test_operator_takes_every_argument_it_is_given(render: Render) -> None:
-    """The operator's own documentation knows each flag: a flag it does not know would end it."""
-    documented = (ROOT / "operator" / "README.md").read_text()
-    for argument in container(render(VARIANTS["everything"]))["args"]:
-        assert f"`{argument.partition('=')[0]}`" in documented
+def test_operator_understands_the_arguments_it_is_given(render: Render) -> None:
+    settings = read_settings(container(render(VARIANTS["everything"]))["args"], {})
+    assert settings.namespaces == ("shop", "blog")
+    assert settings.prefork_image == "registry.example/prefork:8"
+    assert settings.log_level == "debug"
+    assert read_settings(container(render())["args"], {}).namespaces == ()
+
+
+def test_probes_and_scrapes_go_to_the_port_the_operator_listens_on(render: Render) -> None:
+    objects = render()
+    settings = read_settings(container(objects)["args"], {})
+    port = int(settings.listen.rpartition(":")[2])
+    assert [each["containerPort"] for each in container(objects)["ports"]] == [port]
+    template = one(objects, "Deployment")["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+
+
+def test_lease_is_held_under_the_pods_name_in_its_namespace(render: Render) -> None:
+    """The operator reads both from these variables; its Role is in the same namespace."""
+    fields = {
+        each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"]
+        for each in container(render())["env"]
+    }
+    assert fields == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
+    settings = read_settings([], {name: f"value of {name}" for name in fields})
+    assert settings.identity == "value of POD_NAME"
+    assert settings.lease_namespace == "value of POD_NAMESPACE"
 
 
 def test_default_resources_can_be_replaced_by_cpu_as_a_number(render: Render) -> None:
