@@ -10,10 +10,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from wsgiapp_operator.settings import read_settings
 
 from charts.generate import CHART, CRD, RBAC
 from tests.unit.chart.conftest import Objects, Refused
-from wsgiapp_operator.settings import read_settings
 
 Render = Callable[..., Objects]
 VARIANTS: dict[str, dict[str, Any]] = {
