@@ -21,7 +21,7 @@ pub struct Answering {
 /// Why the application's response cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadReply {
-    /// Not three digits, a space and a reason without control characters (PEP 3333).
+    /// Not three digits, and perhaps a space and a reason without control characters (PEP 3333).
     Status,
     /// 1xx, which is no answer, or below 100.
     StatusNotFinal,
@@ -92,7 +92,8 @@ impl Reply {
         let code = read_status(status)?;
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(status);
-        out.extend_from_slice(b"\r\n");
+        // The space before a reason stands even when there is none.
+        out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
         Ok(Self {
             answering,
             status: code,
@@ -317,20 +318,15 @@ impl Outgoing {
     }
 }
 
-/// `"200 OK"` → 200.
+/// `"200 OK"` → 200. The reason may be empty, as RFC 9112 §4 has it and other servers allow.
 #[inline]
 fn read_status(status: &[u8]) -> Result<u16, BadReply> {
-    let ([hundreds, tens, ones, b' '], reason) =
-        status.split_first_chunk::<4>().ok_or(BadReply::Status)?
-    else {
-        return Err(BadReply::Status);
-    };
-    let is_number = [hundreds, tens, ones].iter().all(|digit| digit.is_ascii_digit());
-    if !is_number || !is_field_value(reason) {
+    let (digits, reason) = status.split_first_chunk::<3>().ok_or(BadReply::Status)?;
+    let is_reason = matches!(reason, [] | [b' ', ..]) && is_field_value(reason);
+    if !is_reason || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BadReply::Status);
     }
-    let digit = |byte: &u8| u16::from(byte - b'0');
-    match digit(hundreds) * 100 + digit(tens) * 10 + digit(ones) {
+    match digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')) {
         code @ 200.. => Ok(code),
         _ => Err(BadReply::StatusNotFinal),
     }

@@ -38,6 +38,12 @@ fn frames_a_whole_body_by_its_length() {
 }
 
 #[test]
+fn takes_a_status_without_reason() {
+    let (head, _) = reply(HTTP_1_1, "404", &[], Some(0));
+    assert!(head.starts_with("HTTP/1.1 404 \r\n"));
+}
+
+#[test]
 fn leaves_date_and_server_of_the_application() {
     let (head, _) = reply(HTTP_1_1, "200 OK", &[("date", "then"), ("SERVER", "own")], Some(0));
     assert_eq!(head, "HTTP/1.1 200 OK\r\ndate: then\r\nSERVER: own\r\nContent-Length: 0\r\n\r\n");
@@ -105,7 +111,9 @@ fn holds_the_body_to_its_content_length() {
 fn refuses_what_the_application_may_not_send() {
     let statuses = [
         ("", BadReply::Status),
-        ("200", BadReply::Status),
+        ("20", BadReply::Status),
+        ("2000", BadReply::Status),
+        ("200\tOK", BadReply::Status),
         ("200OK", BadReply::Status),
         ("2x0 OK", BadReply::Status),
         ("200 OK\r\nX: y", BadReply::Status),
