@@ -1,4 +1,4 @@
-"""Commands: build, up, down, status, images, generate."""
+"""Commands: build, up, down, status, images, dockerfiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = {
     "down": "take the cluster down and leave nothing behind",
     "status": "say what runs; exit code 1 when the cluster is not up",
     "images": "build and load the images that changed",
-    "generate": "write the Dockerfiles anew from images.toml",
+    "dockerfiles": "write the Dockerfiles anew from images.toml",
 }
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(command: str, started: float) -> int:
-    if command == "generate":
+    if command == "dockerfiles":
         for path in write_dockerfiles():
             print(path)
         return 0
@@ -51,7 +51,9 @@ def _run(command: str, started: float) -> int:
         cluster.down()
     elif command == "images":
         changed = cluster.load_images()
-        print(f"loaded: {', '.join(changed) or 'nothing, all as it was'} ({time.monotonic() - started:.1f} s)")
+        print(
+            f"loaded: {', '.join(changed) or 'nothing, all as it was'} ({time.monotonic() - started:.1f} s)"
+        )
     else:
         return _status(cluster)
     return 0

@@ -54,4 +54,6 @@ def restart_users(kubectl: Kubectl, changed: Sequence[str]) -> None:
         if uses & set(changed) and labels.get("app.kubernetes.io/managed-by") != "wsgiapp-operator":
             target = f"deployment/{metadata['name']}"
             kubectl("--namespace", metadata["namespace"], "rollout", "restart", target)
-            print(f"  ok restarted {metadata['namespace']}/{metadata['name']}: new image", flush=True)
+            print(
+                f"  ok restarted {metadata['namespace']}/{metadata['name']}: new image", flush=True
+            )

@@ -82,8 +82,8 @@ class Cluster(abc.ABC):
 
     def run_kubectl(self, *args: str, stdin: bytes | None = None, timeout_s: float = 180) -> str:
         """Run kubectl against this cluster and return its output."""
-        argv = [self.kubectl, f"--kubeconfig={self.kubeconfig}", *args]
-        return run(argv, stdin=stdin, timeout_s=timeout_s)
+        command: list[str | Path] = [self.kubectl, f"--kubeconfig={self.kubeconfig}"]
+        return run([*command, *args], stdin=stdin, timeout_s=timeout_s)
 
     def prometheus_query(self, promql: str) -> list[dict[str, Any]]:
         """The result vector of an instant query, as Prometheus' HTTP API gives it.

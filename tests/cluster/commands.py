@@ -53,6 +53,14 @@ def run(
     return done.stdout.decode(errors="replace")
 
 
+def try_run(argv: Sequence[str | Path]) -> str | None:
+    """Run a program whose failure is an answer; returns its standard output, None when it failed."""
+    try:
+        return run(argv)
+    except ClusterError:
+        return None
+
+
 def run_logged(
     argv: Sequence[str | Path],
     log: Path,

@@ -63,9 +63,7 @@ class Contents:
 
     def is_ignored(self, path: Path) -> bool:
         """Whether a path, relative to the copied folder, stays out of the image."""
-        return any(
-            fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in self.ignore
-        )
+        return any(fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in self.ignore)
 
 
 def read_contents(source: Path = SOURCE) -> Contents:
@@ -79,12 +77,28 @@ def read_contents(source: Path = SOURCE) -> Contents:
     )
 
 
-_KEYS = set("name about version dockerfile from user workdir entrypoint env layers needs".split())
+_KEYS = set(
+    [
+        "name",
+        "about",
+        "version",
+        "dockerfile",
+        "from",
+        "user",
+        "workdir",
+        "entrypoint",
+        "env",
+        "layers",
+        "needs",
+    ]
+)
 
 
 def _image(entry: Mapping[str, Any], version: str, site: str) -> ImageSpec:
     if unknown := set(entry) - _KEYS:
-        raise ClusterError(f"images.toml: {entry['name']}: unknown {sorted(unknown)}; use {sorted(_KEYS)}")
+        raise ClusterError(
+            f"images.toml: {entry['name']}: unknown {sorted(unknown)}; use {sorted(_KEYS)}"
+        )
     return ImageSpec(
         name=f"{entry['name']}:{entry.get('version', version)}",
         about=entry["about"],
@@ -102,7 +116,9 @@ def _image(entry: Mapping[str, Any], version: str, site: str) -> ImageSpec:
 def _layer(layer: Mapping[str, Any], image: str, site: str) -> LayerSpec:
     kinds = set(layer) - {"to", "source_only"}
     if len(kinds) != 1 or not kinds <= {"pip", "copy", "binary", "debian"}:
-        raise ClusterError(f"images.toml: {image}: a layer is one of pip, copy, binary, debian: {layer}")
+        raise ClusterError(
+            f"images.toml: {image}: a layer is one of pip, copy, binary, debian: {layer}"
+        )
     kind = kinds.pop()
     what = layer[kind]
     to = layer.get("to", "/")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 from pathlib import Path
 
 from tests.cluster import golang, packages
 from tests.cluster.addons import apply_addons, wait_for_addons
 from tests.cluster.cluster import Cluster
-from tests.cluster.commands import ClusterError, run, run_logged, step, wait_until
+from tests.cluster.commands import ClusterError, run, run_logged, step, try_run, wait_until
 from tests.cluster.contents import read_contents
 from tests.cluster.paths import TREE, Paths
 
@@ -41,25 +40,35 @@ class KindCluster(Cluster):
         self.build()
         _require_docker("CLUSTER=kind")
         if not self._exists():
+            create = ["create", "cluster", f"--name={KIND_NAME}", "--config=-", "--wait=180s"]
+            config = json.dumps(_kind_config()).encode()
             with step("create the kind cluster"):
-                argv = [self.kind, "create", "cluster", f"--name={KIND_NAME}", "--config=-"]
-                argv += [f"--kubeconfig={self.kubeconfig}", "--wait=180s"]
-                run(argv, stdin=json.dumps(_kind_config()).encode())
+                run([self.kind, *create, f"--kubeconfig={self.kubeconfig}"], stdin=config)
         self.load_images()
         with step("F5 NGINX ingress controller"):
-            run(
-                [self.helm, f"--kubeconfig={self.kubeconfig}", "upgrade", "--install", "ingress"]
-                + [*INGRESS_CHART, "--namespace=ingress", "--create-namespace", "--wait"]
-                + ["--set=controller.service.type=NodePort"]
-                + [f"--set=controller.service.httpPort.nodePort={KIND_NODE_PORT}"]
-                + ["--set=controller.enableSnippets=true"]
-            )
+            values = {
+                "controller.service.type": "NodePort",
+                "controller.service.httpPort.nodePort": str(KIND_NODE_PORT),
+                "controller.enableSnippets": "true",
+            }
+            install = ["upgrade", "--install", "ingress", *INGRESS_CHART, "--wait"]
+            install += ["--namespace=ingress", "--create-namespace"]
+            install += [f"--set={name}={value}" for name, value in values.items()]
+            run([self.helm, f"--kubeconfig={self.kubeconfig}", *install])
         apply_addons(self.run_kubectl, ("prometheus",), images=PUBLIC_IMAGES)
         with step("Prometheus ready"):
             wait_for_addons(self.run_kubectl, ("prometheus",))
 
     def down(self) -> None:
-        run([self.kind, "delete", "cluster", f"--name={KIND_NAME}", f"--kubeconfig={self.kubeconfig}"])
+        run(
+            [
+                self.kind,
+                "delete",
+                "cluster",
+                f"--name={KIND_NAME}",
+                f"--kubeconfig={self.kubeconfig}",
+            ]
+        )
 
     def is_running(self) -> bool:
         return self.kind.exists() and self._exists()
@@ -113,7 +122,9 @@ class ExistingCluster(Cluster):
     def down(self) -> None:
         """Take away what `up` added; the cluster itself is not ours."""
         if self.kubeconfig.exists():
-            self.run_kubectl("delete", "--ignore-not-found", "-f", "-", stdin=_prometheus_manifest())
+            self.run_kubectl(
+                "delete", "--ignore-not-found", "-f", "-", stdin=_prometheus_manifest()
+            )
             self.kubeconfig.unlink()
 
     def is_running(self) -> bool:
@@ -147,7 +158,15 @@ def build_with_docker(paths: Paths) -> list[str]:
                 raise ClusterError(f"image {spec.name}: nothing matches {pattern}; {remedy}")
         log = paths.logs / f"docker-{spec.name.replace('/', '-')}.log"
         with step(f"docker build {spec.name}"):
-            argv = ["docker", "build", "--tag", spec.name, "--file", str(spec.dockerfile), str(TREE)]
+            argv = [
+                "docker",
+                "build",
+                "--tag",
+                spec.name,
+                "--file",
+                str(spec.dockerfile),
+                str(TREE),
+            ]
             run_logged(argv, log, cwd=TREE)
     return [spec.name for spec in specs]
 
@@ -175,8 +194,8 @@ def _prometheus_manifest() -> bytes:
 
 
 def _answers(cluster: Cluster) -> bool:
-    argv = [cluster.kubectl, f"--kubeconfig={cluster.kubeconfig}", "get", "--raw", "/readyz"]
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    ready = ["get", "--raw", "/readyz"]
+    return try_run([cluster.kubectl, f"--kubeconfig={cluster.kubeconfig}", *ready]) is not None
 
 
 def _wait_for_api(cluster: Cluster) -> None:

@@ -96,7 +96,12 @@ def _build(program: Program, go: Path, paths: Paths) -> None:
     argv += ["-tags", program.tags, "-ldflags", program.ldflags, "-o", f"{fresh}/", program.package]
     env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     with step(f"build {program.name} (Go)", expect=program.cold):
-        run_logged(["nice", "-n", "10", *argv], paths.logs / f"build-{program.name}.log", env=env, cwd=module)
+        run_logged(
+            ["nice", "-n", "10", *argv],
+            paths.logs / f"build-{program.name}.log",
+            env=env,
+            cwd=module,
+        )
     for binary in program.binaries:
         # A rename: the old file may be running.
         (fresh / binary).replace(paths.bin / binary)

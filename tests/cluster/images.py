@@ -139,7 +139,8 @@ class ImageBuilder:
         file = self._layers / f"{key}.tar"
         if not (note.exists() and file.exists()):
             return None
-        return Blob(file, **json.loads(note.read_text()))
+        known = json.loads(note.read_text())
+        return Blob(file, known["digest"], known["size"])
 
     def _write(self, key: str, content: list[tuple[Path, str]]) -> Blob:
         self._layers.mkdir(parents=True, exist_ok=True)
@@ -147,9 +148,10 @@ class ImageBuilder:
         write_layer(content, file)
         with file.open("rb") as data:
             digest = "sha256:" + hashlib.file_digest(data, "sha256").hexdigest()
-        note = {"digest": digest, "size": file.stat().st_size}
+        blob = Blob(file, digest, file.stat().st_size)
+        note = {"digest": blob.digest, "size": blob.size}
         (self._layers / f"{key}.json").write_text(json.dumps(note))
-        return Blob(file, **note)
+        return blob
 
 
 class _Scratch(tempfile.TemporaryDirectory[str]):

@@ -11,12 +11,11 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster import golang, packages
-from tests.cluster.commands import ClusterError, last_lines, run, step, wait_until
+from tests.cluster.commands import ClusterError, last_lines, run, step, try_run, wait_until
 from tests.cluster.node import (
     BRIDGE,
     NODE,
@@ -150,13 +149,9 @@ def _answers(address: Path) -> bool:
 
 
 def _wait_for_api(paths: Paths) -> None:
-    kubectl = [str(paths.bin / "kubectl"), f"--kubeconfig={paths.kubeconfig}"]
     with step("API server ready"):
         wait_until(
-            lambda: subprocess.run(
-                [*kubectl, "get", "--raw", "/readyz"], capture_output=True, check=False
-            ).returncode
-            == 0,
+            lambda: try_run([*_kubectl(paths), "get", "--raw", "/readyz"]) is not None,
             within_s=90,
             what="the API server is not ready",
             details=lambda: last_lines(log_of("kube-apiserver", paths).read_text(errors="replace")),
@@ -164,28 +159,22 @@ def _wait_for_api(paths: Paths) -> None:
 
 
 def _is_node_ready(paths: Paths) -> bool:
-    path = '{.status.conditions[?(@.type=="Ready")].status}'
-    asked = subprocess.run(
-        [paths.bin / "kubectl", f"--kubeconfig={paths.kubeconfig}", "get", "node", NODE]
-        + ["-o", f"jsonpath={path}"],
-        capture_output=True,
-        check=False,
-    )
-    return asked.stdout == b"True"
+    ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    return try_run([*_kubectl(paths), "get", "node", NODE, "-o", ready]) == "True"
+
+
+def _kubectl(paths: Paths) -> list[str]:
+    return [str(paths.bin / "kubectl"), f"--kubeconfig={paths.kubeconfig}"]
 
 
 def restart_apiserver(paths: Paths) -> None:
     """End the API server and start it again; returns when it is ready."""
-    (component,) = (c for c in components(paths, find_node_ip()) if c.name == "kube-apiserver")
-    _bring_up_again(component, paths)
-    _wait_for_api(paths)
-
-
-def _bring_up_again(component: Component, paths: Paths) -> None:
-    running = find_components().get(component.name)
-    if running is not None:
+    name = "kube-apiserver"
+    if running := find_components().get(name):
         stop(running)
+    (component,) = (c for c in components(paths, find_node_ip()) if c.name == name)
     start(component, paths)
+    _wait_for_api(paths)
 
 
 def load(images: Sequence[Image], paths: Paths) -> list[str]:
@@ -224,7 +213,7 @@ def down(paths: Paths) -> None:
         if name in running:
             stop(running[name])
     _unmount(paths)
-    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
+    try_run(["ip", "link", "delete", BRIDGE])
     for table in NFT_TABLES:
         _delete_table(table)
     _remove_cgroups()
@@ -242,7 +231,7 @@ def _kubepods() -> list[Path]:
 
 def _kill_containers() -> None:
     def pids() -> list[int]:
-        found = set()
+        found: set[int] = set()
         for top in _kubepods():
             for file in top.rglob("cgroup.procs"):
                 with contextlib.suppress(OSError):
@@ -260,7 +249,7 @@ def _unmount(paths: Paths) -> None:
     ours = re.compile(rf"({re.escape(str(paths.state))}|{re.escape(str(paths.run))})/")
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted(filter(ours.match, mounts), reverse=True):
-        subprocess.run(["umount", "--lazy", _unescape(mount)], capture_output=True, check=False)
+        try_run(["umount", "--lazy", _unescape(mount)])
 
 
 def _unescape(mount: str) -> str:
@@ -269,7 +258,7 @@ def _unescape(mount: str) -> str:
 
 
 def _delete_table(table: str) -> None:
-    subprocess.run(["nft", f"delete table {table}"], capture_output=True, check=False)
+    try_run(["nft", f"delete table {table}"])
 
 
 def _remove_cgroups() -> None:

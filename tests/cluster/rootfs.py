@@ -45,6 +45,7 @@ def make_rootfs(base: Base, root: Path, paths: Paths) -> None:
     _write_certificates(root)
     _finish_python(base, root)
     run(["ldconfig", "-r", root])
+    shutil.rmtree(root / "var/cache")  # ldconfig's, with times in it
 
 
 def _write_certificates(root: Path) -> None:
@@ -76,4 +77,16 @@ def compile_python(root: Path, folder: str, *, at: str | None = None, skip: str 
     `at` is where it will lie in the image, `skip` a regular expression on paths. The byte code is trusted without a look at the source: layers
     carry no modification times.
     """
-    run(["chroot", root, "/usr/bin/python3.13", "-I", "-c", COMPILE, folder, at or folder, skip or "(?!)"])
+    run(
+        [
+            "chroot",
+            root,
+            "/usr/bin/python3.13",
+            "-I",
+            "-c",
+            COMPILE,
+            folder,
+            at or folder,
+            skip or "(?!)",
+        ]
+    )

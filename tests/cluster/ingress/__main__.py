@@ -28,7 +28,7 @@ def main() -> int:
     )
     changed, stopping = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: (stopping.set(), changed.set()))
+        signal.signal(number, lambda *_: stopping.set())
     mirrors = [Mirror(path, changed.set) for path in (INGRESSES, SERVICES, SLICES)]
     for mirror in mirrors:
         threading.Thread(target=mirror.run_for_ever, daemon=True).start()
@@ -51,7 +51,12 @@ def main() -> int:
         version += 1
         started = time.monotonic()
         if nginx.apply(render(sites, version), version):
-            logger.info("configuration %d: %d hosts, %.0f ms", version, len(sites), 1e3 * (time.monotonic() - started))
+            logger.info(
+                "configuration %d: %d hosts, %.0f ms",
+                version,
+                len(sites),
+                1e3 * (time.monotonic() - started),
+            )
         current = wanted
     return nginx.stop()
 

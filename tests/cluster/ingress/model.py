@@ -124,7 +124,9 @@ def _settings(ingress: Manifest) -> dict[str, str]:
         if name not in ANNOTATIONS:
             raise ValueError(f"annotation {key} is not known here; known: {', '.join(ANNOTATIONS)}")
         if not ANNOTATIONS[name].fullmatch(value):
-            raise ValueError(f"annotation {key} has the value {value!r}, not {ANNOTATIONS[name].pattern}")
+            raise ValueError(
+                f"annotation {key} has the value {value!r}, not {ANNOTATIONS[name].pattern}"
+            )
         settings[name] = value
     return settings
 
@@ -152,7 +154,9 @@ class _Backends:
 
     def __init__(self, services: Iterable[Manifest], slices: Iterable[Manifest]) -> None:
         self._ports = {
-            (service["metadata"]["namespace"], service["metadata"]["name"]): service["spec"].get("ports", [])
+            (service["metadata"]["namespace"], service["metadata"]["name"]): service["spec"].get(
+                "ports", []
+            )
             for service in services
         }
         self._slices: dict[tuple[str, str], list[Manifest]] = {}

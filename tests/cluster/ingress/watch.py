@@ -65,7 +65,9 @@ class Mirror:
 
     def _watch(self, version: str) -> str:
         """Follow the changes after `version`; returns the newest version seen, "" to list again."""
-        query = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={version}"
+        query = (
+            f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={version}"
+        )
         with _Request(f"{self._path}?{query}") as answer:
             while line := answer.readline():
                 event = json.loads(line)
