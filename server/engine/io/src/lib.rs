@@ -1,0 +1,20 @@
+//! Sockets, epoll, timers, the stats table and the handing over of connections, for one worker process.
+//!
+//! ```text
+//! sys ← conn ← reactor ← server → threads
+//!        ↑        ↑        ↑
+//!      context (settings, stats, log)   handover
+//! ```
+//!
+//! Knows no Python: `py` gives calls to the app and brings back bytes.
+
+pub mod conn;
+pub mod context;
+pub mod handover;
+pub mod log;
+pub mod reactor;
+pub mod server;
+pub mod settings;
+pub mod stats;
+pub mod sys;
+pub mod threads;

@@ -1,0 +1,594 @@
+//! All connections that wait for their clients, driven by whichever thread has the lead.
+//!
+//! The reactor is behind one lock, the lead (see `server`). A turn polls once and handles what came, until a
+//! request is ready for a call. Connections in a call belong to their app thread; their slot only remembers what
+//! happened on the socket meanwhile, as edge-triggered readiness is told once.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::conn::{Conn, Next, Phase, Pool};
+use crate::context::Context;
+use crate::handover::{Pair, Passed};
+use crate::stats::cell;
+use crate::sys::{self, Address, Epoll, Event};
+
+/// Tokens below this are connections: `generation << 32 | index`.
+const TOKEN_BELL: u64 = u64::MAX;
+const TOKEN_HANDOVER: u64 = u64::MAX - 1;
+const TOKEN_LISTENERS: u64 = u64::MAX - 1024;
+
+/// Events taken at once.
+const BATCH: usize = 64;
+
+/// Deadlines are looked at no more often than this.
+const SCAN_EVERY_US: u64 = 50_000;
+
+/// While draining, what could not be passed is tried again this often.
+const RETRY_EVERY: Duration = Duration::from_millis(5);
+
+/// How long idle connections may bring one more request when the server stops.
+const LAST_REQUEST_US: u64 = 2_000_000;
+
+/// Connections accepted in one go: few, so that workers which wake together share them.
+const ACCEPTS_PER_TURN: usize = 4;
+
+/// A pause after accept failed for want of descriptors or memory.
+const ACCEPT_PAUSE_US: u64 = 100_000;
+
+/// Passed connections taken in one go.
+const TAKES_PER_TURN: usize = 16;
+
+/// A connection in a call.
+pub type Call = Box<Conn>;
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An app thread, which takes the first ready request itself.
+    App,
+    /// The helper: all app threads are in calls, or on their way.
+    Helper,
+}
+
+/// What the worker was last told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Serve.
+    Serve,
+    /// Pass every connection to other workers.
+    HandOver,
+    /// Answer what is there with `Connection: close`, take nothing new once the accept queue is empty.
+    Close,
+    /// Close everything.
+    Stop,
+}
+
+/// What a turn came to.
+pub enum Turn {
+    /// A request for the leading app thread.
+    Call(Call),
+    /// Nothing to do now.
+    Idle,
+    /// All orders are carried out; nothing is left.
+    Done,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    /// `None` while it is in a call, or free.
+    conn: Option<Box<Conn>>,
+    is_open: bool,
+    /// The socket became readable and nobody has read it since.
+    is_unread: bool,
+}
+
+struct Listener {
+    fd: RawFd,
+    is_tcp: bool,
+}
+
+/// See the head of this file.
+pub struct Reactor {
+    epoll: Arc<Epoll>,
+    context: Arc<Context>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    pool: Pool,
+    batch: [Event; BATCH],
+    batch_at: usize,
+    batch_len: usize,
+    listeners: Vec<Listener>,
+    pair: Option<Pair>,
+    /// Whether listeners and the shared pair are polled.
+    is_welcoming: bool,
+    /// Accepting pauses until then.
+    accept_after_us: u64,
+    open: usize,
+    now_us: u64,
+    next_deadline_us: u64,
+    order: Order,
+    /// In `Close`: when idle connections are closed.
+    last_request_us: u64,
+    /// In `Close`: nobody waits in the accept queues or the shared pair.
+    is_queue_empty: bool,
+    /// Ready requests beyond the one a turn returns.
+    ready: Vec<Call>,
+    is_bell_rung: bool,
+}
+
+impl Reactor {
+    /// # Errors
+    /// epoll_ctl(2); a listener that is no socket.
+    pub fn new(
+        epoll: Arc<Epoll>,
+        context: Arc<Context>,
+        listeners: &[RawFd],
+        pair: Option<Pair>,
+        bell: RawFd,
+    ) -> io::Result<Self> {
+        epoll.add(bell, sys::READ, TOKEN_BELL)?;
+        let listeners = listeners
+            .iter()
+            .map(|&fd| {
+                sys::set_nonblocking(fd)?;
+                Ok(Listener { fd, is_tcp: sys::local_address(fd)? != Address::Unix })
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self {
+            epoll,
+            context,
+            slots: Vec::new(),
+            free: Vec::new(),
+            pool: Pool::default(),
+            batch: [sys::NO_EVENT; BATCH],
+            batch_at: 0,
+            batch_len: 0,
+            listeners,
+            pair,
+            is_welcoming: false,
+            accept_after_us: 0,
+            open: 0,
+            now_us: sys::monotonic_us(),
+            next_deadline_us: u64::MAX,
+            order: Order::Serve,
+            last_request_us: 0,
+            is_queue_empty: false,
+            ready: Vec::new(),
+            is_bell_rung: false,
+        })
+    }
+
+    /// Connections open, those in calls included.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Whether the bell was heard since this was last asked.
+    pub fn take_bell(&mut self) -> bool {
+        std::mem::take(&mut self.is_bell_rung)
+    }
+
+    /// Requests that became ready beside the one that was returned.
+    pub fn take_ready(&mut self) -> std::vec::Drain<'_, Call> {
+        self.ready.drain(..)
+    }
+
+    /// Puts a connection back after its call; perhaps its next request is already there.
+    pub fn take_back(&mut self, conn: Call, next: Next) {
+        #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
+        let index = conn.token as u32;
+        self.now_us = sys::monotonic_us();
+        self.guarded(index, conn, |_, _, _, _| next);
+    }
+
+    /// Forgets a connection that was lost in its call.
+    #[allow(clippy::cast_possible_truncation)] // the token's halves are 32 bits each
+    pub fn abandon(&mut self, token: u64) {
+        let (index, generation) = (token as u32, (token >> 32) as u32);
+        if self.slots.get(index as usize).is_some_and(|slot| slot.is_open && slot.generation == generation) {
+            self.forget(index);
+        }
+    }
+
+    /// Handles what there is, after waiting for it no longer than `timeout`.
+    pub fn turn(&mut self, role: Role, order: Order, timeout: Option<Duration>) -> Turn {
+        self.heed(order);
+        if let Some(turn) = self.deliver(role) {
+            return turn;
+        }
+        if self.batch_at == self.batch_len {
+            self.welcome(role == Role::App);
+            self.poll(timeout);
+        }
+        if self.now_us >= self.next_deadline_us {
+            self.scan_deadlines();
+        }
+        while self.batch_at < self.batch_len {
+            let event = self.batch[self.batch_at];
+            self.batch_at += 1;
+            self.handle(event, role);
+            if let Some(turn) = self.deliver(role) {
+                return turn;
+            }
+        }
+        if role == Role::Helper && self.order != Order::HandOver {
+            self.take_passed();
+        }
+        self.finish_orders(role)
+    }
+
+    /// An app thread takes the first ready request; the helper gathers them all.
+    fn deliver(&mut self, role: Role) -> Option<Turn> {
+        if role == Role::App && !self.ready.is_empty() { Some(Turn::Call(self.ready.remove(0))) } else { None }
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) {
+        let timeout = self.wait_at_most(timeout);
+        self.batch_at = 0;
+        // An error here would be a bug of ours; the turn then sees no events and the deadlines still work.
+        self.batch_len = self.epoll.wait(&mut self.batch, timeout).unwrap_or(0);
+        self.now_us = sys::monotonic_us();
+    }
+
+    fn wait_at_most(&self, timeout: Option<Duration>) -> Option<Duration> {
+        if timeout == Some(Duration::ZERO) {
+            return timeout;
+        }
+        let until_deadline = (self.next_deadline_us != u64::MAX)
+            .then(|| Duration::from_micros(self.next_deadline_us.saturating_sub(sys::monotonic_us())));
+        let until_retry = (self.order != Order::Serve || self.accept_after_us > self.now_us).then_some(RETRY_EVERY);
+        [timeout, until_deadline, until_retry].into_iter().flatten().min()
+    }
+
+    fn handle(&mut self, event: Event, role: Role) {
+        let (token, flags) = (event.u64, event.events);
+        match token {
+            TOKEN_BELL => self.is_bell_rung = true,
+            TOKEN_HANDOVER if role == Role::App => self.take_passed(),
+            TOKEN_HANDOVER => {}
+            TOKEN_LISTENERS.. => {
+                if role == Role::App && self.is_welcoming {
+                    let index = usize::try_from(token - TOKEN_LISTENERS).unwrap_or(usize::MAX);
+                    self.accept(index);
+                }
+            }
+            _ => self.handle_conn(token, flags),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // the token's halves are 32 bits each
+    fn handle_conn(&mut self, token: u64, flags: u32) {
+        let (index, generation) = (token as u32, (token >> 32) as u32);
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if slot.generation != generation {
+            return; // of a connection that was closed earlier in this batch
+        }
+        if flags & (sys::READ | sys::BROKEN) != 0 {
+            slot.is_unread = true;
+        }
+        let Some(conn) = slot.conn.take() else { return };
+        let is_writable = flags & (sys::WRITE | sys::BROKEN) != 0;
+        self.guarded(index, conn, |conn, context, _, now_us| {
+            if is_writable { conn.on_writable(context, now_us) } else { Next::Wait }
+        });
+    }
+
+    /// Runs `step` on a connection, then all that follows from it. A panic costs this connection only.
+    fn guarded(
+        &mut self,
+        index: u32,
+        mut conn: Box<Conn>,
+        step: impl FnOnce(&mut Conn, &Context, &mut Pool, u64) -> Next,
+    ) {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let next = step(&mut conn, &self.context, &mut self.pool, self.now_us);
+            self.settle(index, conn, next)
+        }));
+        match result {
+            Ok(Some(call)) => self.ready.push(call),
+            Ok(None) => {}
+            // The connection was dropped, and so closed, by the panic.
+            Err(_) => self.forget(index),
+        }
+    }
+
+    /// Follows a connection until it waits, is ready for a call, or is gone.
+    fn settle(&mut self, index: u32, mut conn: Box<Conn>, mut next: Next) -> Option<Call> {
+        loop {
+            let slot = &mut self.slots[index as usize];
+            match next {
+                Next::Call => return Some(conn),
+                Next::Close => {
+                    self.close(index, conn);
+                    return None;
+                }
+                Next::Wait if conn.has_leftover() => {
+                    next = conn.advance(&self.context, &mut self.pool, self.now_us);
+                }
+                Next::Wait if slot.is_unread && conn.phase.reads() => {
+                    slot.is_unread = false;
+                    next = conn.on_readable(&self.context, &mut self.pool, self.now_us);
+                }
+                Next::Wait if self.is_to_leave(&conn) && self.pass(index, &mut conn) => return None,
+                Next::Wait => {
+                    self.put_back(index, conn);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, index: u32, mut conn: Box<Conn>) {
+        if conn.phase == Phase::Write && !conn.is_write_armed {
+            conn.is_write_armed = true;
+            let flags = sys::READ | sys::WRITE | sys::EDGE;
+            if self.epoll.modify(conn.raw_fd(), flags, conn.token).is_err() {
+                self.close(index, conn);
+                return;
+            }
+        }
+        conn.release_if_idle(&mut self.pool);
+        self.next_deadline_us = self.next_deadline_us.min(conn.deadline_us);
+        self.slots[index as usize].conn = Some(conn);
+    }
+
+    fn close(&mut self, index: u32, mut conn: Box<Conn>) {
+        conn.release(&mut self.pool);
+        // The description may live on in another process; without this its events would go on coming here.
+        self.epoll.remove(conn.raw_fd());
+        drop(conn);
+        self.forget(index);
+    }
+
+    fn forget(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1) & 0x7fff_ffff;
+        slot.conn = None;
+        slot.is_open = false;
+        slot.is_unread = false;
+        self.free.push(index);
+        self.open -= 1;
+        self.context.table.sub(cell::connections, 1);
+    }
+
+    /// Gives a new connection its slot and looks at once whether its request is there.
+    fn adopt(&mut self, mut conn: Box<Conn>) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        conn.token = u64::from(slot.generation) << 32 | u64::from(index);
+        slot.is_open = true;
+        slot.is_unread = true;
+        self.open += 1;
+        self.context.table.add(cell::connections, 1);
+        let added = self.epoll.add(conn.raw_fd(), sys::READ | sys::EDGE, conn.token);
+        let next = if added.is_ok() { Next::Wait } else { Next::Close };
+        self.guarded(index, conn, |_, _, _, _| next);
+    }
+
+    /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
+    /// the other workers, and polling it would only spin.
+    fn welcome(&mut self, is_free: bool) {
+        let has_room = self.open < self.context.settings.max_connections;
+        let is_wanted = match self.order {
+            Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
+            Order::Close => is_free && self.now_us < self.last_request_us && self.now_us >= self.accept_after_us,
+            Order::HandOver | Order::Stop => false,
+        };
+        if is_wanted == self.is_welcoming {
+            return;
+        }
+        self.is_welcoming = is_wanted;
+        let tokens = self.listeners.iter().map(|l| l.fd).zip(TOKEN_LISTENERS..);
+        for (fd, token) in tokens.chain(self.pair.map(|pair| (pair.receive, TOKEN_HANDOVER))) {
+            if !is_wanted {
+                self.epoll.remove(fd);
+            } else if self.epoll.add(fd, sys::READ & !(libc::EPOLLRDHUP as u32), token).is_err() {
+                self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
+            }
+        }
+    }
+
+    /// Takes connections of one listener; stops when one of them brings a ready request.
+    fn accept(&mut self, listener: usize) {
+        let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.ready.is_empty() || self.open >= self.context.settings.max_connections {
+                return;
+            }
+            match sys::accept(fd) {
+                Ok((socket, address)) => {
+                    if is_tcp {
+                        sys::set_no_delay(socket.as_raw_fd());
+                    }
+                    self.context.table.add(cell::accepted, 1);
+                    self.open_conn(socket, &address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client gave up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => {
+                    self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn open_conn(&mut self, socket: OwnedFd, address: &Address) {
+        let Ok(local) = sys::local_address(socket.as_raw_fd()) else { return };
+        let conn = Conn::new(socket, address, local, &self.context, self.now_us);
+        self.adopt(Box::new(conn));
+    }
+
+    /// Takes passed connections until a request is ready. The helper does so too: nothing may wait here for ever.
+    fn take_passed(&mut self) {
+        let Some(pair) = self.pair else { return };
+        for _ in 0..TAKES_PER_TURN {
+            if !self.ready.is_empty() {
+                return;
+            }
+            match pair.take() {
+                Ok(Some(passed)) => self.adopt_passed(passed),
+                Ok(None) => return,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::UnexpectedEof {
+                        self.epoll.remove(pair.receive);
+                        self.pair = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn adopt_passed(&mut self, passed: Passed) {
+        let raw = passed.fd.as_raw_fd();
+        let (Ok(local), Ok(address)) = (sys::local_address(raw), sys::peer_address(raw)) else {
+            return; // the client left while its connection was on its way
+        };
+        let mut conn = Box::new(Conn::new(passed.fd, &address, local, &self.context, self.now_us));
+        conn.preload(&passed.bytes, &mut self.pool);
+        conn.deadline_us = self.now_us
+            + if passed.bytes.is_empty() {
+                self.context.settings.keep_alive_us.max(self.context.settings.header_timeout_us)
+            } else {
+                self.context.settings.header_timeout_us
+            };
+        conn.passed_ready_us = passed.ready_us;
+        self.adopt(conn);
+    }
+
+    fn scan_deadlines(&mut self) {
+        let now_us = self.now_us;
+        let mut nearest_us = u64::MAX;
+        for index in 0..self.slots.len() {
+            let Some(conn) = &self.slots[index].conn else { continue };
+            if conn.deadline_us > now_us {
+                nearest_us = nearest_us.min(conn.deadline_us);
+                continue;
+            }
+            let Some(conn) = self.slots[index].conn.take() else { continue };
+            self.guarded(u32::try_from(index).unwrap_or(u32::MAX), conn, |conn, context, pool, now_us| {
+                conn.on_deadline(context, pool, now_us)
+            });
+            if let Some(conn) = &self.slots[index].conn {
+                nearest_us = nearest_us.min(conn.deadline_us);
+            }
+        }
+        self.next_deadline_us =
+            if nearest_us == u64::MAX { u64::MAX } else { nearest_us.max(now_us + SCAN_EVERY_US) };
+    }
+
+    /// Begins what is ordered.
+    fn heed(&mut self, order: Order) {
+        if order == self.order {
+            return;
+        }
+        self.order = order;
+        self.now_us = sys::monotonic_us();
+        match order {
+            Order::Serve => {}
+            Order::HandOver => self.welcome(false),
+            Order::Close => {
+                self.last_request_us = self.now_us + LAST_REQUEST_US;
+                self.is_queue_empty = false;
+            }
+            Order::Stop => {
+                self.welcome(false);
+                self.close_where(|_| true);
+            }
+        }
+    }
+
+    /// Goes on with what is ordered, and tells when it is done.
+    fn finish_orders(&mut self, role: Role) -> Turn {
+        match self.order {
+            Order::Serve => return Turn::Idle,
+            Order::HandOver => self.pass_idle(),
+            Order::Close => {
+                if role == Role::App && self.now_us < self.last_request_us {
+                    self.empty_queues();
+                    if let Some(turn) = self.deliver(role) {
+                        return turn;
+                    }
+                }
+                if self.now_us >= self.last_request_us {
+                    self.is_queue_empty = true;
+                    self.close_where(Conn::is_idle);
+                }
+            }
+            Order::Stop => self.close_where(|_| true),
+        }
+        let is_done = self.open == 0 && self.ready.is_empty() && (self.order != Order::Close || self.is_queue_empty);
+        if is_done { Turn::Done } else { Turn::Idle }
+    }
+
+    /// Looks once at every queue from which a request could still come.
+    fn empty_queues(&mut self) {
+        let open_before = self.open;
+        for listener in 0..self.listeners.len() {
+            self.accept(listener);
+        }
+        self.take_passed();
+        self.is_queue_empty = self.open == open_before && self.ready.is_empty();
+    }
+
+    fn close_where(&mut self, is_meant: impl Fn(&Conn) -> bool) {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if slot.conn.as_ref().is_some_and(|conn| is_meant(conn))
+                && let Some(conn) = slot.conn.take()
+            {
+                self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
+            }
+        }
+    }
+
+    fn is_to_leave(&self, conn: &Conn) -> bool {
+        self.order == Order::HandOver && self.pair.is_some() && conn.phase == Phase::Head
+    }
+
+    fn pass_idle(&mut self) {
+        for index in 0..self.slots.len() {
+            let Some(conn) = &self.slots[index].conn else { continue };
+            if !self.is_to_leave(conn) {
+                // Nobody to pass to: an idle connection is closed, as it would be at the end of its keep-alive.
+                if self.pair.is_none()
+                    && conn.is_idle()
+                    && let Some(conn) = self.slots[index].conn.take()
+                {
+                    self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
+                }
+                continue;
+            }
+            let Some(mut conn) = self.slots[index].conn.take() else { continue };
+            if !self.pass(u32::try_from(index).unwrap_or(u32::MAX), &mut conn) {
+                self.slots[index].conn = Some(conn);
+                return; // the queue is full: the others wait for the next turn
+            }
+        }
+    }
+
+    /// Passes a connection on; false when it has to stay, and then its next answer ends it.
+    fn pass(&mut self, index: u32, conn: &mut Conn) -> bool {
+        let Some(pair) = self.pair else { return false };
+        if pair.pass(conn, 0).is_err() {
+            conn.is_stuck_here = true;
+            return false;
+        }
+        self.epoll.remove(conn.raw_fd());
+        conn.release(&mut self.pool);
+        self.context.table.add(cell::handed_over, 1);
+        self.forget(index);
+        true
+    }
+}

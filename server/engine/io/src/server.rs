@@ -1,0 +1,713 @@
+//! The engine of one worker: app threads, the helper, and who of them drives the reactor.
+//!
+//! One lock, the *lead*, goes with the reactor. An app thread without a call takes the lead, polls, and leaves with
+//! the first ready request; so in the usual case a request is read, run and answered by one thread without a switch.
+//! When the lead was vacant for a whole tick (1 ms), calls take long: the helper gives the lead to a parked app
+//! thread, or takes it itself when there is none. Then it gathers ready requests, and an app thread that comes back
+//! takes the oldest of them or asks for the lead by ringing the bell.
+//!
+//! Nobody here holds the lead while waiting for the GIL: this crate does not know that there is one.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
+};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+
+use crate::conn::{FileOut, Flushed, Next, UNSENT_BYTES_MAX};
+use crate::context::{Context, Outcome};
+use crate::handover::Pair;
+use crate::log::AccessLog;
+use crate::reactor::{Call, Order, Reactor, Role, Turn};
+use crate::settings::Settings;
+use crate::stats::{Table, cell};
+use crate::sys::{self, Bell, Direction, Epoll};
+use crate::threads::Thread;
+
+/// The helper looks this often while calls run.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without a call running before the helper parks.
+const QUIET_TICKS: u32 = 4;
+
+/// A call longer than this makes its thread wake another one to lead in the meantime.
+const SLOW_CALL_US: u64 = 300;
+
+/// The longest wait of a leader: returned connections with their deadlines are looked at this often.
+const LEAD_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest wait of the helper when it leads: passed connections are looked for this often.
+const HELPER_WAIT: Duration = Duration::from_millis(20);
+
+const LEADER_NONE: u8 = 0;
+const LEADER_APP: u8 = 1;
+const LEADER_HELPER: u8 = 2;
+
+/// What the worker's main thread is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A call is over its time.
+    Timeout {
+        /// What Python calls the thread that is in it.
+        thread_ident: u64,
+        /// The request's method as sent.
+        method: Vec<u8>,
+        /// The request's target as sent.
+        target: Vec<u8>,
+        /// How long it has been running.
+        elapsed_us: u64,
+    },
+    /// The worker has served as many requests as it should.
+    MaxRequests,
+    /// No connection and no call is left.
+    Drained,
+}
+
+/// What an app thread gets to do.
+pub enum Work {
+    /// A call.
+    Call(Call),
+    /// Nothing now.
+    Nothing,
+    /// The engine is done: go home.
+    End,
+}
+
+/// How sending went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Sent, or held for the client within bounds.
+    Fine,
+    /// Too much is held: wait with [`Server::wait_sent`] before producing more.
+    Full,
+    /// The client is gone, or had its 504 already.
+    Gone,
+}
+
+/// Requests between the reactor and the app threads, and connections on their way back.
+#[derive(Default)]
+struct Desk {
+    ready: VecDeque<Call>,
+    returned: Vec<(Call, Next)>,
+    /// The lead is offered to one parked thread.
+    is_lead_offered: bool,
+}
+
+/// See the head of this file.
+pub struct Server {
+    /// Settings, counters, log.
+    pub context: Arc<Context>,
+    epoll: Arc<Epoll>,
+    bell: Bell,
+    notify: Bell,
+    notices: Mutex<Vec<Notice>>,
+    lead: Mutex<Reactor>,
+    leader: AtomicU8,
+    /// Grows with each lead of an app thread.
+    lead_count: AtomicU64,
+    /// App threads that wait for the helper to give the lead.
+    lead_wanted: AtomicUsize,
+    desk: Mutex<Desk>,
+    desk_changed: Condvar,
+    ready_count: AtomicUsize,
+    returned_count: AtomicUsize,
+    parked: AtomicUsize,
+    threads: Vec<Thread>,
+    joined: AtomicUsize,
+    calls: AtomicUsize,
+    order: AtomicU8,
+    is_done: AtomicBool,
+    answered: AtomicU64,
+    helper: Helper,
+    has_pair: bool,
+}
+
+/// Where the helper sleeps.
+#[derive(Default)]
+struct Helper {
+    is_started: AtomicBool,
+    is_parked: AtomicBool,
+    is_awake: Mutex<bool>,
+    wake: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Server {
+    /// # Errors
+    /// A descriptor that cannot be used; no slot of that number; out of descriptors.
+    pub fn new(
+        settings: Settings,
+        listeners: &[RawFd],
+        stats_fd: RawFd,
+        slot: usize,
+        log_fd: RawFd,
+        pair: Option<Pair>,
+    ) -> io::Result<Arc<Self>> {
+        sys::ignore_sigpipe();
+        let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
+        let table = Table::map(stats_fd, slot)?;
+        let context = Arc::new(Context { settings, table, log: AccessLog::new(log_fd) });
+        let epoll = Arc::new(Epoll::new()?);
+        let bell = Bell::new()?;
+        let reactor = Reactor::new(epoll.clone(), context.clone(), listeners, pair, bell.raw())?;
+        Ok(Arc::new(Self {
+            context,
+            epoll,
+            bell,
+            notify: Bell::new()?,
+            notices: Mutex::default(),
+            lead: Mutex::new(reactor),
+            leader: AtomicU8::new(LEADER_NONE),
+            lead_count: AtomicU64::new(0),
+            lead_wanted: AtomicUsize::new(0),
+            desk: Mutex::default(),
+            desk_changed: Condvar::new(),
+            ready_count: AtomicUsize::new(0),
+            returned_count: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
+            threads,
+            joined: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            order: AtomicU8::new(Order::Serve as u8),
+            is_done: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            helper: Helper::default(),
+            has_pair: pair.is_some(),
+        }))
+    }
+
+    /// The descriptor that is readable while [`Server::notices`] has something.
+    #[must_use]
+    pub fn notify_fd(&self) -> RawFd {
+        self.notify.raw()
+    }
+
+    /// Takes all notices.
+    #[must_use]
+    pub fn notices(&self) -> Vec<Notice> {
+        let mut notices = lock(&self.notices);
+        self.notify.hush();
+        std::mem::take(&mut *notices)
+    }
+
+    fn notify(&self, notice: Notice) {
+        lock(&self.notices).push(notice);
+        self.notify.ring();
+    }
+
+    fn order(&self) -> Order {
+        match self.order.load(Acquire) {
+            0 => Order::Serve,
+            1 => Order::HandOver,
+            2 => Order::Close,
+            _ => Order::Stop,
+        }
+    }
+
+    /// Gives an order; one that is less than an earlier one changes nothing.
+    pub fn give(&self, order: Order) {
+        self.order.fetch_max(order as u8, SeqCst);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.bell.ring();
+        let desk = lock(&self.desk);
+        self.desk_changed.notify_all();
+        drop(desk);
+        self.wake_helper();
+    }
+
+    /// No connection and no call is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.context.table.own(cell::connections).load(Relaxed) == 0 && self.calls.load(Acquire) == 0
+    }
+
+    /// Makes the calling thread an app thread; returns its number, or `None` when all are there.
+    pub fn join(self: &Arc<Self>, ident: u64) -> Option<usize> {
+        if !self.helper.is_started.swap(true, SeqCst) {
+            let server = Arc::downgrade(self);
+            let builder = std::thread::Builder::new().name("prefork-helper".into());
+            if builder.spawn(move || help(&server)).is_err() {
+                return None;
+            }
+        }
+        let number = self.joined.fetch_add(1, SeqCst);
+        self.threads.get(number)?.set_ident(ident);
+        Some(number)
+    }
+
+    /// The app thread of that number.
+    #[must_use]
+    pub fn thread(&self, number: usize) -> &Thread {
+        &self.threads[number]
+    }
+
+    /// Looks for work without waiting.
+    pub fn poll(&self) -> Work {
+        if let Some(work) = self.take_ready() {
+            return work;
+        }
+        match self.lead.try_lock() {
+            Ok(reactor) => self.lead(reactor, Duration::ZERO),
+            Err(TryLockError::Poisoned(reactor)) => self.lead(reactor.into_inner(), Duration::ZERO),
+            Err(TryLockError::WouldBlock) => Work::Nothing,
+        }
+    }
+
+    /// Waits for work.
+    pub fn wait(&self) -> Work {
+        loop {
+            let work = self.take_ready().unwrap_or_else(|| self.wait_once());
+            if !matches!(work, Work::Nothing) {
+                return work;
+            }
+        }
+    }
+
+    fn wait_once(&self) -> Work {
+        let reactor = match self.lead.try_lock() {
+            Ok(reactor) => reactor,
+            Err(TryLockError::Poisoned(reactor)) => reactor.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                if self.leader.load(SeqCst) == LEADER_APP {
+                    self.park();
+                    return Work::Nothing;
+                }
+                self.lead_wanted.fetch_add(1, SeqCst);
+                self.bell.ring();
+                let reactor = lock(&self.lead);
+                self.lead_wanted.fetch_sub(1, SeqCst);
+                reactor
+            }
+        };
+        self.lead(reactor, LEAD_WAIT)
+    }
+
+    fn take_ready(&self) -> Option<Work> {
+        if self.is_done.load(Acquire) {
+            return Some(Work::End);
+        }
+        if self.ready_count.load(Acquire) == 0 {
+            return None;
+        }
+        let call = lock(&self.desk).ready.pop_front()?;
+        self.ready_count.fetch_sub(1, AcqRel);
+        Some(Work::Call(call))
+    }
+
+    /// One turn of an app thread.
+    fn lead(&self, mut reactor: MutexGuard<'_, Reactor>, wait: Duration) -> Work {
+        self.leader.store(LEADER_APP, SeqCst);
+        self.lead_count.fetch_add(1, Relaxed);
+        self.absorb(&mut reactor);
+        if wait > Duration::ZERO {
+            self.context.log.flush();
+        }
+        let turn = reactor.turn(Role::App, self.order(), Some(wait));
+        if reactor.take_bell() {
+            self.bell.hush();
+        }
+        let has_more = self.spread(&mut reactor);
+        self.leader.store(LEADER_NONE, SeqCst);
+        drop(reactor);
+        if has_more {
+            self.desk_changed.notify_all();
+        }
+        match turn {
+            Turn::Call(call) => {
+                if self.helper.is_parked.load(SeqCst) {
+                    self.wake_helper();
+                }
+                Work::Call(call)
+            }
+            Turn::Idle => Work::Nothing,
+            Turn::Done => self.finish(),
+        }
+    }
+
+    /// Gives connections whose calls are over back to the reactor.
+    fn absorb(&self, reactor: &mut Reactor) {
+        if self.returned_count.load(Acquire) == 0 {
+            return;
+        }
+        let returned = std::mem::take(&mut lock(&self.desk).returned);
+        self.returned_count.fetch_sub(returned.len(), AcqRel);
+        for (conn, next) in returned {
+            reactor.take_back(conn, next);
+        }
+    }
+
+    /// Puts further ready requests where any app thread finds them.
+    fn spread(&self, reactor: &mut Reactor) -> bool {
+        let ready = reactor.take_ready();
+        if ready.len() == 0 {
+            return false;
+        }
+        let mut desk = lock(&self.desk);
+        self.ready_count.fetch_add(ready.len(), AcqRel);
+        desk.ready.extend(ready);
+        true
+    }
+
+    fn finish(&self) -> Work {
+        if self.calls.load(SeqCst) > 0 || self.ready_count.load(SeqCst) > 0 || self.returned_count.load(SeqCst) > 0 {
+            return Work::Nothing;
+        }
+        if !self.is_done.swap(true, SeqCst) {
+            self.context.log.flush();
+            self.notify(Notice::Drained);
+            self.wake_all();
+        }
+        Work::End
+    }
+
+    /// Waits until another thread leaves the lead or has a request to spare.
+    fn park(&self) {
+        let mut desk = lock(&self.desk);
+        self.parked.fetch_add(1, SeqCst);
+        while desk.ready.is_empty() && !desk.is_lead_offered && !self.is_done.load(Acquire) {
+            // The leader's flag changes without this lock: the helper's tick is what ends a missed offer.
+            desk = self.desk_changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
+        }
+        desk.is_lead_offered = false;
+        self.parked.fetch_sub(1, SeqCst);
+    }
+
+    fn offer_lead(&self) {
+        lock(&self.desk).is_lead_offered = true;
+        self.desk_changed.notify_one();
+    }
+
+    /// A call begins: now the app thread of that number has it.
+    pub fn begin(&self, number: usize, call: &Call) -> u64 {
+        let now_us = sys::monotonic_us();
+        let thread = &self.threads[number];
+        thread.begin(call, now_us, self.context.settings.request_timeout_us > 0);
+        self.calls.fetch_add(1, AcqRel);
+        let table = &self.context.table;
+        table.add(cell::in_flight, 1);
+        let oldest = table.own(cell::oldest_start_us);
+        if oldest.load(Relaxed) == 0 {
+            oldest.store(now_us, Relaxed);
+        }
+        if thread.is_slow.load(Relaxed) && self.parked.load(SeqCst) > 0 {
+            self.offer_lead();
+        }
+        now_us
+    }
+
+    /// A call is over, its answer sent or held: counts it and gives its connection back.
+    ///
+    /// `keeps` says whether the answer promised to keep the connection.
+    pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
+        let thread = &self.threads[number];
+        let is_expired = thread.end();
+        if thread.has_unsent() {
+            call.unsent = thread.take_unsent();
+        }
+        let context = &self.context;
+        let (status, end_us) = if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
+        context.note_answer(&call, &Outcome { status, end_us, is_counted: is_expired, ..outcome });
+        context.table.sub(cell::in_flight, 1);
+        self.renew_oldest();
+        thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
+        call.closes = !keeps || is_expired;
+        call.lingers = call.closes && (!call.is_body_received() || is_expired || call.lingers);
+        let next = if is_expired { Next::Close } else { call.finish_call(context, end_us) };
+        let answered = self.answered.fetch_add(1, Relaxed) + 1;
+        if answered == context.settings.max_requests {
+            self.notify(Notice::MaxRequests);
+        }
+        self.give_back(call, next);
+        self.calls.fetch_sub(1, AcqRel);
+    }
+
+    /// A call was lost in a panic, its connection with it.
+    pub fn abandon(&self, number: usize, token: u64) {
+        let thread = &self.threads[number];
+        let _ = thread.end();
+        drop(thread.take_unsent());
+        self.context.table.sub(cell::in_flight, 1);
+        self.renew_oldest();
+        self.bell.ring();
+        lock(&self.lead).abandon(token);
+        self.calls.fetch_sub(1, AcqRel);
+    }
+
+    fn renew_oldest(&self) {
+        let oldest = self.threads.iter().map(Thread::start_us).filter(|&us| us > 0).min().unwrap_or(0);
+        self.context.table.set(cell::oldest_start_us, oldest);
+    }
+
+    fn give_back(&self, mut conn: Call, next: Next) {
+        if let Ok(mut reactor) = self.lead.try_lock() {
+            reactor.take_back(conn, next);
+            self.spread(&mut reactor);
+            return;
+        }
+        // The leader must look at once when there is something to do; else an event of the socket tells it: changing
+        // the interest reports again what came in the meantime.
+        let is_quiet = next == Next::Wait && !conn.has_leftover() && conn.unsent.is_empty() && self.order() == Order::Serve;
+        let (fd, token) = (conn.raw_fd(), conn.token);
+        conn.is_write_armed = false;
+        let mut desk = lock(&self.desk);
+        desk.returned.push((conn, next));
+        self.returned_count.fetch_add(1, AcqRel);
+        if !is_quiet || self.epoll.modify(fd, sys::READ | sys::EDGE, token).is_err() {
+            self.bell.ring();
+        }
+    }
+
+    /// Whether an answer may keep the connection of `call` for another request.
+    #[must_use]
+    pub fn may_keep(&self, call: &Call) -> bool {
+        call.request().head.keep_alive
+            && self.context.settings.keep_alive_us > 0
+            && !call.is_stuck_here
+            && match self.order() {
+                Order::Serve => true,
+                Order::HandOver => self.has_pair,
+                Order::Close | Order::Stop => false,
+            }
+    }
+
+    /// Sends two pieces of an answer, as one where possible. What the client does not take at once is held.
+    pub fn send(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8], is_last: bool) -> Sent {
+        let thread = &self.threads[number];
+        if !thread.claim() {
+            return Sent::Gone;
+        }
+        if thread.has_unsent() {
+            return self.send_behind(number, call, first, second);
+        }
+        let total = first.len() + second.len();
+        let sent = match if second.is_empty() {
+            sys::send(call.raw_fd(), first)
+        } else {
+            sys::send_two(call.raw_fd(), first, second)
+        } {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.context.count_disconnect();
+                return Sent::Gone;
+            }
+        };
+        self.context.count_sent(sent as u64);
+        if sent == total {
+            return Sent::Fine;
+        }
+        let (rest_first, rest_second) = if sent < first.len() {
+            (&first[sent..], second)
+        } else {
+            (&[][..], &second[sent - first.len()..])
+        };
+        if is_last {
+            call.unsent.push(rest_first);
+            call.unsent.push(rest_second);
+            return if call.unsent.held() > UNSENT_BYTES_MAX { self.hold(number, call) } else { Sent::Fine };
+        }
+        self.send_behind(number, call, rest_first, rest_second)
+    }
+
+    /// Moves what is held to where the waiting thread and the helper share it.
+    fn hold(&self, number: usize, call: &mut Call) -> Sent {
+        let unsent = std::mem::take(&mut call.unsent);
+        self.threads[number].with_unsent(|held| *held = unsent);
+        Sent::Full
+    }
+
+    fn send_behind(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8]) -> Sent {
+        let thread = &self.threads[number];
+        let flushed = thread.with_unsent(|unsent| {
+            unsent.push(first);
+            unsent.push(second);
+            let mut sent = 0;
+            let flushed = unsent.flush(call.raw_fd(), &mut sent);
+            self.context.count_sent(sent);
+            (flushed, unsent.held())
+        });
+        match flushed {
+            (Flushed::All, _) => Sent::Fine,
+            (Flushed::Broken, _) => {
+                drop(thread.take_unsent());
+                self.context.count_disconnect();
+                Sent::Gone
+            }
+            (Flushed::Blocked, held) => if held > UNSENT_BYTES_MAX { Sent::Full } else { Sent::Fine },
+        }
+    }
+
+    /// Waits until the client took enough for the app to go on; `Gone` when it takes nothing for too long.
+    pub fn wait_sent(&self, number: usize, fd: RawFd) -> Sent {
+        let timeout = Duration::from_micros(self.context.settings.write_timeout_us);
+        loop {
+            if !matches!(sys::wait_for(fd, Direction::Write, timeout), Ok(true)) {
+                break;
+            }
+            let (flushed, held) = self.flush_thread(number, fd);
+            match flushed {
+                Flushed::All => return Sent::Fine,
+                Flushed::Blocked if held <= UNSENT_BYTES_MAX / 2 => return Sent::Fine,
+                Flushed::Blocked => {}
+                Flushed::Broken => break,
+            }
+        }
+        drop(self.threads[number].take_unsent());
+        self.context.count_disconnect();
+        Sent::Gone
+    }
+
+    fn flush_thread(&self, number: usize, fd: RawFd) -> (Flushed, usize) {
+        self.threads[number].with_unsent(|unsent| {
+            let mut sent = 0;
+            let flushed = unsent.flush(fd, &mut sent);
+            self.context.count_sent(sent);
+            (flushed, unsent.held())
+        })
+    }
+
+    /// Adds a file behind everything sent so far; it goes out while the thread serves others.
+    pub fn send_file(&self, number: usize, call: &mut Call, head: &[u8], file: FileOut) -> Sent {
+        if !self.threads[number].claim() {
+            return Sent::Gone;
+        }
+        call.unsent = self.threads[number].take_unsent();
+        call.unsent.push(head);
+        call.unsent.push_file(file);
+        Sent::Fine
+    }
+
+    fn wake_helper(&self) {
+        *lock(&self.helper.is_awake) = true;
+        self.helper.wake.notify_one();
+    }
+
+    /// Whether no call runs and an app thread waits for the next one.
+    fn is_quiet(&self) -> bool {
+        self.calls.load(SeqCst) == 0 && self.leader.load(SeqCst) == LEADER_APP
+    }
+
+    /// Sleeps for a tick, or until woken when all is quiet.
+    fn helper_sleep(&self, is_long: bool) {
+        let mut is_awake = lock(&self.helper.is_awake);
+        if is_long {
+            self.helper.is_parked.store(true, SeqCst);
+            // Again after the flag is up: a call may have begun before anybody could see it.
+            while !*is_awake && self.is_quiet() && !self.is_done.load(SeqCst) {
+                let timeout = Duration::from_secs(1);
+                is_awake = self.helper.wake.wait_timeout(is_awake, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            self.helper.is_parked.store(false, SeqCst);
+        } else {
+            is_awake = self.helper.wake.wait_timeout(is_awake, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *is_awake = false;
+    }
+
+    /// What the helper does at each tick; returns when the next overdue call is due.
+    fn watch_calls(&self) -> Option<Duration> {
+        let limit_us = self.context.settings.request_timeout_us;
+        let mut nearest = None;
+        for thread in &self.threads {
+            let start_us = thread.start_us();
+            if start_us == 0 || limit_us == 0 {
+                continue;
+            }
+            let elapsed_us = sys::monotonic_us().saturating_sub(start_us);
+            if elapsed_us < limit_us {
+                let left = Duration::from_micros(limit_us - elapsed_us);
+                nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));
+            } else if let Some((method, target)) = thread.report_once(start_us) {
+                self.expire(thread, method, target, elapsed_us);
+            }
+        }
+        nearest
+    }
+
+    fn expire(&self, thread: &Thread, method: Vec<u8>, target: Vec<u8>, elapsed_us: u64) {
+        let context = &self.context;
+        context.table.add(cell::timeouts, 1);
+        let is_answered = thread.expire(|fd| {
+            let answer = context.plain_answer(504, "the application took too long", method == b"HEAD");
+            // A full socket is the client's loss: it has the end of the connection.
+            context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
+            sys::shut_down_write(fd);
+        });
+        if is_answered {
+            context.table.count_answer(thread.method(), 504, elapsed_us);
+        }
+        self.notify(Notice::Timeout { thread_ident: thread.ident(), method, target, elapsed_us });
+        self.give(Order::HandOver);
+    }
+
+    /// The helper leads until an app thread wants to.
+    fn helper_lead(&self, mut reactor: MutexGuard<'_, Reactor>) {
+        self.leader.store(LEADER_HELPER, SeqCst);
+        while self.lead_wanted.load(SeqCst) == 0 && !self.is_done.load(SeqCst) {
+            let until_timeout = self.watch_calls();
+            self.context.log.flush();
+            self.absorb(&mut reactor);
+            let wait = until_timeout.map_or(HELPER_WAIT, |left| left.min(HELPER_WAIT));
+            let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
+            if reactor.take_bell() {
+                self.bell.hush();
+            }
+            let has_more = self.spread(&mut reactor);
+            if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
+                self.finish();
+            }
+            if self.parked.load(SeqCst) > 0 || self.calls.load(SeqCst) == 0 {
+                if has_more {
+                    self.desk_changed.notify_all();
+                }
+                break;
+            }
+        }
+        self.leader.store(LEADER_NONE, SeqCst);
+        drop(reactor);
+        if self.parked.load(SeqCst) > 0 {
+            self.offer_lead();
+        }
+    }
+}
+
+/// The helper's life: it keeps the engine only weakly, so that a dropped engine ends it.
+fn help(server: &Weak<Server>) {
+    let mut seen = 0;
+    let mut quiet = 0;
+    while let Some(server) = server.upgrade() {
+        if server.is_done.load(SeqCst) {
+            return;
+        }
+        quiet = if server.is_quiet() { quiet + 1 } else { 0 };
+        if quiet >= QUIET_TICKS {
+            server.context.log.flush();
+        }
+        server.helper_sleep(quiet >= QUIET_TICKS);
+        server.watch_calls();
+        server.context.log.flush();
+        let count = server.lead_count.load(SeqCst);
+        let is_vacant = count == seen && server.leader.load(SeqCst) == LEADER_NONE;
+        seen = count;
+        if !is_vacant {
+            continue;
+        }
+        if server.parked.load(SeqCst) > 0 {
+            server.offer_lead();
+        } else if server.calls.load(SeqCst) > 0
+            && let Ok(reactor) = server.lead.try_lock()
+        {
+            server.helper_lead(reactor);
+        }
+    }
+}

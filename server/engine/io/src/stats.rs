@@ -1,0 +1,302 @@
+//! The shared stats table: the one declaration of its layout, and this worker's slot of it.
+//!
+//! The file is made by the arbiter, mapped by the arbiter, every worker and the agent. Cells are aligned
+//! little-endian u64, so a reader never sees half a value. A slot's counters have one writing process; its threads
+//! add atomically. Nothing here knows connections or Python.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// First cell of the file: "prefork1" read as a little-endian number.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
+/// Readers refuse any other.
+pub const VERSION: u64 = 1;
+/// Size of the header.
+pub const HEADER_BYTES: usize = 4096;
+/// Size of each slot; slot 0 holds what retired workers had counted.
+pub const SLOT_BYTES: usize = 8192;
+
+/// Rows of the request matrix.
+pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+/// Columns of the request matrix: usual statuses, then a class for the rest.
+pub const CODES: [&str; 56] = [
+    "200", "201", "202", "203", "204", "205", "206", "207", "300", "301", "302", "303", "304", "307", "308", "400",
+    "401", "402", "403", "404", "405", "406", "408", "409", "410", "411", "412", "413", "414", "415", "416", "417",
+    "418", "422", "423", "424", "425", "426", "428", "429", "431", "451", "500", "501", "502", "503", "504", "505",
+    "507", "508", "511", "1xx", "2xx", "3xx", "4xx", "5xx",
+];
+
+/// Upper bounds of the histogram buckets, in microseconds.
+pub const BOUNDS_US: [u64; 14] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000,
+];
+
+/// Cells of one histogram: its buckets, the overflow bucket, the sum in microseconds.
+pub const HISTOGRAM_CELLS: usize = BOUNDS_US.len() + 2;
+
+/// Cells of the header, in order from cell 0.
+pub const HEADER: [&str; 26] = [
+    "magic",
+    "version",
+    "boot_id",
+    "slots",
+    "heartbeat_us",
+    "fold_seq",
+    "arbiter_pid",
+    "state",
+    "generation",
+    "workers_desired",
+    "reloads_ok",
+    "reloads_failed",
+    "exits_crash",
+    "exits_timeout",
+    "exits_memory",
+    "exits_max_requests",
+    "exits_retired",
+    "exits_killed",
+    "listen_depth",
+    "listen_limit",
+    "listen_overflows",
+    "listen_drops",
+    "boot_us_last",
+    "boot_us_sum",
+    "boot_count",
+    "crash_loop_backoff_us",
+];
+
+macro_rules! slot_cells {
+    ($($(#[$doc:meta])* $name:ident = $cells:expr;)*) => {
+        slot_cells!(@consts 0usize; $($(#[$doc])* $name = $cells;)*);
+        /// Names and first cells of a slot, in order.
+        pub const SLOT: &[(&str, usize)] = &[$((stringify!($name), cell::$name)),*];
+    };
+    (@consts $start:expr; $($(#[$doc:meta])* $name:ident = $cells:expr;)*) => {
+        /// Where each thing is in a slot, in cells.
+        #[allow(non_upper_case_globals)] // a cell is called what the table calls it
+        pub mod cell {
+            use super::{BOUNDS_US, CODES, HISTOGRAM_CELLS, METHODS};
+            slot_cells!(@one $start; $($(#[$doc])* $name = $cells;)*);
+        }
+    };
+    (@one $start:expr; $(#[$doc:meta])* $name:ident = $cells:expr; $($rest:tt)*) => {
+        $(#[$doc])*
+        pub const $name: usize = $start;
+        slot_cells!(@one $start + $cells; $($rest)*);
+    };
+    (@one $start:expr;) => {
+        /// Cells in use.
+        pub const END: usize = $start;
+        const _: () = assert!(END * 8 <= super::SLOT_BYTES && !BOUNDS_US.is_empty());
+    };
+}
+
+slot_cells! {
+    /// Written by the arbiter.
+    pid = 1;
+    /// Written by the arbiter.
+    slot_generation = 1;
+    /// Written by the arbiter: 0 free, 1 booting, 2 serving, 3 draining, 4 stuck.
+    worker_state = 1;
+    /// Written by the arbiter.
+    started_us = 1;
+    /// Written by the arbiter.
+    rss_bytes = 1;
+    /// Written by the arbiter.
+    pss_bytes = 1;
+    /// Gauge: calls running.
+    in_flight = 1;
+    /// Gauge: connections open.
+    connections = 1;
+    /// `CLOCK_MONOTONIC` of the longest running call; 0 for none.
+    oldest_start_us = 1;
+    /// Gauge: app threads that could take a request from another worker now.
+    idle_threads = 1;
+    /// Microseconds in calls.
+    busy_us = 1;
+    /// Calls that were over their time.
+    timeouts = 1;
+    /// Requests the engine refused by itself.
+    rejects = 1;
+    /// Bytes of heads and bodies received.
+    bytes_in = 1;
+    /// Bytes of heads and bodies sent.
+    bytes_out = 1;
+    /// Clients that left before their answer was sent.
+    disconnects = 1;
+    /// Connections taken from listeners.
+    accepted = 1;
+    /// Connections passed to another worker.
+    handed_over = 1;
+    /// Matrix: methods x codes, row-major.
+    requests = METHODS.len() * CODES.len();
+    /// Histograms of the time from the start of a call to its end, one per class of status.
+    duration = 5 * HISTOGRAM_CELLS;
+    /// Histogram of the time from a complete head to the start of its call.
+    queue = HISTOGRAM_CELLS;
+}
+
+/// Column of `status` in the request matrix.
+#[must_use]
+pub fn code_index(status: u16) -> usize {
+    usize::from(CODE_INDEX[usize::from(status.clamp(100, 599) - 100)])
+}
+
+const CODE_INDEX: [u8; 500] = code_table();
+
+#[allow(clippy::cast_possible_truncation)] // CODES has fewer than 256 entries
+const fn code_table() -> [u8; 500] {
+    let classes = CODES.len() - 5;
+    let mut table = [0u8; 500];
+    let mut status = 0;
+    while status < 500 {
+        table[status] = (classes + status / 100) as u8;
+        status += 1;
+    }
+    let mut code = 0;
+    while code < classes {
+        let digits = CODES[code].as_bytes();
+        let value = (digits[0] - b'0') as usize * 100 + (digits[1] - b'0') as usize * 10 + (digits[2] - b'0') as usize;
+        table[value - 100] = code as u8;
+        code += 1;
+    }
+    table
+}
+
+/// Bucket of a duration: the first bound it does not exceed, or the overflow bucket.
+#[must_use]
+pub fn bucket(us: u64) -> usize {
+    BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_US.len())
+}
+
+/// The mapped table, seen by the worker of one slot.
+pub struct Table {
+    cells: *mut AtomicU64,
+    bytes: usize,
+    slot: usize,
+    slots: usize,
+}
+
+// SAFETY: the mapping is shared memory made for concurrent use; every access goes through atomics.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Table {
+    /// Maps the file `fd` for the worker of `slot` (1..n).
+    ///
+    /// # Errors
+    /// `InvalidInput`: the file is no table of this version, or has no such slot; else fstat(2), mmap(2).
+    pub fn map(fd: RawFd, slot: usize) -> io::Result<Self> {
+        // SAFETY: all-zero is a valid stat, which fstat fills.
+        let mut status: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: `status` lives through the call.
+        if unsafe { libc::fstat(fd, &raw mut status) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let bytes = usize::try_from(status.st_size).unwrap_or(0);
+        let slots = bytes.saturating_sub(HEADER_BYTES) / SLOT_BYTES;
+        if slot == 0 || slot >= slots {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("slot is {slot}, but the stats table of {bytes} bytes has slots 1 to {}", slots.max(1) - 1),
+            ));
+        }
+        // SAFETY: a fresh shared mapping of the whole file; the arbiter never shrinks the file.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let table = Self { cells: start.cast(), bytes, slot, slots };
+        let (magic, version) = (table.load_at(0), table.load_at(1));
+        if (magic, version) != (MAGIC, VERSION) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the stats table says magic {magic:#x}, version {version}; want {MAGIC:#x}, version {VERSION}"),
+            ));
+        }
+        Ok(table)
+    }
+
+    fn load_at(&self, index: usize) -> u64 {
+        self.at(index).load(Relaxed)
+    }
+
+    fn at(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.bytes / 8, "cell outside the table");
+        // SAFETY: the mapping starts at a page, lives as long as `self`, and `index` is inside it.
+        unsafe { &*self.cells.add(index) }
+    }
+
+    fn of_slot(&self, slot: usize, cell: usize) -> &AtomicU64 {
+        self.at((HEADER_BYTES + slot * SLOT_BYTES) / 8 + cell)
+    }
+
+    /// A cell of this worker.
+    #[must_use]
+    pub fn own(&self, cell: usize) -> &AtomicU64 {
+        self.of_slot(self.slot, cell)
+    }
+
+    /// Adds to a counter or gauge of this worker.
+    pub fn add(&self, cell: usize, amount: u64) {
+        self.own(cell).fetch_add(amount, Relaxed);
+    }
+
+    /// Takes from a gauge of this worker.
+    pub fn sub(&self, cell: usize, amount: u64) {
+        self.own(cell).fetch_sub(amount, Relaxed);
+    }
+
+    /// Sets a gauge of this worker.
+    pub fn set(&self, cell: usize, value: u64) {
+        self.own(cell).store(value, Relaxed);
+    }
+
+    /// Counts one answered request.
+    pub fn count_answer(&self, method: usize, status: u16, duration_us: u64) {
+        self.add(cell::requests + method * CODES.len() + code_index(status), 1);
+        let class = usize::from(status.clamp(100, 599) / 100 - 1);
+        self.observe(cell::duration + class * HISTOGRAM_CELLS, duration_us);
+    }
+
+    /// Counts one value of the histogram whose first cell is `start`.
+    pub fn observe(&self, start: usize, us: u64) {
+        self.add(start + bucket(us), 1);
+        self.add(start + BOUNDS_US.len() + 1, us);
+    }
+
+    /// Slots of the other workers that serve now.
+    pub fn serving_others(&self) -> impl Iterator<Item = usize> + '_ {
+        (1..self.slots).filter(move |&slot| {
+            slot != self.slot && self.of_slot(slot, cell::worker_state).load(Relaxed) == 2
+        })
+    }
+
+    /// Reserves one idle thread of another worker's slot; false when it has none (any more).
+    #[must_use]
+    pub fn reserve_idle(&self, slot: usize) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.of_slot(slot, cell::idle_threads)
+            .fetch_update(SeqCst, SeqCst, |idle| idle.checked_sub(1))
+            .is_ok()
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `map`, not used any more.
+        unsafe { libc::munmap(self.cells.cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,178 @@
+//! The class `Engine`: reads settings, starts and stops the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prefork_core::Limits;
+use prefork_core::forwarded::Trusted;
+use prefork_io::handover::Pair;
+use prefork_io::reactor::Order;
+use prefork_io::server::{Notice, Server};
+use prefork_io::settings::Settings;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::environ::Facts;
+use crate::serving::Serving;
+use crate::text::latin1;
+
+/// See `_engine.pyi`.
+#[pyclass(frozen, module = "prefork._engine")]
+pub struct Engine {
+    app: Py<PyAny>,
+    server: Arc<Server>,
+    facts: Facts,
+}
+
+/// The settings as they come from Python.
+struct Given<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl<'py> Given<'_, 'py> {
+    fn get<T>(&self, key: &str) -> PyResult<T>
+    where
+        T: for<'a> FromPyObject<'a, 'py>,
+        for<'a> <T as FromPyObject<'a, 'py>>::Error: Into<PyErr>,
+    {
+        let value = self
+            .0
+            .get_item(key)
+            .map_err(|_| PyValueError::new_err(format!("settings lack {key}; see _engine.pyi for all of them")))?;
+        value.extract().map_err(|error: <T as FromPyObject<'_, 'py>>::Error| {
+            let error: PyErr = error.into();
+            PyValueError::new_err(format!("settings: {key} is {value}: {error}"))
+        })
+    }
+
+    fn seconds(&self, key: &str) -> PyResult<u64> {
+        let seconds: f64 = self.get(key)?;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(duration) => Ok(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2)),
+            Err(_) => Err(PyValueError::new_err(format!("settings: {key} is {seconds}; use seconds, 0 or more"))),
+        }
+    }
+}
+
+fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
+    let threads: usize = given.get("threads")?;
+    if threads == 0 {
+        return Err(PyValueError::new_err("settings: threads is 0; use 1 or more"));
+    }
+    let forwarded: Vec<String> = given.get("forwarded_allow_ips")?;
+    let trusted = Trusted::parse(forwarded.iter().map(String::as_str)).map_err(|entry| {
+        PyValueError::new_err(format!(
+            "settings: forwarded_allow_ips has '{entry}'; use addresses, networks such as 10.0.0.0/8, or *"
+        ))
+    })?;
+    let access_log: String = given.get("access_log")?;
+    if !matches!(access_log.as_str(), "off" | "json") {
+        return Err(PyValueError::new_err(format!("settings: access_log is '{access_log}'; use off or json")));
+    }
+    let server_software: String = given.get("server_software")?;
+    let settings = Settings {
+        threads,
+        keep_alive_us: given.seconds("keep_alive_s")?,
+        request_timeout_us: given.seconds("request_timeout_s")?,
+        header_timeout_us: given.seconds("header_timeout_s")?,
+        body_timeout_us: given.seconds("body_timeout_s")?,
+        write_timeout_us: given.seconds("write_timeout_s")?,
+        limits: Limits {
+            request_line: given.get("limit_request_line")?,
+            request_fields: given.get("limit_request_fields")?,
+            request_field_size: given.get("limit_request_field_size")?,
+            head_bytes: given.get("limit_head_bytes")?,
+            request_body: given.get("max_request_body")?,
+        },
+        max_requests: given.get("max_requests")?,
+        max_connections: given.get("max_connections")?,
+        trusted,
+        server: server_software.clone().into_bytes(),
+        is_access_logged: access_log == "json",
+    };
+    let facts = Facts {
+        script_name: given.get::<String>("script_name")?.trim_end_matches('/').to_owned(),
+        server_software,
+        is_multithread: threads > 1,
+        is_multiprocess: given.get("multiprocess")?,
+    };
+    Ok((settings, facts))
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (app, *, listeners, settings, stats_fd, slot, access_log_fd=-1, handover=None))]
+    fn new(
+        app: Bound<'_, PyAny>,
+        listeners: Vec<i32>,
+        settings: &Bound<'_, PyAny>,
+        stats_fd: i32,
+        slot: usize,
+        access_log_fd: i32,
+        handover: Option<(i32, i32)>,
+    ) -> PyResult<Self> {
+        if !app.is_callable() {
+            let kind = app.get_type().name()?.to_string();
+            return Err(PyValueError::new_err(format!("app must be callable, {kind} is not")));
+        }
+        let (settings, facts) = read_settings(&Given(settings))?;
+        let pair = handover.map(|(send, receive)| Pair { send, receive });
+        let server = Server::new(settings, &listeners, stats_fd, slot, access_log_fd, pair)?;
+        Ok(Self { app: app.unbind(), server, facts })
+    }
+
+    #[getter]
+    fn notify_fd(&self) -> i32 {
+        self.server.notify_fd()
+    }
+
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        match Serving::new(self.server.clone(), self.app.bind(py).clone(), &self.facts)? {
+            Some(serving) => serving.run(),
+            None => Err(PyRuntimeError::new_err(
+                "serve() was called by more threads than settings['threads'], or no helper thread could be started",
+            )),
+        }
+    }
+
+    #[pyo3(signature = (*, mode))]
+    fn drain(&self, mode: &str) -> PyResult<()> {
+        let order = match mode {
+            "handover" => Order::HandOver,
+            "close" => Order::Close,
+            _ => return Err(PyValueError::new_err(format!("mode is '{mode}'; use handover or close"))),
+        };
+        self.server.give(order);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.server.give(Order::Stop);
+    }
+
+    fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let events = PyList::empty(py);
+        for notice in self.server.notices() {
+            let event = match notice {
+                Notice::Timeout { thread_ident, method, target, elapsed_us } => {
+                    ("timeout", thread_ident, latin1(py, &method)?, latin1(py, &target)?, elapsed_us)
+                        .into_pyobject(py)?
+                }
+                Notice::MaxRequests => PyTuple::new(py, ["max_requests"])?,
+                Notice::Drained => PyTuple::new(py, ["drained"])?,
+            };
+            events.append(event)?;
+        }
+        Ok(events)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.server.is_idle()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.server.give(Order::Stop);
+    }
+}

@@ -1,0 +1,412 @@
+//! One answer: `start_response`, `write`, and the bytes of head and body on their way to the client.
+//!
+//! An exchange is reused for call after call of one app thread. INVARIANT: no Python code runs and the GIL is not
+//! released while `state` is locked, so the lock is never waited for with the GIL held.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
+use prefork_core::Method;
+use prefork_io::conn::FileOut;
+use prefork_io::context::Outcome;
+use prefork_io::reactor::Call;
+use prefork_io::server::{Sent, Server};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+
+use crate::file_wrapper::block_bytes;
+use crate::input::Stream;
+use crate::text::bytes_of;
+
+/// A body up to this size is copied behind its head, to be sent as one piece.
+const COPIED_BODY_BYTES: usize = 16 * 1024;
+
+/// Larger blocks are sent in pieces of this size, so that what is held for a slow client is bounded.
+const PIECE_BYTES: usize = 512 * 1024;
+
+/// The call, ours alone or shared with its `wsgi.input`.
+pub enum Held {
+    /// Its body is complete.
+    Own(Call),
+    /// Its body is still coming.
+    Shared(Arc<Stream>),
+}
+
+impl Held {
+    fn with<T>(&mut self, action: impl FnOnce(&mut Call) -> T) -> Option<T> {
+        match self {
+            Self::Own(call) => Some(action(call)),
+            Self::Shared(stream) => stream.with_call(action),
+        }
+    }
+
+    fn end(self) -> Option<Call> {
+        match self {
+            Self::Own(call) => Some(call),
+            Self::Shared(stream) => stream.end(),
+        }
+    }
+
+    fn is_body_received(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Shared(stream) => stream.is_received(),
+        }
+    }
+}
+
+/// How far the answer is.
+#[derive(Default)]
+enum Progress {
+    /// `start_response` was not called.
+    #[default]
+    Silent,
+    /// The head can still be replaced.
+    Started(Reply),
+    /// The head is finished; the body follows it.
+    Body(Outgoing),
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    /// What goes out next, the head first.
+    out: Vec<u8>,
+    progress: Progress,
+    /// Bytes of this answer went to the socket.
+    is_sent: bool,
+    /// The client takes no more.
+    is_gone: bool,
+    status: u16,
+    body_bytes: u64,
+    raw_fd: i32,
+}
+
+/// See the head of this file.
+#[pyclass(frozen, module = "prefork._engine")]
+pub struct Exchange {
+    server: Arc<Server>,
+    number: usize,
+    state: Mutex<State>,
+    date: Mutex<(u64, [u8; 29])>,
+}
+
+fn bad_reply(bad: BadReply, what: &[u8]) -> PyErr {
+    PyValueError::new_err(format!("{bad}; it is '{}'", what.escape_ascii()))
+}
+
+impl Exchange {
+    /// An exchange for calls of the app thread `number`.
+    pub fn new(server: Arc<Server>, number: usize) -> Self {
+        Self { server, number, state: Mutex::default(), date: Mutex::new((0, [0; 29])) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call begins.
+    pub fn open(&self, mut held: Held) {
+        let mut state = self.lock();
+        state.raw_fd = held.with(|call| call.raw_fd()).unwrap_or(-1);
+        state.held = Some(held);
+        state.out.clear();
+        state.progress = Progress::Silent;
+        state.is_sent = false;
+        state.is_gone = false;
+        state.status = 500;
+        state.body_bytes = 0;
+    }
+
+    /// `Date`, renewed ten times a second at most.
+    fn date(&self, now_us: u64) -> [u8; 29] {
+        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if now_us / 100_000 != date.0 {
+            *date = (now_us / 100_000, self.server.context.date());
+        }
+        date.1
+    }
+
+    fn start(&self, status: &[u8], fields: &[(&[u8], &[u8])]) -> PyResult<()> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(held) = state.held.as_mut() else {
+            return Err(PyAssertionError::new_err("start_response was called after the call was over"));
+        };
+        let keep_alive = held.is_body_received() && held.with(|call| self.server.may_keep(call)).unwrap_or(false);
+        let answering = held
+            .with(|call| {
+                let head = &call.request().head;
+                Answering { minor: head.minor, is_head: head.method == Method::Head, keep_alive }
+            })
+            .unwrap_or(Answering { minor: 1, is_head: false, keep_alive: false });
+        state.progress = Progress::Silent;
+        state.out.clear();
+        let mut reply = Reply::start(&mut state.out, answering, status).map_err(|bad| bad_reply(bad, status))?;
+        for (name, value) in fields {
+            reply.field(&mut state.out, name, value).map_err(|bad| match bad {
+                BadReply::FieldName | BadReply::HopByHop => bad_reply(bad, name),
+                _ => PyValueError::new_err(format!(
+                    "{bad}; {} is '{}'",
+                    name.escape_ascii(),
+                    value.escape_ascii()
+                )),
+            })?;
+        }
+        state.status = reply.status();
+        state.progress = Progress::Started(reply);
+        Ok(())
+    }
+
+    /// Finishes the head, once; what follows is body.
+    fn begin_body(&self, state: &mut State, whole_body: Option<u64>) -> PyResult<()> {
+        match std::mem::take(&mut state.progress) {
+            Progress::Started(reply) => {
+                let date = self.date(prefork_io::sys::monotonic_us());
+                let server = &self.server.context.settings.server;
+                state.progress = Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
+                Ok(())
+            }
+            Progress::Body(outgoing) => {
+                state.progress = Progress::Body(outgoing);
+                Ok(())
+            }
+            Progress::Silent => Err(PyAssertionError::new_err(
+                "the application gave a body before it called start_response",
+            )),
+        }
+    }
+
+    /// Sends what is in `out`, then `block` uncopied. False when the client takes no more.
+    fn send(&self, py: Python<'_>, block: &[u8], is_last: bool) -> bool {
+        let mut state = self.lock();
+        let State { held: Some(held), out, .. } = &mut *state else { return false };
+        let sent = held.with(|call| self.server.send(self.number, call, out, block, is_last)).unwrap_or(Sent::Gone);
+        out.clear();
+        state.is_sent = true;
+        let raw_fd = state.raw_fd;
+        drop(state);
+        let sent = match sent {
+            Sent::Full => py.detach(|| self.server.wait_sent(self.number, raw_fd)),
+            other => other,
+        };
+        if sent == Sent::Gone {
+            self.lock().is_gone = true;
+        }
+        sent != Sent::Gone
+    }
+
+    /// Adds one block of the body; small ones are gathered in `out` unless `is_flushed`.
+    fn add_block(&self, py: Python<'_>, block: &[u8], is_flushed: bool) -> bool {
+        let mut state = self.lock();
+        if state.is_gone {
+            return false;
+        }
+        let State { progress: Progress::Body(outgoing), out, .. } = &mut *state else { return false };
+        if block.len() <= COPIED_BODY_BYTES {
+            let before = out.len();
+            outgoing.write(out, block);
+            let _ = before;
+            let is_full = out.len() > 4 * COPIED_BODY_BYTES;
+            state.body_bytes += block.len() as u64;
+            drop(state);
+            return if is_flushed || is_full { self.send(py, &[], false) } else { true };
+        }
+        let admitted = &block[..outgoing.admit(block.len())];
+        if !admitted.is_empty() {
+            outgoing.write_prefix(out, admitted.len());
+        }
+        let suffix = if admitted.is_empty() { &b""[..] } else { outgoing.suffix() };
+        state.body_bytes += admitted.len() as u64;
+        drop(state);
+        for piece in admitted.chunks(PIECE_BYTES) {
+            if !self.send(py, piece, false) {
+                return false;
+            }
+        }
+        self.lock().out.extend_from_slice(suffix);
+        if is_flushed && !suffix.is_empty() { self.send(py, &[], false) } else { true }
+    }
+
+    /// Sends an answer whose body is all there.
+    pub fn send_whole(&self, py: Python<'_>, blocks: &[&[u8]]) -> PyResult<()> {
+        let total: usize = blocks.iter().map(|block| block.len()).sum();
+        self.begin_body(&mut self.lock(), Some(total as u64))?;
+        for block in blocks {
+            if !self.add_block(py, block, false) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one block of a body that goes on.
+    pub fn send_block(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let bytes = block_bytes(block)?;
+        if bytes.is_empty() {
+            return Ok(!self.lock().is_gone);
+        }
+        self.begin_body(&mut self.lock(), None)?;
+        Ok(self.add_block(py, bytes, true))
+    }
+
+    /// Sends an answer whose body is a file.
+    pub fn send_file(&self, mut file: FileOut) -> PyResult<()> {
+        let mut state = self.lock();
+        self.begin_body(&mut state, Some(file.left))?;
+        let State { progress: Progress::Body(outgoing), held: Some(held), out, .. } = &mut *state else {
+            return Ok(());
+        };
+        // Never in chunks: the length is known, so the framing is by length or by the end of the connection.
+        file.left = outgoing.admit(usize::try_from(file.left).unwrap_or(usize::MAX)) as u64;
+        let length = file.left;
+        let sent = held.with(|call| self.server.send_file(self.number, call, out, file)).unwrap_or(Sent::Gone);
+        out.clear();
+        state.is_sent = true;
+        state.is_gone = sent == Sent::Gone;
+        state.body_bytes += length;
+        Ok(())
+    }
+
+    /// Answers for an app that failed. Once something was sent, all that can be done is to cut the answer short.
+    pub fn fail(&self, py: Python<'_>) {
+        let mut state = self.lock();
+        let status = match &state.held {
+            Some(Held::Shared(stream)) => stream.failure_status(),
+            _ => None,
+        };
+        if state.is_sent {
+            state.out.clear();
+            state.is_gone = true;
+            return;
+        }
+        drop(state);
+        let (line, body): (&[u8], &[u8]) = match status {
+            Some(408) => (b"408 Request Timeout", b"the request took too long\n"),
+            Some(413) => (b"413 Content Too Large", b"the body is too large\n"),
+            Some(_) => (b"400 Bad Request", b"the body is malformed\n"),
+            None => (b"500 Internal Server Error", b"Internal Server Error\n"),
+        };
+        if self.start(line, &[(b"Content-Type", b"text/plain; charset=utf-8")]).is_ok() {
+            // The body of an error is there and the head was just started: nothing of this can fail.
+            let _ = self.send_whole(py, &[body]);
+        }
+    }
+
+    /// Whether `start_response` was called.
+    pub fn is_started(&self) -> bool {
+        !matches!(self.lock().progress, Progress::Silent)
+    }
+
+    /// Ends the answer: sends what is left of it, and gives the call back with what it came to.
+    pub fn finish(&self, py: Python<'_>) -> Option<(Call, u16, u64, bool)> {
+        let mut keeps = false;
+        let mut state = self.lock();
+        if !state.is_gone && matches!(state.progress, Progress::Started(_)) {
+            // Only a head: an empty body of known length.
+            let _ = self.begin_body(&mut state, Some(0));
+        }
+        if !state.is_gone {
+            let State { progress, out, .. } = &mut *state;
+            if let Progress::Body(outgoing) = progress {
+                keeps = outgoing.finish(out);
+            }
+        }
+        let has_rest = !state.is_gone && !state.out.is_empty();
+        drop(state);
+        if has_rest {
+            self.send(py, &[], true);
+        }
+        let mut state = self.lock();
+        let keeps = keeps && !state.is_gone;
+        let held = state.held.take()?;
+        let is_received = held.is_body_received();
+        let mut call = held.end()?;
+        call.lingers = !is_received;
+        Some((call, state.status, state.body_bytes, keeps && is_received))
+    }
+
+    /// The outcome for counters and log.
+    pub fn outcome(status: u16, body_bytes: u64, start_us: u64) -> Outcome {
+        Outcome { status, body_bytes, start_us, end_us: prefork_io::sys::monotonic_us(), is_counted: false }
+    }
+}
+
+#[pymethods]
+impl Exchange {
+    /// `start_response(status, headers, exc_info=None)` of PEP 3333.
+    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    fn start_response<'py>(
+        slf: &Bound<'py, Self>,
+        status: &Bound<'py, PyAny>,
+        headers: &Bound<'py, PyAny>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        match exc_info.filter(|info| info.is_truthy().unwrap_or(false)) {
+            Some(info) if this.lock().is_sent => return Err(reraised(info)?),
+            Some(_) => {}
+            None if this.is_started() => {
+                return Err(PyAssertionError::new_err(
+                    "start_response was called again without exc_info, which PEP 3333 forbids",
+                ));
+            }
+            None => {}
+        }
+        let status_bytes = bytes_of(status, "status")?;
+        let headers = fast_sequence(headers, "headers must be a list of (name, value) tuples")?;
+        let mut pairs = Vec::with_capacity(headers.len());
+        for pair in &headers {
+            pairs.push(fast_pair(&pair)?);
+        }
+        let mut fields = Vec::with_capacity(pairs.len());
+        for (name, value) in &pairs {
+            fields.push((bytes_of(name, "a header name")?, bytes_of(value, "a header value")?));
+        }
+        this.start(status_bytes, &fields)?;
+        slf.getattr(pyo3::intern!(slf.py(), "write"))
+    }
+
+    /// The `write(data)` callable of PEP 3333.
+    #[pyo3(signature = (data, /))]
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = block_bytes(data)?;
+        if self.lock().held.is_none() {
+            return Err(PyAssertionError::new_err("write was called after the call was over"));
+        }
+        self.begin_body(&mut self.lock(), None)?;
+        self.add_block(py, bytes, true);
+        Ok(())
+    }
+}
+
+/// `raise exc_info[1].with_traceback(exc_info[2])`
+fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let error = exc_info.get_item(1)?;
+    let traceback = exc_info.get_item(2)?;
+    Ok(PyErr::from_value(error.call_method1("with_traceback", (traceback,))?))
+}
+
+fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, PyList>> {
+    if let Ok(list) = object.cast_exact::<PyList>() {
+        return Ok(list.clone());
+    }
+    if object.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err(what.to_owned()));
+    }
+    // SAFETY: the GIL is held, the object lives; a new reference or null with an exception.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), ffi::PySequence_List(object.as_ptr())) }
+        .map_err(|_| PyTypeError::new_err(what.to_owned()))?
+        .cast_into::<PyList>()
+        .map_err(PyErr::from)
+}
+
+fn fast_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let tuple = pair.cast::<PyTuple>().ok().filter(|tuple| tuple.len() == 2);
+    let Some(tuple) = tuple else {
+        return Err(PyTypeError::new_err(format!("a header must be a (name, value) tuple, not {}", pair.repr()?)));
+    };
+    Ok((tuple.get_item(0)?, tuple.get_item(1)?))
+}

@@ -1,0 +1,302 @@
+//! `wsgi.input`: the request body as the app reads it.
+//!
+//! A small body was received before the call and is here as bytes. A large one is received while the app reads: then
+//! the call itself is shared between this object and the exchange.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prefork_core::{Reject, reply};
+use prefork_io::reactor::Call;
+use prefork_io::server::Server;
+use prefork_io::sys::{self, Direction};
+use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+/// Read at once when the app asks for all or for a line.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A call whose body is still coming.
+pub struct Stream {
+    server: Arc<Server>,
+    number: usize,
+    state: Mutex<StreamState>,
+}
+
+#[derive(Default)]
+struct StreamState {
+    /// `None` once the call is over.
+    call: Option<Call>,
+    is_continue_due: bool,
+    /// What went wrong with the body; then the connection cannot go on.
+    failure: Option<Failure>,
+}
+
+/// Why the rest of a body cannot be had.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Truncated,
+    Slow,
+    Refused(Reject),
+    CallOver,
+}
+
+impl Failure {
+    fn error(self) -> PyErr {
+        match self {
+            Self::Truncated => PyConnectionResetError::new_err("the client ended the connection before its body"),
+            Self::Slow => PyTimeoutError::new_err("the client sent nothing of its body for too long"),
+            Self::Refused(reject) => PyOSError::new_err(format!("the request body is refused: {reject}")),
+            Self::CallOver => PyOSError::new_err("wsgi.input was read after the call was over"),
+        }
+    }
+}
+
+impl Stream {
+    /// Shares `call` until [`Stream::end`].
+    pub fn new(server: Arc<Server>, number: usize, call: Call) -> Arc<Self> {
+        let is_continue_due = call.request().head.expects_continue && call.request().body().is_empty();
+        let state = StreamState { call: Some(call), is_continue_due, failure: None };
+        Arc::new(Self { server, number, state: Mutex::new(state) })
+    }
+
+    /// INVARIANT: whoever holds this lock needs no GIL to release it, so that it may be waited for with the GIL held.
+    fn lock(&self) -> MutexGuard<'_, StreamState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses the call, to send something of its answer: from then on `100 Continue` is too late.
+    pub fn with_call<T>(&self, action: impl FnOnce(&mut Call) -> T) -> Option<T> {
+        let mut state = self.lock();
+        state.is_continue_due = false;
+        state.call.as_mut().map(action)
+    }
+
+    /// Takes the call back; what still reads this object gets an error.
+    pub fn end(&self) -> Option<Call> {
+        self.lock().call.take()
+    }
+
+    /// The status to answer when the app failed because its body did.
+    pub fn failure_status(&self) -> Option<u16> {
+        match self.lock().failure? {
+            Failure::Slow => Some(408),
+            Failure::Refused(reject) => Some(reject.status()),
+            Failure::Truncated | Failure::CallOver => Some(400),
+        }
+    }
+
+    /// Whether all of the body was received without failure.
+    pub fn is_received(&self) -> bool {
+        let state = self.lock();
+        state.failure.is_none() && state.call.as_ref().is_some_and(|call| call.is_body_received())
+    }
+
+    /// Fills `into` from the front, waiting for the client; 0 is the end of the body. Needs no GIL.
+    fn read(&self, into: &mut [u8]) -> Result<usize, Failure> {
+        let mut state = self.lock();
+        let result = self.read_locked(&mut state, into);
+        if let Err(failure) = result {
+            state.failure = Some(failure);
+        }
+        result
+    }
+
+    fn read_locked(&self, state: &mut StreamState, into: &mut [u8]) -> Result<usize, Failure> {
+        if let Some(failure) = state.failure {
+            return Err(failure);
+        }
+        let is_continue_due = std::mem::take(&mut state.is_continue_due);
+        let call = state.call.as_mut().ok_or(Failure::CallOver)?;
+        let timeout = Duration::from_micros(self.server.context.settings.body_timeout_us);
+        if is_continue_due {
+            // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
+            let _ = sys::send(call.raw_fd(), reply::CONTINUE);
+        }
+        loop {
+            let request = call.request_mut();
+            let ready = request.body().len().min(into.len());
+            if ready > 0 {
+                into[..ready].copy_from_slice(&request.body()[..ready]);
+                request.take_body(ready);
+                return Ok(ready);
+            }
+            if call.is_body_received() || into.is_empty() {
+                return Ok(0);
+            }
+            match call.receive_body(into) {
+                Ok(0) => {}
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match sys::wait_for(call.raw_fd(), Direction::Read, timeout) {
+                        Ok(true) => {}
+                        Ok(false) => return Err(Failure::Slow),
+                        Err(_) => return Err(Failure::Truncated),
+                    }
+                }
+                Err(error) => return Err(failure_of(&error)),
+            }
+        }
+    }
+
+    /// The number of the app thread whose call this is.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
+
+fn failure_of(error: &io::Error) -> Failure {
+    let reject = error.get_ref().and_then(|inner| inner.downcast_ref::<Reject>());
+    reject.map_or(Failure::Truncated, |&reject| Failure::Refused(reject))
+}
+
+/// Where the bytes come from.
+enum Source {
+    /// All of it is here.
+    Here,
+    /// It is still coming.
+    Stream(Arc<Stream>),
+}
+
+/// The object itself.
+#[pyclass(frozen, module = "prefork._engine", name = "Input")]
+pub struct Input {
+    body: Mutex<Body>,
+}
+
+struct Body {
+    source: Source,
+    /// Read from the stream, or all there is; consumed up to `at`.
+    held: Vec<u8>,
+    at: usize,
+}
+
+impl Input {
+    /// The body `bytes`.
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self { body: Mutex::new(Body { source: Source::Here, held: bytes, at: 0 }) }
+    }
+
+    /// The body that is still coming.
+    pub fn of_stream(stream: Arc<Stream>) -> Self {
+        Self { body: Mutex::new(Body { source: Source::Stream(stream), held: Vec::new(), at: 0 }) }
+    }
+
+    /// Runs `action` without the GIL when it may have to wait for the client, or for another reader.
+    fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        action: impl FnOnce(&mut Body) -> Result<T, Failure> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner))).map_err(Failure::error)
+    }
+}
+
+impl Body {
+    fn rest(&self) -> &[u8] {
+        &self.held[self.at..]
+    }
+
+    /// Takes `count` bytes of what is held.
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let taken = if self.at == 0 && count == self.held.len() {
+            std::mem::take(&mut self.held)
+        } else {
+            self.held[self.at..self.at + count].to_vec()
+        };
+        self.at += count;
+        if self.at >= self.held.len() {
+            self.held.clear();
+            self.at = 0;
+        }
+        taken
+    }
+
+    /// Gets more of a stream; false at the end of the body.
+    fn fill(&mut self, want: usize) -> Result<bool, Failure> {
+        let Source::Stream(stream) = &self.source else { return Ok(false) };
+        if self.at > 0 {
+            self.held.drain(..self.at);
+            self.at = 0;
+        }
+        let start = self.held.len();
+        self.held.resize(start + want.clamp(1, PIECE_BYTES), 0);
+        let result = stream.read(&mut self.held[start..]);
+        self.held.truncate(start + result.as_ref().map_or(0, |&count| count));
+        Ok(result? > 0)
+    }
+
+    fn read(&mut self, size: Option<usize>) -> Result<Vec<u8>, Failure> {
+        let want = size.unwrap_or(usize::MAX);
+        while self.rest().len() < want && self.fill(want - self.rest().len())? {}
+        Ok(self.take(want.min(self.rest().len())))
+    }
+
+    fn read_line(&mut self, size: Option<usize>) -> Result<Vec<u8>, Failure> {
+        let want = size.unwrap_or(usize::MAX);
+        let mut searched = 0;
+        loop {
+            let rest = self.rest();
+            if let Some(at) = rest[searched..].iter().position(|&byte| byte == b'\n') {
+                return Ok(self.take((searched + at + 1).min(want)));
+            }
+            searched = rest.len();
+            if searched >= want || !self.fill(PIECE_BYTES)? {
+                return Ok(self.take(want.min(self.rest().len())));
+            }
+        }
+    }
+}
+
+/// -1 and `None` mean all, as for every file object.
+fn size_of(size: Option<isize>) -> Option<usize> {
+    size.and_then(|size| usize::try_from(size).ok())
+}
+
+#[pymethods]
+impl Input {
+    /// Read up to `size` bytes; all with -1 or None.
+    #[pyo3(signature = (size=None, /))]
+    fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.run(py, |body| body.read(size_of(size)))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Read one line, of at most `size` bytes.
+    #[pyo3(signature = (size=None, /))]
+    fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.run(py, |body| body.read_line(size_of(size)))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Read lines until there are `hint` bytes of them, or all.
+    #[pyo3(signature = (hint=None, /))]
+    fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
+        let enough = size_of(hint).filter(|&hint| hint > 0).unwrap_or(usize::MAX);
+        let (lines, mut total) = (PyList::empty(py), 0);
+        while total < enough {
+            let line = self.run(py, |body| body.read_line(None))?;
+            if line.is_empty() {
+                break;
+            }
+            total += line.len();
+            lines.append(PyBytes::new(py, &line))?;
+        }
+        Ok(lines)
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let line = self.run(py, |body| body.read_line(None))?;
+        Ok((!line.is_empty()).then(|| PyBytes::new(py, &line)))
+    }
+
+    /// Nothing to close: the engine deals with what was not read.
+    #[allow(clippy::unused_self)]
+    fn close(&self) {}
+}

@@ -1,0 +1,44 @@
+//! The module `prefork._engine`: conversions between the engine and Python, nothing else.
+//!
+//! ```text
+//! engine (class Engine) → serving (one app thread) → environ, input, exchange (start_response, body)
+//! ```
+
+mod engine;
+mod environ;
+mod exchange;
+mod file_wrapper;
+mod input;
+mod layout;
+mod serving;
+mod text;
+
+use pyo3::prelude::*;
+
+/// The engine of one worker process; see `_engine.pyi`.
+#[pymodule]
+mod _engine {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::engine::Engine;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("LAYOUT", crate::layout::layout(module.py())?)?;
+        module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
+        module.add_function(wrap_pyfunction!(super::listen_queue, module)?)
+    }
+}
+
+/// Make this process the parent of its orphaned grandchildren.
+#[pyfunction]
+fn set_child_subreaper() -> PyResult<()> {
+    Ok(prefork_io::sys::set_child_subreaper()?)
+}
+
+/// Return (depth, limit) of a listening socket's accept queue.
+#[pyfunction]
+fn listen_queue(fd: i32) -> PyResult<(u32, u32)> {
+    Ok(prefork_io::sys::listen_queue(fd)?)
+}

@@ -1,0 +1,211 @@
+//! One app thread: takes calls, runs the app, sends what it returns.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use prefork_io::reactor::Call;
+use prefork_io::server::{Server, Work};
+use pyo3::exceptions::PyAssertionError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::{ffi, intern};
+
+use crate::environ::{Environ, Facts, thread_ident};
+use crate::exchange::{Exchange, Held};
+use crate::file_wrapper::{FileWrapper, block_bytes};
+use crate::input::{Input, Stream};
+
+/// What one app thread works with.
+pub struct Serving<'py> {
+    py: Python<'py>,
+    server: Arc<Server>,
+    number: usize,
+    app: Bound<'py, PyAny>,
+    errors: Bound<'py, PyAny>,
+    environ: Environ,
+    empty_input: Bound<'py, PyAny>,
+    exchange: Bound<'py, Exchange>,
+    start_response: Bound<'py, PyAny>,
+}
+
+impl<'py> Serving<'py> {
+    /// Makes the calling thread an app thread; `None` when all are there already.
+    pub fn new(server: Arc<Server>, app: Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Self>> {
+        let py = app.py();
+        let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
+        let errors = py.import("sys")?.getattr("stderr")?;
+        let environ = Environ::new(py, facts, &errors)?;
+        let empty_input = Bound::new(py, Input::of_bytes(Vec::new()))?.into_any();
+        let (exchange, start_response) = new_exchange(py, &server, number)?;
+        Ok(Some(Self { py, server, number, app, errors, environ, empty_input, exchange, start_response }))
+    }
+
+    /// Serves until the engine is done.
+    pub fn run(mut self) -> PyResult<()> {
+        loop {
+            // Once with the GIL: under load there is work already, and giving the GIL away costs more than looking.
+            let work = match self.server.poll() {
+                Work::Nothing => self.py.detach(|| self.server.wait()),
+                work => work,
+            };
+            match work {
+                Work::Call(call) => self.serve(call)?,
+                Work::Nothing => {}
+                Work::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Runs one call. A panic costs this connection, not the worker.
+    fn serve(&mut self, call: Call) -> PyResult<()> {
+        let token = call.token;
+        let start_us = self.server.begin(self.number, &call);
+        if catch_unwind(AssertUnwindSafe(|| self.answer(call, start_us))).is_err() {
+            self.server.abandon(self.number, token);
+            (self.exchange, self.start_response) = new_exchange(self.py, &self.server, self.number)?;
+        }
+        // Somebody kept start_response: a late use of it must not reach the next answer.
+        // SAFETY: the GIL is held and the object lives.
+        if unsafe { ffi::Py_REFCNT(self.start_response.as_ptr()) } > 1 {
+            (self.exchange, self.start_response) = new_exchange(self.py, &self.server, self.number)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, mut call: Call, start_us: u64) {
+        let py = self.py;
+        let mut request_line = None;
+        let prepared = self.prepare(&mut call);
+        let held = match &prepared {
+            Ok((_, true)) => Held::Shared(Stream::new(self.server.clone(), self.number, call)),
+            _ => Held::Own(call),
+        };
+        let result = prepared.and_then(|(environ, _)| {
+            if let Held::Shared(stream) = &held {
+                environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::of_stream(stream.clone()))?)?;
+            }
+            self.exchange.get().open(held);
+            let result = self.call_app(&environ);
+            if result.is_err() {
+                request_line = request_line_of(&environ);
+            }
+            result
+        });
+        if let Err(error) = result {
+            self.report(&error, request_line.as_deref().unwrap_or("?"));
+            self.exchange.get().fail(py);
+        }
+        if let Some((call, status, body_bytes, keeps)) = self.exchange.get().finish(py) {
+            let outcome = Exchange::outcome(status, body_bytes, start_us);
+            self.server.end(self.number, call, outcome, keeps);
+        }
+    }
+
+    /// The environ of a call, and whether its body is still coming.
+    fn prepare(&mut self, call: &mut Call) -> PyResult<(Bound<'py, PyDict>, bool)> {
+        let py = self.py;
+        let is_streamed = !call.is_body_received();
+        let input = if is_streamed || call.request().body().is_empty() {
+            self.empty_input.clone()
+        } else {
+            Bound::new(py, Input::of_bytes(call.request_mut().take_whole_body()))?.into_any()
+        };
+        Ok((self.environ.build(py, call, &input)?, is_streamed))
+    }
+
+    fn call_app(&self, environ: &Bound<'py, PyDict>) -> PyResult<()> {
+        let iterable = self.app.call1((environ, &self.start_response))?;
+        if let Ok(list) = iterable.cast_exact::<PyList>() {
+            return self.send_blocks(list.iter());
+        }
+        if let Ok(tuple) = iterable.cast_exact::<PyTuple>() {
+            return self.send_blocks(tuple.iter());
+        }
+        let sent = self.send_iterable(&iterable);
+        self.close(&iterable, sent.as_ref().is_ok_and(|&is_all| is_all))?;
+        sent.map(drop)
+    }
+
+    /// A list or tuple: all of the body is there, and there is no `close`.
+    fn send_blocks(&self, blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
+        let blocks: Vec<_> = blocks.collect();
+        let mut bytes = Vec::with_capacity(blocks.len());
+        for block in &blocks {
+            bytes.push(block_bytes(block)?);
+        }
+        self.require_start()?;
+        self.exchange.get().send_whole(self.py, &bytes)
+    }
+
+    /// Sends what an iterable yields, each block at once; returns whether it was used up.
+    fn send_iterable(&self, iterable: &Bound<'py, PyAny>) -> PyResult<bool> {
+        let exchange = self.exchange.get();
+        if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
+            && exchange.is_started()
+            && let Some(file) = wrapper.get().to_send(self.py)
+        {
+            exchange.send_file(file)?;
+            return Ok(true);
+        }
+        if let Ok(bytes) = iterable.cast_exact::<PyBytes>() {
+            // Iterating it would yield numbers; the mistake is common and the meaning clear.
+            self.require_start()?;
+            exchange.send_whole(self.py, &[bytes.as_bytes()])?;
+            return Ok(true);
+        }
+        for block in iterable.try_iter()? {
+            if !exchange.send_block(self.py, &block?)? {
+                return Ok(false);
+            }
+        }
+        self.require_start()?;
+        Ok(true)
+    }
+
+    fn require_start(&self) -> PyResult<()> {
+        if self.exchange.get().is_started() {
+            return Ok(());
+        }
+        Err(PyAssertionError::new_err("the application returned without calling start_response"))
+    }
+
+    /// `close()` is called whatever happened (PEP 3333); on a generator that ended it does nothing.
+    fn close(&self, iterable: &Bound<'py, PyAny>, is_used_up: bool) -> PyResult<()> {
+        // SAFETY: the GIL is held and the object lives.
+        if is_used_up && unsafe { ffi::PyGen_CheckExact(iterable.as_ptr()) } != 0 {
+            return Ok(());
+        }
+        match iterable.getattr_opt(intern!(self.py, "close"))? {
+            Some(close) => close.call0().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the traceback to `wsgi.errors`.
+    fn report(&self, error: &PyErr, request_line: &str) {
+        let py = self.py;
+        let text = py
+            .import("traceback")
+            .and_then(|module| module.call_method1("format_exception", (error.value(py),)))
+            .and_then(|lines| intern!(py, "").call_method1("join", (lines,)))
+            .and_then(|text| text.extract::<String>())
+            .unwrap_or_else(|_| error.to_string());
+        // No place is left to tell that the place to tell errors fails.
+        let _ = self.errors.call_method1("write", (format!("error while answering {request_line}\n{text}"),));
+        let _ = self.errors.call_method0("flush");
+    }
+}
+
+type Pair<'py> = (Bound<'py, Exchange>, Bound<'py, PyAny>);
+
+fn new_exchange<'py>(py: Python<'py>, server: &Arc<Server>, number: usize) -> PyResult<Pair<'py>> {
+    let exchange = Bound::new(py, Exchange::new(server.clone(), number))?;
+    let start_response = exchange.getattr("start_response")?;
+    Ok((exchange, start_response))
+}
+
+/// `GET /path`, for the report of an error.
+fn request_line_of(environ: &Bound<'_, PyDict>) -> Option<String> {
+    let get = |key: &str| environ.get_item(key).ok().flatten()?.extract::<String>().ok();
+    Some(format!("{} {}", get("REQUEST_METHOD")?, get("RAW_URI")?))
+}
