@@ -170,9 +170,12 @@ def _key(*inputs: str) -> str:
 
 def full_name(name: str) -> str:
     """The reference as runtimes list it: `python:3.13-slim` is `docker.io/library/python:3.13-slim`."""
-    if "." in name.split("/")[0]:  # names a registry already
+    registry, slash, _ = name.partition("/")
+    if not slash:
+        return f"docker.io/library/{name}"
+    if "." in registry or ":" in registry or registry == "localhost":
         return name
-    return f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
+    return f"docker.io/{name}"
 
 
 def config_of(spec: ImageSpec) -> dict[str, object]:

@@ -1,0 +1,90 @@
+"""Images are built from the cache where nothing changed, and say what is missing where something is."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.commands import ClusterError
+from tests.cluster.contents import Base, Contents, ImageSpec, LayerSpec
+from tests.cluster.images import ImageBuilder, config_of, full_name
+from tests.cluster.paths import Paths
+
+CONTENTS = Contents(Base("python:3.13-slim", "/site", "trixie", ()), (), ignore=("__pycache__",))
+
+
+def _spec(*layers: LayerSpec, needs: dict[str, str] | None = None) -> ImageSpec:
+    return ImageSpec("a/b:1", "B", layers, False, None, "1000:1000", "", ("/run",), {}, needs or {})
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    code = tmp_path / "tree" / "code"
+    (code / "__pycache__").mkdir(parents=True)
+    (code / "__pycache__" / "app.pyc").write_bytes(b"x")
+    (code / "app.py").write_text("1")
+    return tmp_path / "tree"
+
+
+def _builder(tree: Path) -> ImageBuilder:
+    return ImageBuilder(CONTENTS, Paths(tree.parent / "cache"), tree=tree)
+
+
+COPY = LayerSpec("copy", ("code",), "/app")
+
+
+def test_unchanged_image_keeps_its_digest_and_what_is_ignored_does_not_count(tree: Path) -> None:
+    before = _builder(tree).build(_spec(COPY)).digest
+    (tree / "code" / "__pycache__" / "more.pyc").write_bytes(b"y")
+    assert _builder(tree).build(_spec(COPY)).digest == before
+
+
+def test_changed_file_changes_the_digest(tree: Path) -> None:
+    before = _builder(tree).build(_spec(COPY)).digest
+    (tree / "code" / "app.py").write_text("2")
+    assert _builder(tree).build(_spec(COPY)).digest != before
+
+
+def test_moved_file_changes_the_digest(tree: Path) -> None:
+    before = _builder(tree).build(_spec(COPY)).digest
+    (tree / "code" / "app.py").rename(tree / "code" / "main.py")
+    assert _builder(tree).build(_spec(COPY)).digest != before
+
+
+def test_prune_keeps_the_layers_in_use_only(tree: Path) -> None:
+    builder = _builder(tree)
+    old = builder.build(_spec(COPY))
+    (tree / "code" / "app.py").write_text("2")
+    new = builder.build(_spec(COPY))
+    builder.prune([new])
+    assert [blob.file.exists() for blob in (*old.layers, *new.layers)] == [False, True]
+
+
+def test_missing_prerequisite_is_named_with_its_remedy(tree: Path) -> None:
+    spec = _spec(COPY, needs={"code/_engine*.so": "build the engine: make setup"})
+    with pytest.raises(ClusterError, match=r"a/b:1: nothing matches code/_engine\*\.so; build the"):
+        _builder(tree).build(spec)
+
+
+def test_missing_source_is_named(tree: Path) -> None:
+    with pytest.raises(ClusterError, match="nowhere is missing"):
+        _builder(tree).build(_spec(LayerSpec("copy", ("nowhere",), "/app")))
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("python:3.13-slim", "docker.io/library/python:3.13-slim"),
+        ("wsgiapp/prefork:0.1.0", "docker.io/wsgiapp/prefork:0.1.0"),
+        ("registry.example/shop:1", "registry.example/shop:1"),
+        ("localhost:5000/shop", "localhost:5000/shop"),
+    ],
+)
+def test_short_names_are_completed_as_runtimes_do(name: str, full: str) -> None:
+    assert full_name(name) == full
+
+
+def test_config_says_who_runs_what() -> None:
+    config = config_of(_spec(COPY))
+    assert config["User"] == "1000:1000"
+    assert config["Entrypoint"] == ["/run"]
+    assert "Cmd" not in config
