@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import kopf
+from kopf._core.engines.peering import Identity
 
 from wsgiapp_operator.api import GROUP, VERSION
 from wsgiapp_operator.apply import Writer
@@ -198,6 +199,9 @@ async def watch(
     await kopf.operator(
         registry=registry,
         settings=settings,
+        # Only for peering, which is off; found by kopf itself it needs the user's name, and the
+        # uid of a container has none.
+        identity=Identity("wsgiapp-operator"),
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         stop_flag=stop,
