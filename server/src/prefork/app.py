@@ -32,7 +32,7 @@ def parse_app_name(text: str) -> AppName:
     """Return the parts of an app's name; pure. Raises Refusal when it is none."""
     module, _, expression = text.partition(":")
     expression = expression or DEFAULT_NAME
-    if not all(part.isidentifier() for part in module.split(".")):
+    if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
         hint = " (a module's name, without .py)" if module.endswith(".py") else ""
         raise refuse(text, f"{module or 'the part before the colon'} is no module name{hint}")
     try:

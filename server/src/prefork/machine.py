@@ -549,13 +549,13 @@ def balance(fleet: Fleet, now: float, policy: Policy) -> Step:
     actions: list[Action] = []
     for part in (
         kill_overdue,
-        begin_generation,
         abort_slow_mold,
         replace_mold,
         fork_missing,
         commit_generation,
         drain_surplus,
         finish_reload,
+        begin_generation,
         leave_when_empty,
     ):
         fleet, more = part(fleet, now, policy)

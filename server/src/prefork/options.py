@@ -54,6 +54,8 @@ class Setting:
         try:
             return self.kind.parse(value)
         except (ValueError, TypeError):
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                value = ",".join(value)
             shown = value if isinstance(value, str) and value else repr(value)
             raise ValueError(
                 f"{self.name} is {shown}; use {self.kind.allowed} (from {source})"
@@ -226,8 +228,11 @@ def is_host_port(value: str) -> bool:
     return bool(colon) and port.isdigit() and 0 < int(port) < 65536 and "/" not in host
 
 
-def is_script_name(value: str) -> bool:
-    return value.startswith("/") and not value.endswith("/") and value.isprintable()
+def read_script_name(value: Any) -> str:
+    """Return SCRIPT_NAME as PEP 3333 wants it: empty, or with a slash at its start and none at its end."""
+    if not isinstance(value, str) or not value.isprintable() or (value and value[0] != "/"):
+        raise ValueError
+    return value.rstrip("/")
 
 
 # Preloading is what gunicorn's flag `--preload` asks for; here it is the way things are, unless
@@ -486,7 +491,7 @@ class Options:
     )
     script_name: str = setting(
         "--script-name", "--root-path",
-        kind=text("a path that begins with / and does not end with it", "PATH", accept=is_script_name),
+        kind=Kind(read_script_name, "a path that begins with /", "PATH"),
         default="",
         section=PROXY,
         help="SCRIPT_NAME: the path below which the app is published.",
@@ -702,3 +707,11 @@ FOREIGN_HOOKS = (
     "pre_exec", "pre_request", "post_request", "on_dirty_starting", "dirty_post_fork",
     "dirty_worker_init", "dirty_worker_exit",
 )  # fmt: skip
+
+
+if __name__ == "__main__":
+    import sys
+
+    from prefork.reference import render
+
+    sys.stdout.write(render())

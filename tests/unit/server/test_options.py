@@ -1,0 +1,195 @@
+"""Command line, environment and config file become checked settings, or a clear refusal."""
+
+from pathlib import Path
+
+import pytest
+from prefork.cli import Configuration, configure
+from prefork.options import FOREIGN, SETTINGS
+from prefork.reference import render
+from prefork.refusals import Refusal
+
+DOCS = Path(__file__).parents[3] / "docs" / "options.md"
+
+
+def read(
+    *arguments: str, folder: Path = Path("/nonexistent"), environment: dict[str, str] | None = None
+) -> Configuration:
+    return configure(arguments, environment or {}, folder=folder)
+
+
+def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> str:
+    (folder / name).write_text(text)
+    return name
+
+
+def refusal(*arguments: str, **keys: object) -> str:
+    with pytest.raises(Refusal) as caught:
+        read(*arguments, **keys)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_a_gunicorn_command_line_is_understood():
+    options = read(
+        "-w", "4", "-b", "0.0.0.0:8000", "-b", "unix:/run/x.sock", "-k", "gthread", "--threads", "2", "-t", "60",
+        "--max-requests", "1000", "--max-requests-jitter=50", "--graceful-timeout", "20", "--keep-alive", "5",
+        "--forwarded-allow-ips", "10.0.0.1,10.0.0.2", "--access-logfile", "-", "--preload", "-e", "A=1,2",
+        "--limit-request-line", "4094", "--limit-request-field_size", "100", "app:app",
+    ).options  # fmt: skip
+    assert options.workers == 4
+    assert options.bind == ("0.0.0.0:8000", "unix:/run/x.sock")
+    assert options.worker_class == "threads"
+    assert (options.threads, options.timeout, options.graceful_timeout, options.keepalive) == (
+        2,
+        60,
+        20,
+        5,
+    )
+    assert (options.max_requests, options.max_requests_jitter) == (1000, 50)
+    assert options.forwarded_allow_ips == ("10.0.0.1", "10.0.0.2")
+    assert options.accesslog == "-"
+    assert options.preload_app == "always"
+    assert options.raw_env == ("A=1,2",)
+    assert (options.limit_request_line, options.limit_request_field_size) == (4094, 100)
+    assert options.wsgi_app == "app:app"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-w", "0"], "workers is 0; use 1 to 512, or auto"),
+        (["-w", "513"], "workers is 513; use 1 to 512, or auto"),
+        (["-w", "two"], "workers is two; use 1 to 512, or auto"),
+        (["--threads", "0"], "threads is 0; use 1 to 256"),
+        (["-k", "gevent"], "worker_class is gevent; use threads"),
+        (["-t", "-1"], "timeout is -1; use 0.1 to 86400 seconds, or 0 for none"),
+        (["-t", "nan"], "timeout is nan"),
+        (["--max-request-body", "16Xi"], "max_request_body is 16Xi; use"),
+        (["--content", "source"], "content is source; use NAME=DIR"),
+        (["-e", "NAME"], "raw_env is NAME; use NAME=VALUE"),
+        (["--preload=sometimes"], "preload_app is sometimes; use auto or always or never"),
+        (["--log-level", "loud"], "loglevel is loud; use debug"),
+        (["--metrics", "9000"], "metrics is 9000; use HOST:PORT"),
+        (["--script-name", "shop"], "script_name is shop; use a path that begins with /"),
+        (["--wrokers", "2"], "unknown option --wrokers; did you mean --workers?"),
+        (["--max-request=2"], "unknown option --max-request; did you mean --max-requests?"),
+        (["--qqqqqq"], "unknown option --qqqqqq; prefork --help lists the options"),
+        (["app:app", "other:app"], "unexpected argument other:app"),
+        (["-w"], "expected one argument"),
+        (["--user", "www-data"], "--user is not supported; start prefork as the user"),
+        (["--certfile", "x.pem"], "--certfile is not supported; prefork speaks plain HTTP"),
+        (["-D"], "--daemon is not supported; leave it to systemd"),
+        (["-c", "missing.py"], "config is missing.py; there is no such file"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_remedy(arguments: list[str], message: str):
+    assert message in refusal(*arguments)
+
+
+def test_gunicorn_options_without_effect_here_are_named_and_their_values_skipped():
+    found = read("--worker-tmp-dir", "/dev/shm", "--capture-output", "app:app")
+    assert found.options.wsgi_app == "app:app"
+    assert len(found.warnings) == 2
+    assert "--worker-tmp-dir is not supported" in found.warnings[0] + found.warnings[1]
+
+
+def test_command_line_wins_over_environment_over_file(tmp_path: Path):
+    write(tmp_path, "workers = 2\nthreads = 2\ntimeout = 2\n")
+    environment = {"PREFORK_WORKERS": "3", "PREFORK_THREADS": "3"}
+    options = read("-w", "4", folder=tmp_path, environment=environment).options
+    assert (options.workers, options.threads, options.timeout) == (4, 3, 2)
+
+
+def test_every_setting_can_be_given_in_the_environment():
+    environment = {
+        "PREFORK_MAX_REQUESTS": "7",
+        "PREFORK_KEEP_ALIVE": "9",
+        "PREFORK_CONTENT": "a=/a,b=/b",
+        "PREFORK_PRELOAD": "never",
+        "PREFORK_WSGI_APP": "app:app",
+        "FORWARDED_ALLOW_IPS": "*",
+    }
+    options = read(environment=environment).options
+    assert (options.max_requests, options.keepalive) == (7, 9)
+    assert options.content == ("a=/a", "b=/b")
+    assert options.preload_app == "never"
+    assert options.wsgi_app == "app:app"
+    assert options.forwarded_allow_ips == ("*",)
+
+
+def test_bad_environment_names_the_variable():
+    assert "(from environment WEB_CONCURRENCY)" in refusal(environment={"WEB_CONCURRENCY": "many"})
+
+
+def test_port_of_the_environment_is_the_default_address():
+    assert read(environment={"PORT": "5000"}).options.bind == ("0.0.0.0:5000",)
+    assert read("-b", ":1", environment={"PORT": "5000"}).options.bind == (":1",)
+
+
+def test_a_gunicorn_config_file_loads_unchanged(tmp_path: Path):
+    write(
+        tmp_path,
+        "import multiprocessing\n"
+        "bind = ['127.0.0.1:8001', 'unix:/tmp/x']\n"
+        "workers = multiprocessing.cpu_count() * 2 + 1\n"
+        "worker_class = 'sync'\n"
+        "preload_app = True\n"
+        "accesslog = '-'\n"
+        "errorlog = None\n"
+        "user = None\n"
+        "statsd_host = 'localhost:8125'\n"
+        "my_own_name = 5\n"
+        "def post_fork(server, worker):\n    server.log.info('x')\n"
+        "def pre_request(worker, req):\n    pass\n",
+    )
+    found = read(folder=tmp_path)
+    assert found.options.bind == ("127.0.0.1:8001", "unix:/tmp/x")
+    assert found.options.preload_app == "always"
+    assert set(found.hooks) == {"post_fork"}
+    assert len(found.warnings) == 2
+    assert any(
+        "statsd_host is not supported: read /metrics" in warning for warning in found.warnings
+    )
+    assert any("pre_request is not called" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workers = 0\n", "workers is 0; use 1 to 512, or auto (from "),
+        ("workers = True\n", "workers is True; use 1 to 512"),
+        ("threads = 1.5\n", "threads is 1.5; use 1 to 256"),
+        ("bind = 5\n", "bind is 5; use HOST:PORT"),
+        ("keyfile = 'k.pem'\n", "keyfile is not supported; prefork speaks plain HTTP"),
+        ("workers = \n", "gunicorn.conf.py, line 1: invalid syntax"),
+        ("x = 1\nraise RuntimeError('no database')\n", "line 2): RuntimeError: no database"),
+    ],
+)
+def test_bad_config_file_names_file_value_and_remedy(tmp_path: Path, text: str, message: str):
+    assert message in refusal("-c", write(tmp_path, text, "gunicorn.conf.py"), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("16Mi", 16 << 20), ("300M", 300_000_000), ("1024", 1024), ("0", 0)]
+)
+def test_sizes_have_the_units_of_kubernetes(text: str, size: int):
+    assert read("--max-request-body", text).options.max_request_body == size
+
+
+def test_auto_workers_become_a_number():
+    assert read("-w", "auto").options.worker_count() >= 1
+
+
+def test_no_name_or_flag_is_declared_twice():
+    flags = [flag for row in (*SETTINGS, *FOREIGN) for flag in row.flags]
+    names = [row.name for row in (*SETTINGS, *FOREIGN)]
+    assert len(flags) == len(set(flags))
+    assert len(names) == len(set(names))
+
+
+def test_defaults_are_values_that_are_allowed():
+    for setting in SETTINGS:
+        assert setting.read(setting.default, "default") == setting.default
+
+
+def test_reference_is_up_to_date():
+    assert DOCS.read_text() == render(), "docs/options.md is stale: run `make generate`"
