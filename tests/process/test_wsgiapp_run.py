@@ -1,0 +1,285 @@
+"""`wsgiapp run` with a real server: the examples served, changed, broken and stopped."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.support.background_load import BackgroundLoad
+from tests.support.load_report import LoadPlan
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "manifests" / "examples"
+START_S = 30.0  # two shared cores, cold caches
+
+
+class Running:
+    """A `wsgiapp run` of a copy of one manifest, on free ports; its output, line by line."""
+
+    def __init__(self, manifest: Path, *arguments: str, cwd: Path) -> None:
+        self.manifest = manifest
+        self.lines: list[str] = []
+        # Short: the path of a unix socket in it ends at 107 bytes.
+        self.scratch = Path(tempfile.mkdtemp(prefix="wr-", dir="/tmp"))
+        self._fresh: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-u", "-m", "wsgiapp_operator.cli", "run"),
+                *("-f", str(manifest), "--port", "0", *arguments),
+            ],
+            cwd=cwd,
+            env=os.environ | {"TMPDIR": str(self.scratch)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(START_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._reader.join(START_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        shutil.rmtree(self.scratch)
+        if error is not None:
+            print("".join(self.lines))
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self._fresh.put(line)
+
+    def wait_line(self, pattern: str, *, within_s: float = START_S) -> re.Match[str]:
+        """Return the match of the next line, not waited for before, that has `pattern`."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                line = self._fresh.get(timeout=max(deadline - time.monotonic(), 0))
+            except queue.Empty:
+                raise TimeoutError(f"no line with {pattern!r} in:\n{''.join(self.lines)}") from None
+            if match := re.search(pattern, line):
+                return match
+
+    def wait_url(self) -> str:
+        """Return http://HOST:PORT once the app serves."""
+        return self.wait_line(r"serves on (http://\S+)")[1]
+
+    def change(self, old: str, new: str) -> None:
+        """Replace `old`, which must be there, in the manifest, as an editor does: by a rename."""
+        text = self.manifest.read_text()
+        assert old in text
+        fresh = self.manifest.with_suffix(".new")
+        fresh.write_text(text.replace(old, new))
+        fresh.replace(self.manifest)
+
+    def status(self) -> Any:
+        """Return the server's own status, from its control socket."""
+        (path,) = self.scratch.glob("wsgiapp-*/run/control.sock")
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(path))
+            control.sendall(b'{"op": "status"}\n')
+            return json.loads(control.makefile().readline())
+
+    def wait_exit(self, *, within_s: float = START_S) -> int:
+        code = self.process.wait(within_s)
+        self._reader.join(within_s)
+        return code
+
+
+def start(tmp_path: Path, name: str, *arguments: str, cwd: Path | None = None) -> Running:
+    manifest = tmp_path / name
+    manifest.write_text((EXAMPLES / name).read_text())
+    return Running(manifest, *(arguments or ("--metrics", "")), cwd=cwd or tmp_path)
+
+
+@pytest.fixture
+def flask(tmp_path: Path) -> Iterator[Running]:
+    with start(tmp_path, "flask.yaml") as running:
+        yield running
+
+
+def version(url: str) -> str | None:
+    with urlopen(url, timeout=10) as answer:
+        found: str | None = answer.headers["X-App-Version"]
+        return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the command lines of all processes that run in `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(folder) in os.readlink(entry / "cwd"):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+def test_example_is_served_with_metrics(tmp_path: Path) -> None:
+    with start(tmp_path, "flask.yaml", "--metrics", "127.0.0.1:21890") as running:
+        url = running.wait_url()
+        assert version(url) == "1"
+        with urlopen(f"{url}/echo", data=b"body", timeout=10) as answer:
+            assert answer.read() == b"body"
+
+        def metrics() -> str:
+            with urlopen("http://127.0.0.1:21890/metrics", timeout=10) as answer:
+                text: str = answer.read().decode()
+                return text
+
+        assert 'wsgi_workers{state="' in metrics()
+        assert re.search(r'wsgi_http_requests_total\{.*method="POST".*\} 1', metrics())
+
+
+def test_what_is_left_out_is_said(flask: Running) -> None:
+    said = flask.wait_line(r"left out on this machine: (.*)")[1]
+    assert set(said.split(", ")) == {"image", "ingress", "probes", "replicas", "resources"}
+
+
+def test_code_change_reloads_without_a_failed_request(flask: Running) -> None:
+    url = flask.wait_url()
+    with BackgroundLoad(LoadPlan(url, rate=100, connections=8, duration_s=60)) as load:
+        load.run_until(2)
+        flask.change('VERSION = "1"', 'VERSION = "2"')
+        flask.wait_line(r"reloaded in \d+\.\d s, generation 2")
+        load.run_until(load.elapsed_s + 2)
+        report = load.finish()
+    print(report)
+    assert report.is_clean, report.errors
+    assert report.retried_reused_get == 0
+    assert set(report.versions) == {"1", "2"}
+    assert version(url) == "2"
+
+
+def test_broken_code_is_told_and_the_old_serves_until_it_is_mended(flask: Running) -> None:
+    url = flask.wait_url()
+    flask.change('VERSION = "1"', "VERSION = 1 / 0")
+    told = flask.wait_line(r"reload failed: (.*)")[1]
+    assert "ZeroDivisionError: division by zero" in told
+    assert "generation 1 goes on serving" in told
+    assert version(url) == "1"
+    flask.change("VERSION = 1 / 0", 'VERSION = "3"')
+    flask.wait_line("reloaded in")
+    assert version(url) == "3"
+
+
+def test_manifest_that_cannot_be_served_is_told_and_harms_nothing(flask: Running) -> None:
+    url = flask.wait_url()
+    for old, new, words in (
+        ("threads: 4", "threads: 400", r"spec\.server\.threads is 400; use 1 to 128"),
+        ("threads: 400", "threads: [", r"flask\.yaml: line \d+: "),
+    ):
+        flask.change(old, new)
+        flask.wait_line(words + ".*goes on serving")
+        assert version(url) == "1"
+
+
+def test_changed_settings_restart_and_clients_only_wait(flask: Running) -> None:
+    url = flask.wait_url()
+    plan = LoadPlan(url, rate=50, connections=8, duration_s=60, post_reuse=False)
+    with BackgroundLoad(plan) as load:
+        load.run_until(2)
+        flask.change("workers: 2", "workers: 3")
+        flask.wait_line(r"restarted in \d+\.\d s with new settings")
+        load.run_until(load.elapsed_s + 2)
+        report = load.finish()
+    print(report)
+    assert report.is_clean, report.errors
+
+
+def test_settings_that_do_not_start_leave_the_old_ones_serving(flask: Running) -> None:
+    url = flask.wait_url()
+    flask.change("threads: 4", "threads: 4\n    extraArgs: [--no-such-option]")
+    flask.wait_line("the new settings do not start.*old ones go on serving")
+    assert version(url) == "1"
+    flask.change("\n    extraArgs: [--no-such-option]", "\n    requestTimeoutSeconds: 10")
+    flask.wait_line("restarted in")
+    assert version(url) == "1"
+
+
+def test_changed_config_is_read_by_a_reload(tmp_path: Path) -> None:
+    code = EXAMPLES / "django"
+    with start(tmp_path, "django.yaml", cwd=code) as running:
+        url = running.wait_url()
+        assert version(url) == "1"
+        running.change('version = "1"', 'version = "2"')
+        running.wait_line("reloaded in")
+        assert version(url) == "2"
+
+
+def test_app_that_does_not_import_ends_with_the_reason(tmp_path: Path) -> None:
+    with start(tmp_path, "broken.yaml") as running:
+        assert running.wait_exit() == 3
+        output = "".join(running.lines)
+    assert "ModuleNotFoundError: No module named 'flsk'" in output
+    assert "wsgiapp: the app did not start" in output
+    assert f"{sys.executable} -m pip install" in output
+
+
+def test_ctrl_c_answers_what_is_in_flight_and_leaves_nothing(flask: Running) -> None:
+    url = flask.wait_url()
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=START_S)
+    connection.request("GET", "/slow?ms=1500")
+    wait_until(lambda: flask.status()["workers"]["busy"], within_s=5, what="a worker is busy")
+    flask.process.send_signal(signal.SIGINT)
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert flask.wait_exit() == 0
+    assert processes_of(flask.scratch) == []
+    assert list(flask.scratch.iterdir()) == []
+
+
+def test_second_ctrl_c_does_not_wait(flask: Running) -> None:
+    url = flask.wait_url()
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=START_S)
+    connection.request("GET", "/slow?ms=20000")
+    wait_until(lambda: flask.status()["workers"]["busy"], within_s=5, what="a worker is busy")
+    flask.process.send_signal(signal.SIGINT)
+    flask.wait_line("stopping")
+    flask.process.send_signal(signal.SIGINT)
+    assert flask.wait_exit(within_s=10) == 0
+    connection.close()
+    assert processes_of(flask.scratch) == []
+
+
+def test_server_goes_when_the_command_is_killed(flask: Running) -> None:
+    flask.wait_url()
+    assert processes_of(flask.scratch)
+    flask.process.kill()
+    wait_until(lambda: not processes_of(flask.scratch), within_s=START_S, what="no process is left")
