@@ -1,7 +1,7 @@
 """Writes everything in the chart and in manifests/ that has its source elsewhere.
 
 values.yaml           → values.schema.json, the table of values in the chart's README.md
-manifests/crd/*.yaml  → templates/crd.yaml
+manifests/crd/*.yaml  → templates/crd.yaml, and the copy in the operator's package
 operator/rbac.yaml    → templates/rbac.yaml
 the rendered chart    → manifests/install.yaml (needs helm)
 
@@ -27,6 +27,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "wsgiapp-operator"
 CRD = ROOT / "manifests" / "crd" / "wsgiapps.yaml"
+# A file and no link: an image or a wheel holds the package alone.
+PACKAGED_CRD = ROOT / "operator" / "src" / "wsgiapp_operator" / "wsgiapps.yaml"
 RBAC = ROOT / "operator" / "rbac.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "wsgiapp-system"
@@ -245,10 +247,12 @@ def generated(*, helm: str | None) -> dict[Path, str]:
     """Return path → text of every generated file; install.yaml only where there is a helm."""
     values = (CHART / "values.yaml").read_text(encoding="utf-8")
     readme = (CHART / "README.md").read_text(encoding="utf-8")
+    crd = CRD.read_text(encoding="utf-8")
     files = {
+        PACKAGED_CRD: f"# Copy of manifests/crd/{CRD.name}, made by charts/generate.py.\n{crd}",
         CHART / "values.schema.json": build_schema(values),
         CHART / "README.md": build_readme(readme, values),
-        CHART / "templates" / "crd.yaml": build_crd_template(CRD.read_text(encoding="utf-8")),
+        CHART / "templates" / "crd.yaml": build_crd_template(crd),
         CHART / "templates" / "rbac.yaml": build_rbac_template(RBAC.read_text(encoding="utf-8")),
     }
     if helm:
