@@ -20,7 +20,7 @@ from tests.cluster.paths import TREE, Paths
 KIND_NAME = "wsgiapp"
 KIND_NODE_PORT = 30080
 PUBLIC_IMAGES = {"wsgiapp/prometheus:1": "prom/prometheus:v3.16.0"}
-INGRESS_CHART = ("nginx-ingress", "--repo=https://helm.nginx.com/stable", "--version=2.6.0")
+INGRESS_CHART = ("nginx-ingress", "--repo=https://helm.nginx.com/stable", "--version=2.7.2")
 
 
 class KindCluster(Cluster):

@@ -7,6 +7,7 @@ runs (first start, reboot, after `down`) it begins with an empty cluster; images
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import shutil
@@ -17,8 +18,8 @@ from pathlib import Path
 from tests.cluster import golang, packages
 from tests.cluster.commands import ClusterError, last_lines, run, step, try_run, wait_until
 from tests.cluster.node import (
-    BRIDGE,
     NODE,
+    POD_NETWORK,
     PORTS,
     Component,
     certificates,
@@ -99,9 +100,9 @@ def _refuse_taken_ports() -> None:
 def find_node_ip() -> str:
     """The address under which pods reach this machine: the first global IPv4 address."""
     for line in run(["ip", "-4", "-o", "address", "show", "scope", "global"]).splitlines():
-        words = line.split()
-        if words[1] != BRIDGE:
-            return words[3].split("/")[0]
+        address = ipaddress.ip_interface(line.split()[3]).ip
+        if address not in ipaddress.ip_network(POD_NETWORK):
+            return str(address)
     raise ClusterError(
         "this machine has no IPv4 address but loopback, and pods need one to reach the API server;"
         " add one: ip link add dummy0 type dummy; ip address add 192.0.2.2/32 dev dummy0; ip link set dummy0 up"
@@ -213,7 +214,7 @@ def down(paths: Paths) -> None:
         if name in running:
             stop(running[name])
     _unmount(paths)
-    try_run(["ip", "link", "delete", BRIDGE])
+    _delete_links()
     for table in NFT_TABLES:
         _delete_table(table)
     _remove_cgroups()
@@ -224,18 +225,19 @@ def down(paths: Paths) -> None:
     paths.kubeconfig.unlink(missing_ok=True)
 
 
-def _kubepods() -> list[Path]:
-    """The cgroups above all pods: one per controller in version 1, one in version 2."""
-    return [Path("/sys/fs/cgroup/kubepods"), *Path("/sys/fs/cgroup").glob("*/kubepods")]
+def _pod_cgroups() -> list[Path]:
+    """The cgroups of all pods, the innermost first: one tree per controller in version 1, one in version 2."""
+    tops = [Path("/sys/fs/cgroup/kubepods"), *Path("/sys/fs/cgroup").glob("*/kubepods")]
+    # os.walk, not glob: it passes over what vanishes while it looks.
+    return [Path(folder) for top in tops for folder, _, _ in os.walk(top, topdown=False)]
 
 
 def _kill_containers() -> None:
     def pids() -> list[int]:
         found: set[int] = set()
-        for top in _kubepods():
-            for file in top.rglob("cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    found.update(int(pid) for pid in file.read_text().split())
+        for cgroup in _pod_cgroups():
+            with contextlib.suppress(OSError):
+                found.update(int(pid) for pid in (cgroup / "cgroup.procs").read_text().split())
         return sorted(found)
 
     def are_gone() -> bool:
@@ -257,16 +259,21 @@ def _unescape(mount: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount)
 
 
+def _delete_links() -> None:
+    """Pods' interfaces go with their network namespaces, unless a crash left one behind."""
+    for route in (try_run(["ip", "-4", "route", "show", "root", POD_NETWORK]) or "").splitlines():
+        words = route.split()
+        try_run(["ip", "link", "delete", words[words.index("dev") + 1]])
+
+
 def _delete_table(table: str) -> None:
     try_run(["nft", f"delete table {table}"])
 
 
 def _remove_cgroups() -> None:
-    for top in _kubepods():
-        folders = [top, *(path for path in top.rglob("*") if path.is_dir())] if top.exists() else []
-        for folder in sorted(folders, reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    for cgroup in _pod_cgroups():
+        with contextlib.suppress(OSError):
+            cgroup.rmdir()
 
 
 def _remove_log_links(paths: Paths) -> None:

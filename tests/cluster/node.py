@@ -17,7 +17,6 @@ POD_NETWORK = "10.244.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
-BRIDGE = "wsgiapp0"
 PAUSE_IMAGE = "docker.io/wsgiapp/pause:1"
 API_URL = "https://127.0.0.1:6443"
 # Ports of the host that must be free, and who takes them.
@@ -120,12 +119,11 @@ def config_files(paths: Paths, node_ip: str) -> dict[Path, str]:
 
 
 def _network(paths: Paths) -> dict[str, object]:
-    # No ipMasq: the bridge plug-in would write iptables chains per pod; one nftables table does it.
-    bridge = {
-        "type": "bridge",
-        "bridge": BRIDGE,
-        "isGateway": True,
-        "hairpinMode": True,
+    # A routed pair of interfaces per pod, no bridge: what pods on one bridge send each other through a
+    # Service passes kube-proxy's rules only where the kernel has br_netfilter. No ipMasq either: the
+    # plug-in would write iptables chains for each pod, where one nftables table does.
+    routed = {
+        "type": "ptp",
         "ipam": {
             "type": "host-local",
             "dataDir": str(paths.state / "cni"),
@@ -133,7 +131,7 @@ def _network(paths: Paths) -> dict[str, object]:
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
-    return {"cniVersion": "1.0.0", "name": "wsgiapp", "plugins": [bridge]}
+    return {"cniVersion": "1.0.0", "name": "wsgiapp", "plugins": [routed]}
 
 
 def nat_rules() -> str:

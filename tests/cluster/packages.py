@@ -23,7 +23,7 @@ from tests.cluster.paths import HERE, Paths
 # program it brings → Debian package
 HOST_PACKAGES = {
     "runc": "runc",
-    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "/usr/lib/cni/ptp": "containernetworking-plugins",
     "nft": "nftables",
     "conntrack": "conntrack",
     "ip": "iproute2",

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WATCH_S = 290
-RETRY_S = (0.5, 5.0)  # first and longest pause before a failed request is made again
+RETRY_S = (0.5, 2.0)  # first and longest pause before a failed request is made again
 
 Manifest = dict[str, Any]
 
