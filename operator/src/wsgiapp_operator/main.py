@@ -86,7 +86,6 @@ async def operate(
     """Watch and reconcile until `stop`."""
     cache: Cache = Cache()
     queue: KeyedQueue[AppKey] = KeyedQueue()
-    metrics.queue_depth.set_function(lambda: len(queue))
     async with aiohttp.ClientSession() as session, background(keep(lease, stop)) as keeping:
         platform = await read_platform(settings, cluster)
         reconciler = Reconciler(
@@ -104,6 +103,7 @@ async def operate(
             return
         async with (
             background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
+            background(show_depth(queue, metrics)),
             background(relist_forever(cluster, cache, queue, settings.namespaces)),
         ):
             await watch(settings.namespaces, cache, queue, stop)
@@ -218,6 +218,12 @@ def log_in(**arguments: Any) -> Any:
 async def beat(pulse: Pulse) -> None:
     while True:
         pulse.beat()
+        await asyncio.sleep(BEAT_S)
+
+
+async def show_depth(queue: KeyedQueue[AppKey], metrics: Metrics) -> None:
+    while True:
+        metrics.queue_depth.set(len(queue))
         await asyncio.sleep(BEAT_S)
 
 
