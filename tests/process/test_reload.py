@@ -1,0 +1,148 @@
+"""Reloads with real processes: new code for every request, none lost, a broken app changes nothing."""
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import APP, Prefork, write_app
+from tests.support.background_load import BackgroundLoad
+from tests.support.load_report import LoadPlan
+
+SLOW_IMPORT = "import time; time.sleep(3)\n" + APP.replace(
+    "    import os, time", "import os, time"
+).replace("\n    ", "\n")
+
+
+def plan(server: Prefork, **changes: object) -> LoadPlan:
+    return LoadPlan(url=server.url, rate=300, duration_s=60, **changes)  # type: ignore[arg-type]
+
+
+def test_hup_under_load_answers_every_request_and_then_only_with_new_code(folder: Path):
+    with (
+        Prefork("-w", "2", cwd=folder) as server,
+        BackgroundLoad(plan(server, slow_share=0.02)) as load,
+    ):
+        load.run_until(1.5)
+        for version in ("2", "3", "4"):
+            write_app(folder, version=version)
+            server.signal(signal.SIGHUP)
+            server.wait_log(rf"reload succeeded id=hup-{int(version) - 1}")
+            assert {server.version() for _ in range(10)} == {version}
+        load.run_until(load.elapsed_s + 1)
+        report = load.finish()
+    print(report.to_text())
+    assert report.is_clean, report.to_text()
+    assert report.retried_reused_get == 0
+    assert set(report.versions) >= {"1", "4"}
+
+
+def test_reload_of_an_app_with_a_three_second_import_stalls_nobody(folder: Path):
+    write_app(folder, SLOW_IMPORT)
+    with Prefork("-w", "2", cwd=folder) as server, BackgroundLoad(plan(server)) as load:
+        load.run_until(1.5)
+        write_app(folder, SLOW_IMPORT, version="2")
+        assert server.reload()["result"] == "succeeded"
+        load.run_until(load.elapsed_s + 1)
+        report = load.finish()
+    print(report.to_text())
+    assert report.is_clean, report.to_text()
+    assert report.max_s - report.client_lag_max_s < 1.0, report.to_text()
+
+
+def test_broken_app_is_reported_and_the_old_one_serves_on(folder: Path):
+    with Prefork("-w", "2", cwd=folder) as server, BackgroundLoad(plan(server)) as load:
+        load.run_until(1.2)
+        before = server.workers()
+        write_app(folder, "import os\nimport no_such_module\n")
+        answer = server.reload("broken")
+        assert answer["result"] == "failed"
+        assert answer["message"] == "ModuleNotFoundError: No module named 'no_such_module'"
+        assert 'File "' + str(folder / "app.py") + '", line 2' in answer["traceback"]
+        assert "prefork" not in answer["traceback"]
+        assert answer["generation"] == 1
+        assert server.workers() == before
+        assert "ModuleNotFoundError" in server.log()
+        write_app(folder, version="3")
+        assert server.reload("fixed")["result"] == "succeeded"
+        assert server.version() == "3"
+        load.run_until(load.elapsed_s + 0.5)
+        report = load.finish()
+    assert report.is_clean, report.to_text()
+
+
+@pytest.mark.parametrize("preload", ["always", "never"])
+def test_reload_with_and_without_preloading(folder: Path, preload: str):
+    with Prefork("-w", "2", f"--preload={preload}", cwd=folder) as server:
+        write_app(folder, version="2")
+        assert server.reload("a")["result"] == "succeeded"
+        assert server.version() == "2"
+        write_app(folder, "raise RuntimeError('no settings')\n")
+        answer = server.reload("b")
+        assert (answer["result"], answer["message"]) == ("failed", "RuntimeError: no settings")
+        assert server.version() == "2"
+        assert server.wait_workers(2)
+
+
+def test_reload_with_the_same_id_is_waited_for_not_begun_again(folder: Path):
+    write_app(folder, SLOW_IMPORT.replace("sleep(3)", "sleep(0.5)"))
+    with Prefork(cwd=folder) as server:
+        answers: list[dict[str, object]] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(server.reload("same"))) for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [answer["result"] for answer in answers] == ["succeeded"] * 3
+        assert {answer["generation"] for answer in answers} == {2}
+
+
+def test_app_that_hangs_in_its_import_is_given_up_with_its_stack(folder: Path):
+    with Prefork("--boot-timeout", "1", cwd=folder) as server:
+        write_app(folder, "import time\ntime.sleep(60)\n")
+        answer = server.reload("hangs")
+        assert answer["result"] == "failed"
+        assert "did not import within 1 s" in answer["message"]
+        server.wait_log(r'app\.py", line 2 in <module>')
+        assert server.version() == "1"
+
+
+def test_reload_reads_the_config_file_again(folder: Path):
+    (folder / "gunicorn.conf.py").write_text("workers = 1\nraw_env = ['COLOUR=red']\n")
+    with Prefork(cwd=folder) as server:
+        assert server.get("/variable?COLOUR")[1] == "red"
+        (folder / "gunicorn.conf.py").write_text("workers = 3\nraw_env = ['COLOUR=blue']\n")
+        assert server.reload("a")["result"] == "succeeded"
+        server.wait_workers(3)
+        assert server.get("/variable?COLOUR")[1] == "blue"
+        (folder / "gunicorn.conf.py").write_text("workers = 0\n")
+        answer = server.reload("b")
+        assert answer["result"] == "failed"
+        assert answer["message"].startswith("workers is 0; use 1 to 512, or auto")
+        assert len(server.wait_workers(3)) == 3
+
+
+def test_content_of_a_generation_is_what_it_was_booted_with(folder: Path):
+    (folder / "conf").mkdir()
+    (folder / "conf" / "a").write_text("1")
+    with Prefork("--content", f"conf={folder / 'conf'}", cwd=folder) as server:
+        first = server.ask({"op": "status"})["content"]
+        (folder / "conf" / "a").write_text("2")
+        assert server.ask({"op": "status"})["content"] == first
+        server.reload()
+        second = server.ask({"op": "status"})["content"]
+        assert set(second) == {"conf"}
+        assert second != first
+
+
+def test_app_whose_import_leaves_threads_is_imported_by_each_worker(folder: Path):
+    threads = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='poller', daemon=True).start()\n"
+    write_app(folder, threads + SLOW_IMPORT.partition("\n")[2])
+    with Prefork("-w", "2", cwd=folder) as server:
+        assert server.get()[0] == 200
+        assert "each worker imports for itself" in server.log()
+        assert "poller" in server.log()
+        assert server.reload()["result"] == "succeeded"
