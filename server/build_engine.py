@@ -41,7 +41,9 @@ def main() -> int:
         return 1
     for wanted in arguments.python:
         if not build(cargo, wanted, arguments.into):
-            sys.stderr.write(f"the engine for Python {wanted} did not build; cargo's messages are above\n")
+            sys.stderr.write(
+                f"the engine for Python {wanted} did not build; cargo's messages are above\n"
+            )
             return 1
     return 0
 
@@ -50,7 +52,9 @@ def version(text: str) -> str:
     """Check a version given on the command line."""
     match = re.fullmatch(r"3\.(\d+)", text)
     if match is None or (3, int(match[1])) < OLDEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no supported version; use 3.{OLDEST[1]} or later")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no supported version; use 3.{OLDEST[1]} or later"
+        )
     return text
 
 
@@ -67,7 +71,9 @@ def build(cargo: str, wanted: str, into: Path) -> bool:
     )
     if not config.exists() or config.read_text() != text:
         config.write_text(text)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYO3_", "CARGO_BUILD_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYO3_", "CARGO_BUILD_"))
+    }
     environment |= {"PYO3_CONFIG_FILE": str(config), "PYO3_BUILD_EXTENSION_MODULE": "1"}
     command = [cargo, "build", "--release", "--quiet", "--locked", "--package", "prefork-py"]
     command += ["--manifest-path", str(MANIFEST), "--target-dir", str(target)]

@@ -136,7 +136,10 @@ impl Pool {
     }
 
     fn put(&mut self, mut buffer: Box<Buffer>) {
-        if self.0.len() < 64 && buffer.raw.len() <= POOLED_BYTES_MAX && buffer.body.capacity() <= POOLED_BYTES_MAX {
+        if self.0.len() < 64
+            && buffer.raw.len() <= POOLED_BYTES_MAX
+            && buffer.body.capacity() <= POOLED_BYTES_MAX
+        {
             buffer.clear();
             self.0.push(buffer);
         }
@@ -316,6 +319,8 @@ pub struct Conn {
     pub received: u64,
     /// When another worker found the request complete that was passed with it; 0 for none.
     pub passed_ready_us: u64,
+    /// The last read filled its room: there may be more, of which no edge will tell.
+    pub has_more: bool,
     /// The reactor is told when there is room to send.
     pub is_write_armed: bool,
 }
@@ -323,10 +328,20 @@ pub struct Conn {
 impl Conn {
     /// A new connection that waits for its first request.
     #[must_use]
-    pub fn new(fd: OwnedFd, address: &Address, local: Address, context: &Context, now_us: u64) -> Self {
+    pub fn new(
+        fd: OwnedFd,
+        address: &Address,
+        local: Address,
+        context: &Context,
+        now_us: u64,
+    ) -> Self {
         let peer = match address {
-            Address::Ip(ip, port) => Peer { host: ip.to_string(), port: *port, is_trusted: context.trusts(Some(*ip)) },
-            Address::Unix => Peer { host: String::new(), port: 0, is_trusted: context.trusts(None) },
+            Address::Ip(ip, port) => {
+                Peer { host: ip.to_string(), port: *port, is_trusted: context.trusts(Some(*ip)) }
+            }
+            Address::Unix => {
+                Peer { host: String::new(), port: 0, is_trusted: context.trusts(None) }
+            }
         };
         Self {
             fd,
@@ -346,6 +361,7 @@ impl Conn {
             ready_us: 0,
             received: 0,
             passed_ready_us: 0,
+            has_more: false,
             is_write_armed: false,
         }
     }
@@ -449,13 +465,19 @@ impl Conn {
                 Ok(count) => {
                     buffer.filled += count;
                     self.received += count as u64;
+                    self.has_more = count == room_len;
                     match self.advance(context, pool, now_us) {
                         // Edge-triggered: a read that did not fill its room has emptied the socket.
-                        Next::Wait if matches!(self.phase, Phase::Head | Phase::Body) && count == room_len => {}
+                        Next::Wait
+                            if matches!(self.phase, Phase::Head | Phase::Body) && self.has_more => {
+                        }
                         next => return next,
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_more = false;
+                    return Next::Wait;
+                }
                 Err(_) => return Next::Close,
             }
         }
@@ -586,7 +608,13 @@ impl Conn {
     }
 
     /// Answers a refused request by itself and gives the connection up.
-    pub fn refuse(&mut self, reject: Reject, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn refuse(
+        &mut self,
+        reject: Reject,
+        context: &Context,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Next {
         context.note_refusal(self, reject.status(), reject.code());
         self.answer_and_close(reject.status(), reject.message(), context, pool, now_us)
     }
@@ -608,7 +636,14 @@ impl Conn {
         }
     }
 
-    fn answer_and_close(&mut self, status: u16, why: &str, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn answer_and_close(
+        &mut self,
+        status: u16,
+        why: &str,
+        context: &Context,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Next {
         let is_head = self.head().is_some_and(|head| head.method == Method::Head);
         self.unsent.push(&context.plain_answer(status, why, is_head));
         self.closes = true;
@@ -660,7 +695,9 @@ impl Conn {
 
     fn discard(&mut self) -> Next {
         let mut sink = [0u8; 16 * 1024];
-        // Bounded, so that one client cannot keep the reactor: what is left raises no new edge, the deadline ends it.
+        self.has_more = false;
+        // Bounded, so that one client cannot keep the reactor; what still comes raises a new edge, and the deadline ends
+        // it in any case.
         for _ in 0..16 {
             match sys::receive(self.fd.as_raw_fd(), &mut sink) {
                 Ok(0) => return Next::Close,
@@ -695,5 +732,6 @@ fn invalid(reject: Reject) -> io::Error {
 
 #[allow(clippy::expect_used)]
 fn done_body() -> Body {
-    Body::new(Framing::None, &prefork_core::Limits::default()).expect("no body is within every limit")
+    Body::new(Framing::None, &prefork_core::Limits::default())
+        .expect("no body is within every limit")
 }

@@ -64,7 +64,14 @@ impl Context {
     #[must_use]
     pub fn plain_answer(&self, status: u16, sentence: &str, is_head: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        reply::write_error(&mut out, status, sentence, is_head, &self.settings.server, &self.date());
+        reply::write_error(
+            &mut out,
+            status,
+            sentence,
+            is_head,
+            &self.settings.server,
+            &self.date(),
+        );
         out
     }
 
@@ -75,7 +82,14 @@ impl Context {
         let method = conn.head().map_or(Method::Other, |head| head.method);
         self.table.count_answer(method as usize, status, 0);
         if self.settings.is_access_logged {
-            self.log.append(&Entry { conn, status, body_bytes: 0, duration_us: 0, queue_us: 0, refusal: Some(code) });
+            self.log.append(&Entry {
+                conn,
+                status,
+                body_bytes: 0,
+                duration_us: 0,
+                queue_us: 0,
+                refusal: Some(code),
+            });
         }
     }
 
@@ -87,11 +101,22 @@ impl Context {
         self.table.observe(cell::queue, queue_us);
         self.table.add(cell::bytes_in, conn.received);
         if !outcome.is_counted {
-            self.table.count_answer(conn.request().head.method as usize, outcome.status, duration_us);
+            self.table.count_answer(
+                conn.request().head.method as usize,
+                outcome.status,
+                duration_us,
+            );
         }
         if self.settings.is_access_logged {
             let Outcome { status, body_bytes, .. } = *outcome;
-            self.log.append(&Entry { conn, status, body_bytes, duration_us, queue_us, refusal: None });
+            self.log.append(&Entry {
+                conn,
+                status,
+                body_bytes,
+                duration_us,
+                queue_us,
+                refusal: None,
+            });
         }
     }
 }

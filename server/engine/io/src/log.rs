@@ -64,7 +64,8 @@ impl AccessLog {
             return;
         }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
+        let piece =
+            std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
         if self.fd >= 0 {
             // A log that cannot be written must not stop the server, and there is no other place to say so.
             let _ = sys::write_all_wait(self.fd, &piece);
@@ -80,7 +81,9 @@ fn write_line(out: &mut Vec<u8>, entry: &Entry<'_>, worker_pid: u32, wall_us: u6
     write_string(out, conn.peer.host.as_bytes());
     let head = conn.head();
     let bytes = conn.partial();
-    for (name, span) in [("method", head.map(|h| h.method_name)), ("target", head.map(|h| h.target))] {
+    for (name, span) in
+        [("method", head.map(|h| h.method_name)), ("target", head.map(|h| h.target))]
+    {
         let _ = write!(out, ",\"{name}\":");
         match span.filter(|s| !s.is_empty() && s.end as usize <= bytes.len()) {
             Some(span) => write_string(out, span.of(bytes)),

@@ -85,6 +85,8 @@ struct Slot {
     is_open: bool,
     /// The socket became readable and nobody has read it since.
     is_unread: bool,
+    /// The client ended its side: a read that did not fill its room is not the last, its end is still to be read.
+    is_ended: bool,
 }
 
 struct Listener {
@@ -191,7 +193,11 @@ impl Reactor {
     #[allow(clippy::cast_possible_truncation)] // the token's halves are 32 bits each
     pub fn abandon(&mut self, token: u64) {
         let (index, generation) = (token as u32, (token >> 32) as u32);
-        if self.slots.get(index as usize).is_some_and(|slot| slot.is_open && slot.generation == generation) {
+        if self
+            .slots
+            .get(index as usize)
+            .is_some_and(|slot| slot.is_open && slot.generation == generation)
+        {
             self.forget(index);
         }
     }
@@ -225,7 +231,11 @@ impl Reactor {
 
     /// An app thread takes the first ready request; the helper gathers them all.
     fn deliver(&mut self, role: Role) -> Option<Turn> {
-        if role == Role::App && !self.ready.is_empty() { Some(Turn::Call(self.ready.remove(0))) } else { None }
+        if role == Role::App && !self.ready.is_empty() {
+            Some(Turn::Call(self.ready.remove(0)))
+        } else {
+            None
+        }
     }
 
     fn poll(&mut self, timeout: Option<Duration>) {
@@ -240,9 +250,11 @@ impl Reactor {
         if timeout == Some(Duration::ZERO) {
             return timeout;
         }
-        let until_deadline = (self.next_deadline_us != u64::MAX)
-            .then(|| Duration::from_micros(self.next_deadline_us.saturating_sub(sys::monotonic_us())));
-        let until_retry = (self.order != Order::Serve || self.accept_after_us > self.now_us).then_some(RETRY_EVERY);
+        let until_deadline = (self.next_deadline_us != u64::MAX).then(|| {
+            Duration::from_micros(self.next_deadline_us.saturating_sub(sys::monotonic_us()))
+        });
+        let until_retry = (self.order != Order::Serve || self.accept_after_us > self.now_us)
+            .then_some(RETRY_EVERY);
         [timeout, until_deadline, until_retry].into_iter().flatten().min()
     }
 
@@ -272,6 +284,7 @@ impl Reactor {
         if flags & (sys::READ | sys::BROKEN) != 0 {
             slot.is_unread = true;
         }
+        slot.is_ended |= flags & (sys::PEER_ENDED | sys::BROKEN) != 0;
         let Some(conn) = slot.conn.take() else { return };
         let is_writable = flags & (sys::WRITE | sys::BROKEN) != 0;
         self.guarded(index, conn, |conn, context, _, now_us| {
@@ -312,10 +325,13 @@ impl Reactor {
                     next = conn.advance(&self.context, &mut self.pool, self.now_us);
                 }
                 Next::Wait if slot.is_unread && conn.phase.reads() => {
-                    slot.is_unread = false;
+                    let is_ended = slot.is_ended;
                     next = conn.on_readable(&self.context, &mut self.pool, self.now_us);
+                    self.slots[index as usize].is_unread = conn.has_more || is_ended;
                 }
-                Next::Wait if self.is_to_leave(&conn) && self.pass(index, &mut conn) => return None,
+                Next::Wait if self.is_to_leave(&conn) && self.pass(index, &mut conn) => {
+                    return None;
+                }
                 Next::Wait => {
                     self.put_back(index, conn);
                     return None;
@@ -352,6 +368,7 @@ impl Reactor {
         slot.conn = None;
         slot.is_open = false;
         slot.is_unread = false;
+        slot.is_ended = false;
         self.free.push(index);
         self.open -= 1;
         self.context.table.sub(cell::connections, 1);
@@ -380,7 +397,9 @@ impl Reactor {
         let has_room = self.open < self.context.settings.max_connections;
         let is_wanted = match self.order {
             Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
-            Order::Close => is_free && self.now_us < self.last_request_us && self.now_us >= self.accept_after_us,
+            Order::Close => {
+                is_free && self.now_us < self.last_request_us && self.now_us >= self.accept_after_us
+            }
             Order::HandOver | Order::Stop => false,
         };
         if is_wanted == self.is_welcoming {
@@ -391,7 +410,7 @@ impl Reactor {
         for (fd, token) in tokens.chain(self.pair.map(|pair| (pair.receive, TOKEN_HANDOVER))) {
             if !is_wanted {
                 self.epoll.remove(fd);
-            } else if self.epoll.add(fd, sys::READ & !(libc::EPOLLRDHUP as u32), token).is_err() {
+            } else if self.epoll.add(fd, sys::READ & !sys::PEER_ENDED, token).is_err() {
                 self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
             }
         }
@@ -477,9 +496,11 @@ impl Reactor {
                 continue;
             }
             let Some(conn) = self.slots[index].conn.take() else { continue };
-            self.guarded(u32::try_from(index).unwrap_or(u32::MAX), conn, |conn, context, pool, now_us| {
-                conn.on_deadline(context, pool, now_us)
-            });
+            self.guarded(
+                u32::try_from(index).unwrap_or(u32::MAX),
+                conn,
+                |conn, context, pool, now_us| conn.on_deadline(context, pool, now_us),
+            );
             if let Some(conn) = &self.slots[index].conn {
                 nearest_us = nearest_us.min(conn.deadline_us);
             }
@@ -528,7 +549,9 @@ impl Reactor {
             }
             Order::Stop => self.close_where(|_| true),
         }
-        let is_done = self.open == 0 && self.ready.is_empty() && (self.order != Order::Close || self.is_queue_empty);
+        let is_done = self.open == 0
+            && self.ready.is_empty()
+            && (self.order != Order::Close || self.is_queue_empty);
         if is_done { Turn::Done } else { Turn::Idle }
     }
 

@@ -228,7 +228,8 @@ impl Server {
     /// No connection and no call is left.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.context.table.own(cell::connections).load(Relaxed) == 0 && self.calls.load(Acquire) == 0
+        self.context.table.own(cell::connections).load(Relaxed) == 0
+            && self.calls.load(Acquire) == 0
     }
 
     /// Makes the calling thread an app thread; returns its number, or `None` when all are there.
@@ -309,6 +310,8 @@ impl Server {
         self.leader.store(LEADER_APP, SeqCst);
         self.lead_count.fetch_add(1, Relaxed);
         self.absorb(&mut reactor);
+        // The helper may have left ready requests a moment ago, before it gave the lead away.
+        let wait = if self.ready_count.load(SeqCst) > 0 { Duration::ZERO } else { wait };
         if wait > Duration::ZERO {
             self.context.log.flush();
         }
@@ -359,7 +362,10 @@ impl Server {
     }
 
     fn finish(&self) -> Work {
-        if self.calls.load(SeqCst) > 0 || self.ready_count.load(SeqCst) > 0 || self.returned_count.load(SeqCst) > 0 {
+        if self.calls.load(SeqCst) > 0
+            || self.ready_count.load(SeqCst) > 0
+            || self.returned_count.load(SeqCst) > 0
+        {
             return Work::Nothing;
         }
         if !self.is_done.swap(true, SeqCst) {
@@ -415,7 +421,8 @@ impl Server {
             call.unsent = thread.take_unsent();
         }
         let context = &self.context;
-        let (status, end_us) = if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
+        let (status, end_us) =
+            if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
         context.note_answer(&call, &Outcome { status, end_us, is_counted: is_expired, ..outcome });
         context.table.sub(cell::in_flight, 1);
         self.renew_oldest();
@@ -444,7 +451,8 @@ impl Server {
     }
 
     fn renew_oldest(&self) {
-        let oldest = self.threads.iter().map(Thread::start_us).filter(|&us| us > 0).min().unwrap_or(0);
+        let oldest =
+            self.threads.iter().map(Thread::start_us).filter(|&us| us > 0).min().unwrap_or(0);
         self.context.table.set(cell::oldest_start_us, oldest);
     }
 
@@ -456,7 +464,10 @@ impl Server {
         }
         // The leader must look at once when there is something to do; else an event of the socket tells it: changing
         // the interest reports again what came in the meantime.
-        let is_quiet = next == Next::Wait && !conn.has_leftover() && conn.unsent.is_empty() && self.order() == Order::Serve;
+        let is_quiet = next == Next::Wait
+            && !conn.has_leftover()
+            && conn.unsent.is_empty()
+            && self.order() == Order::Serve;
         let (fd, token) = (conn.raw_fd(), conn.token);
         conn.is_write_armed = false;
         let mut desk = lock(&self.desk);
@@ -481,7 +492,14 @@ impl Server {
     }
 
     /// Sends two pieces of an answer, as one where possible. What the client does not take at once is held.
-    pub fn send(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8], is_last: bool) -> Sent {
+    pub fn send(
+        &self,
+        number: usize,
+        call: &mut Call,
+        first: &[u8],
+        second: &[u8],
+        is_last: bool,
+    ) -> Sent {
         let thread = &self.threads[number];
         if !thread.claim() {
             return Sent::Gone;
@@ -514,7 +532,11 @@ impl Server {
         if is_last {
             call.unsent.push(rest_first);
             call.unsent.push(rest_second);
-            return if call.unsent.held() > UNSENT_BYTES_MAX { self.hold(number, call) } else { Sent::Fine };
+            return if call.unsent.held() > UNSENT_BYTES_MAX {
+                self.hold(number, call)
+            } else {
+                Sent::Fine
+            };
         }
         self.send_behind(number, call, rest_first, rest_second)
     }
@@ -543,7 +565,13 @@ impl Server {
                 self.context.count_disconnect();
                 Sent::Gone
             }
-            (Flushed::Blocked, held) => if held > UNSENT_BYTES_MAX { Sent::Full } else { Sent::Fine },
+            (Flushed::Blocked, held) => {
+                if held > UNSENT_BYTES_MAX {
+                    Sent::Full
+                } else {
+                    Sent::Fine
+                }
+            }
         }
     }
 
@@ -605,11 +633,21 @@ impl Server {
             // Again after the flag is up: a call may have begun before anybody could see it.
             while !*is_awake && self.is_quiet() && !self.is_done.load(SeqCst) {
                 let timeout = Duration::from_secs(1);
-                is_awake = self.helper.wake.wait_timeout(is_awake, timeout).unwrap_or_else(PoisonError::into_inner).0;
+                is_awake = self
+                    .helper
+                    .wake
+                    .wait_timeout(is_awake, timeout)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
             self.helper.is_parked.store(false, SeqCst);
         } else {
-            is_awake = self.helper.wake.wait_timeout(is_awake, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            is_awake = self
+                .helper
+                .wake
+                .wait_timeout(is_awake, TICK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         *is_awake = false;
     }
@@ -638,7 +676,8 @@ impl Server {
         let context = &self.context;
         context.table.add(cell::timeouts, 1);
         let is_answered = thread.expire(|fd| {
-            let answer = context.plain_answer(504, "the application took too long", method == b"HEAD");
+            let answer =
+                context.plain_answer(504, "the application took too long", method == b"HEAD");
             // A full socket is the client's loss: it has the end of the connection.
             context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
             sys::shut_down_write(fd);

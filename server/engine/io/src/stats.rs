@@ -18,20 +18,22 @@ pub const HEADER_BYTES: usize = 4096;
 pub const SLOT_BYTES: usize = 8192;
 
 /// Rows of the request matrix.
-pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+pub const METHODS: [&str; 8] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 
 /// Columns of the request matrix: usual statuses, then a class for the rest.
 pub const CODES: [&str; 56] = [
-    "200", "201", "202", "203", "204", "205", "206", "207", "300", "301", "302", "303", "304", "307", "308", "400",
-    "401", "402", "403", "404", "405", "406", "408", "409", "410", "411", "412", "413", "414", "415", "416", "417",
-    "418", "422", "423", "424", "425", "426", "428", "429", "431", "451", "500", "501", "502", "503", "504", "505",
-    "507", "508", "511", "1xx", "2xx", "3xx", "4xx", "5xx",
+    "200", "201", "202", "203", "204", "205", "206", "207", "300", "301", "302", "303", "304",
+    "307", "308", "400", "401", "402", "403", "404", "405", "406", "408", "409", "410", "411",
+    "412", "413", "414", "415", "416", "417", "418", "422", "423", "424", "425", "426", "428",
+    "429", "431", "451", "500", "501", "502", "503", "504", "505", "507", "508", "511", "1xx",
+    "2xx", "3xx", "4xx", "5xx",
 ];
 
 /// Upper bounds of the histogram buckets, in microseconds.
 pub const BOUNDS_US: [u64; 14] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 30_000_000,
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// Cells of one histogram: its buckets, the overflow bucket, the sum in microseconds.
@@ -158,7 +160,9 @@ const fn code_table() -> [u8; 500] {
     let mut code = 0;
     while code < classes {
         let digits = CODES[code].as_bytes();
-        let value = (digits[0] - b'0') as usize * 100 + (digits[1] - b'0') as usize * 10 + (digits[2] - b'0') as usize;
+        let value = (digits[0] - b'0') as usize * 100
+            + (digits[1] - b'0') as usize * 10
+            + (digits[2] - b'0') as usize;
         table[value - 100] = code as u8;
         code += 1;
     }
@@ -201,7 +205,10 @@ impl Table {
         if slot == 0 || slot >= slots {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("slot is {slot}, but the stats table of {bytes} bytes has slots 1 to {}", slots.max(1) - 1),
+                format!(
+                    "slot is {slot}, but the stats table of {bytes} bytes has slots 1 to {}",
+                    slots.max(1) - 1
+                ),
             ));
         }
         // SAFETY: a fresh shared mapping of the whole file; the arbiter never shrinks the file.
@@ -223,7 +230,9 @@ impl Table {
         if (magic, version) != (MAGIC, VERSION) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the stats table says magic {magic:#x}, version {version}; want {MAGIC:#x}, version {VERSION}"),
+                format!(
+                    "the stats table says magic {magic:#x}, version {version}; want {MAGIC:#x}, version {VERSION}"
+                ),
             ));
         }
         Ok(table)

@@ -13,6 +13,8 @@ pub type Event = libc::epoll_event;
 
 /// Readable, or the peer ended its side.
 pub const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
+/// The peer ended its side.
+pub const PEER_ENDED: u32 = libc::EPOLLRDHUP as u32;
 /// Writable.
 pub const WRITE: u32 = libc::EPOLLOUT as u32;
 /// Report changes only.
@@ -111,7 +113,9 @@ impl Epoll {
         });
         let capacity = i32::try_from(events.len()).unwrap_or(i32::MAX);
         // SAFETY: the kernel writes at most `capacity` events to the slice.
-        let result = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), capacity, timeout_ms) };
+        let result = unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), capacity, timeout_ms)
+        };
         match check(result) {
             Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
@@ -128,7 +132,9 @@ impl Bell {
     /// The process is out of descriptors.
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointer is passed; the result is a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
+        let fd = unsafe {
+            OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?)
+        };
         Ok(Self(fd))
     }
 
@@ -205,7 +211,11 @@ pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, Address)> {
 }
 
 fn name_by(
-    call: unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+    call: unsafe extern "C" fn(
+        libc::c_int,
+        *mut libc::sockaddr,
+        *mut libc::socklen_t,
+    ) -> libc::c_int,
     fd: RawFd,
 ) -> io::Result<Address> {
     // SAFETY: all-zero is a valid sockaddr_storage.
@@ -281,7 +291,11 @@ pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
 /// `WouldBlock` when nothing fits; else send(2). Never SIGPIPE.
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `bytes.len()` bytes of the slice.
-    retry(|| check_size(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) }))
+    retry(|| {
+        check_size(unsafe {
+            libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
+        })
+    })
 }
 
 /// Writes what fits of two pieces, one after the other; returns how much in all.
@@ -332,7 +346,8 @@ pub fn shut_down_write(fd: RawFd) {
 pub fn write_all_wait(fd: RawFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         // SAFETY: the kernel reads at most `bytes.len()` bytes of the slice.
-        let result = retry(|| check_size(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }));
+        let result =
+            retry(|| check_size(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }));
         match result {
             Ok(count) => bytes = &bytes[count..],
             // Somebody made the log's pipe non-blocking.
@@ -363,12 +378,14 @@ pub fn wait_for(fd: RawFd, direction: Direction, timeout: Duration) -> io::Resul
         Direction::Read => libc::POLLIN,
         Direction::Write => libc::POLLOUT,
     };
-    let end_us = monotonic_us().saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX));
+    let end_us =
+        monotonic_us().saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX));
     loop {
         let left_ms = end_us.saturating_sub(monotonic_us()).div_ceil(1000);
         let mut poll = libc::pollfd { fd, events, revents: 0 };
         // SAFETY: one pollfd, which lives through the call.
-        let result = unsafe { libc::poll(&raw mut poll, 1, i32::try_from(left_ms).unwrap_or(i32::MAX)) };
+        let result =
+            unsafe { libc::poll(&raw mut poll, 1, i32::try_from(left_ms).unwrap_or(i32::MAX)) };
         match check(result) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
@@ -393,7 +410,13 @@ pub fn listen_queue(fd: RawFd) -> io::Result<(u32, u32)> {
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` and `length` live through the call and agree with each other.
     check(unsafe {
-        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
     })?;
     Ok((info.tcpi_unacked, info.tcpi_sacked))
 }
@@ -418,7 +441,8 @@ struct Control([u8; 64]);
 /// `WouldBlock` when the queue is full; `EMSGSIZE` when it never fits; `ETOOMANYREFS` when too many descriptors
 /// are on their way; else sendmsg(2).
 pub fn send_descriptor(fd: RawFd, pieces: [&[u8]; 2], passed: BorrowedFd<'_>) -> io::Result<()> {
-    let mut vectors = pieces.map(|p| libc::iovec { iov_base: p.as_ptr().cast_mut().cast(), iov_len: p.len() });
+    let mut vectors =
+        pieces.map(|p| libc::iovec { iov_base: p.as_ptr().cast_mut().cast(), iov_len: p.len() });
     let mut control = Control([0; 64]);
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { zeroed() };
@@ -438,7 +462,9 @@ pub fn send_descriptor(fd: RawFd, pieces: [&[u8]; 2], passed: BorrowedFd<'_>) ->
     }
     // SAFETY: the message points to `vectors` (and these to the slices) and `control`; all live through the call.
     retry(|| {
-        check_size(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) })
+        check_size(unsafe {
+            libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        })
     })?;
     Ok(())
 }

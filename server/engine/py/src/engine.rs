@@ -34,10 +34,9 @@ impl<'py> Given<'_, 'py> {
         T: for<'a> FromPyObject<'a, 'py>,
         for<'a> <T as FromPyObject<'a, 'py>>::Error: Into<PyErr>,
     {
-        let value = self
-            .0
-            .get_item(key)
-            .map_err(|_| PyValueError::new_err(format!("settings lack {key}; see _engine.pyi for all of them")))?;
+        let value = self.0.get_item(key).map_err(|_| {
+            PyValueError::new_err(format!("settings lack {key}; see _engine.pyi for all of them"))
+        })?;
         value.extract().map_err(|error: <T as FromPyObject<'_, 'py>>::Error| {
             let error: PyErr = error.into();
             PyValueError::new_err(format!("settings: {key} is {value}: {error}"))
@@ -47,8 +46,12 @@ impl<'py> Given<'_, 'py> {
     fn seconds(&self, key: &str) -> PyResult<u64> {
         let seconds: f64 = self.get(key)?;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) => Ok(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2)),
-            Err(_) => Err(PyValueError::new_err(format!("settings: {key} is {seconds}; use seconds, 0 or more"))),
+            Ok(duration) => {
+                Ok(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2))
+            }
+            Err(_) => Err(PyValueError::new_err(format!(
+                "settings: {key} is {seconds}; use seconds, 0 or more"
+            ))),
         }
     }
 }
@@ -66,7 +69,9 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
     })?;
     let access_log: String = given.get("access_log")?;
     if !matches!(access_log.as_str(), "off" | "json") {
-        return Err(PyValueError::new_err(format!("settings: access_log is '{access_log}'; use off or json")));
+        return Err(PyValueError::new_err(format!(
+            "settings: access_log is '{access_log}'; use off or json"
+        )));
     }
     let server_software: String = given.get("server_software")?;
     let settings = Settings {
@@ -140,7 +145,11 @@ impl Engine {
         let order = match mode {
             "handover" => Order::HandOver,
             "close" => Order::Close,
-            _ => return Err(PyValueError::new_err(format!("mode is '{mode}'; use handover or close"))),
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "mode is '{mode}'; use handover or close"
+                )));
+            }
         };
         self.server.give(order);
         Ok(())
@@ -154,10 +163,14 @@ impl Engine {
         let events = PyList::empty(py);
         for notice in self.server.notices() {
             let event = match notice {
-                Notice::Timeout { thread_ident, method, target, elapsed_us } => {
-                    ("timeout", thread_ident, latin1(py, &method)?, latin1(py, &target)?, elapsed_us)
-                        .into_pyobject(py)?
-                }
+                Notice::Timeout { thread_ident, method, target, elapsed_us } => (
+                    "timeout",
+                    thread_ident,
+                    latin1(py, &method)?,
+                    latin1(py, &target)?,
+                    elapsed_us,
+                )
+                    .into_pyobject(py)?,
                 Notice::MaxRequests => PyTuple::new(py, ["max_requests"])?,
                 Notice::Drained => PyTuple::new(py, ["drained"])?,
             };

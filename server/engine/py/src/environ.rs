@@ -70,7 +70,8 @@ fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
 
 /// `User-Agent` → `HTTP_USER_AGENT`.
 fn key_of(name: &[u8]) -> String {
-    let upper = name.iter().map(|&b| if b == b'-' { '_' } else { char::from(b.to_ascii_uppercase()) });
+    let upper =
+        name.iter().map(|&b| if b == b'-' { '_' } else { char::from(b.to_ascii_uppercase()) });
     let upper: String = upper.collect();
     match upper.as_str() {
         "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
@@ -116,7 +117,8 @@ impl Environ {
         template.set_item("wsgi.multiprocess", facts.is_multiprocess)?;
         template.set_item("wsgi.run_once", false)?;
         template.set_item("wsgi.input_terminated", true)?;
-        template.set_item("wsgi.file_wrapper", py.get_type::<crate::file_wrapper::FileWrapper>())?;
+        template
+            .set_item("wsgi.file_wrapper", py.get_type::<crate::file_wrapper::FileWrapper>())?;
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         Ok(Self {
             template: template.unbind(),
@@ -144,8 +146,12 @@ impl Environ {
         let environ = self.template.bind(py).copy()?;
 
         match head.method {
-            Method::Other => set(&environ, &self.names.request_method, &latin1(py, head.method_name.of(bytes))?)?,
-            method => set(&environ, &self.names.request_method, self.methods[method as usize].bind(py))?,
+            Method::Other => {
+                set(&environ, &self.names.request_method, &latin1(py, head.method_name.of(bytes))?)?
+            }
+            method => {
+                set(&environ, &self.names.request_method, self.methods[method as usize].bind(py))?
+            }
         }
         let mut path = head.path(bytes);
         if head.is_path_encoded {
@@ -171,13 +177,19 @@ impl Environ {
         Ok(environ)
     }
 
-    fn set_addresses(&mut self, py: Python<'_>, conn: &Conn, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn set_addresses(
+        &mut self,
+        py: Python<'_>,
+        conn: &Conn,
+        environ: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
         if self.local.0 != conn.local {
             let (name, port) = match &conn.local {
                 Address::Ip(ip, port) => (ip.to_string(), port.to_string()),
                 Address::Unix => (String::new(), String::new()),
             };
-            let (name, port) = (latin1(py, name.as_bytes())?.unbind(), latin1(py, port.as_bytes())?.unbind());
+            let (name, port) =
+                (latin1(py, name.as_bytes())?.unbind(), latin1(py, port.as_bytes())?.unbind());
             self.local = (conn.local.clone(), name, port);
         }
         set(environ, &self.names.server_name, self.local.1.bind(py))?;
@@ -191,7 +203,13 @@ impl Environ {
         set(environ, &self.names.remote_port, &latin1(py, port)?)
     }
 
-    fn set_field(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, field: &Field, bytes: &[u8]) -> PyResult<()> {
+    fn set_field(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        field: &Field,
+        bytes: &[u8],
+    ) -> PyResult<()> {
         let value = latin1(py, field.value.of(bytes))?;
         if field.id != NameId::UNKNOWN {
             let key = &self.keys[field.id.index()];
@@ -240,7 +258,11 @@ fn set(environ: &Bound<'_, PyDict>, key: &Py<PyString>, value: &Bound<'_, PyAny>
 }
 
 /// As [`set`], but joins the value to one that is there: an unknown name may have come before.
-fn set_new(environ: &Bound<'_, PyDict>, key: &Py<PyString>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+fn set_new(
+    environ: &Bound<'_, PyDict>,
+    key: &Py<PyString>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let count = environ.len();
     // SAFETY: the GIL is held; live objects; a new reference, or null with an exception, comes back.
     #[cfg(Py_3_13)]
@@ -262,7 +284,12 @@ fn set_new(environ: &Bound<'_, PyDict>, key: &Py<PyString>, value: &Bound<'_, Py
 }
 
 /// Joins a repeated field to the earlier ones (RFC 9110 §5.3); cookies as browsers write them.
-fn append(environ: &Bound<'_, PyDict>, key: &Py<PyString>, value: &Bound<'_, PyAny>, id: NameId) -> PyResult<()> {
+fn append(
+    environ: &Bound<'_, PyDict>,
+    key: &Py<PyString>,
+    value: &Bound<'_, PyAny>,
+    id: NameId,
+) -> PyResult<()> {
     let separator = if id == NameId::COOKIE { "; " } else { "," };
     match environ.get_item(key)? {
         Some(earlier) => join(environ, key, &earlier, value, separator),

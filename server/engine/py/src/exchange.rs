@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
 use prefork_core::Method;
+use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
 use prefork_io::conn::FileOut;
 use prefork_io::context::Outcome;
 use prefork_io::reactor::Call;
@@ -39,6 +39,13 @@ impl Held {
         match self {
             Self::Own(call) => Some(action(call)),
             Self::Shared(stream) => stream.with_call(action),
+        }
+    }
+
+    fn peek<T>(&self, look: impl FnOnce(&Call) -> T) -> Option<T> {
+        match self {
+            Self::Own(call) => Some(look(call)),
+            Self::Shared(stream) => stream.peek(look),
         }
     }
 
@@ -108,9 +115,9 @@ impl Exchange {
     }
 
     /// A call begins.
-    pub fn open(&self, mut held: Held) {
+    pub fn open(&self, held: Held) {
         let mut state = self.lock();
-        state.raw_fd = held.with(|call| call.raw_fd()).unwrap_or(-1);
+        state.raw_fd = held.peek(|call| call.raw_fd()).unwrap_or(-1);
         state.held = Some(held);
         state.out.clear();
         state.progress = Progress::Silent;
@@ -132,19 +139,23 @@ impl Exchange {
     fn start(&self, status: &[u8], fields: &[(&[u8], &[u8])]) -> PyResult<()> {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some(held) = state.held.as_mut() else {
-            return Err(PyAssertionError::new_err("start_response was called after the call was over"));
+        let Some(held) = &state.held else {
+            return Err(PyAssertionError::new_err(
+                "start_response was called after the call was over",
+            ));
         };
-        let keep_alive = held.is_body_received() && held.with(|call| self.server.may_keep(call)).unwrap_or(false);
+        let keep_alive = held.is_body_received()
+            && held.peek(|call| self.server.may_keep(call)).unwrap_or(false);
         let answering = held
-            .with(|call| {
+            .peek(|call| {
                 let head = &call.request().head;
                 Answering { minor: head.minor, is_head: head.method == Method::Head, keep_alive }
             })
             .unwrap_or(Answering { minor: 1, is_head: false, keep_alive: false });
         state.progress = Progress::Silent;
         state.out.clear();
-        let mut reply = Reply::start(&mut state.out, answering, status).map_err(|bad| bad_reply(bad, status))?;
+        let mut reply = Reply::start(&mut state.out, answering, status)
+            .map_err(|bad| bad_reply(bad, status))?;
         for (name, value) in fields {
             reply.field(&mut state.out, name, value).map_err(|bad| match bad {
                 BadReply::FieldName | BadReply::HopByHop => bad_reply(bad, name),
@@ -166,7 +177,8 @@ impl Exchange {
             Progress::Started(reply) => {
                 let date = self.date(prefork_io::sys::monotonic_us());
                 let server = &self.server.context.settings.server;
-                state.progress = Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
+                state.progress =
+                    Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
                 Ok(())
             }
             Progress::Body(outgoing) => {
@@ -183,7 +195,9 @@ impl Exchange {
     fn send(&self, py: Python<'_>, block: &[u8], is_last: bool) -> bool {
         let mut state = self.lock();
         let State { held: Some(held), out, .. } = &mut *state else { return false };
-        let sent = held.with(|call| self.server.send(self.number, call, out, block, is_last)).unwrap_or(Sent::Gone);
+        let sent = held
+            .with(|call| self.server.send(self.number, call, out, block, is_last))
+            .unwrap_or(Sent::Gone);
         out.clear();
         state.is_sent = true;
         let raw_fd = state.raw_fd;
@@ -204,7 +218,9 @@ impl Exchange {
         if state.is_gone {
             return false;
         }
-        let State { progress: Progress::Body(outgoing), out, .. } = &mut *state else { return false };
+        let State { progress: Progress::Body(outgoing), out, .. } = &mut *state else {
+            return false;
+        };
         if block.len() <= COPIED_BODY_BYTES {
             let before = out.len();
             outgoing.write(out, block);
@@ -256,13 +272,16 @@ impl Exchange {
     pub fn send_file(&self, mut file: FileOut) -> PyResult<()> {
         let mut state = self.lock();
         self.begin_body(&mut state, Some(file.left))?;
-        let State { progress: Progress::Body(outgoing), held: Some(held), out, .. } = &mut *state else {
+        let State { progress: Progress::Body(outgoing), held: Some(held), out, .. } = &mut *state
+        else {
             return Ok(());
         };
         // Never in chunks: the length is known, so the framing is by length or by the end of the connection.
         file.left = outgoing.admit(usize::try_from(file.left).unwrap_or(usize::MAX)) as u64;
         let length = file.left;
-        let sent = held.with(|call| self.server.send_file(self.number, call, out, file)).unwrap_or(Sent::Gone);
+        let sent = held
+            .with(|call| self.server.send_file(self.number, call, out, file))
+            .unwrap_or(Sent::Gone);
         out.clear();
         state.is_sent = true;
         state.is_gone = sent == Sent::Gone;
@@ -330,7 +349,13 @@ impl Exchange {
 
     /// The outcome for counters and log.
     pub fn outcome(status: u16, body_bytes: u64, start_us: u64) -> Outcome {
-        Outcome { status, body_bytes, start_us, end_us: prefork_io::sys::monotonic_us(), is_counted: false }
+        Outcome {
+            status,
+            body_bytes,
+            start_us,
+            end_us: prefork_io::sys::monotonic_us(),
+            is_counted: false,
+        }
     }
 }
 
@@ -406,7 +431,10 @@ fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<
 fn fast_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let tuple = pair.cast::<PyTuple>().ok().filter(|tuple| tuple.len() == 2);
     let Some(tuple) = tuple else {
-        return Err(PyTypeError::new_err(format!("a header must be a (name, value) tuple, not {}", pair.repr()?)));
+        return Err(PyTypeError::new_err(format!(
+            "a header must be a (name, value) tuple, not {}",
+            pair.repr()?
+        )));
     };
     Ok((tuple.get_item(0)?, tuple.get_item(1)?))
 }

@@ -46,9 +46,15 @@ enum Failure {
 impl Failure {
     fn error(self) -> PyErr {
         match self {
-            Self::Truncated => PyConnectionResetError::new_err("the client ended the connection before its body"),
-            Self::Slow => PyTimeoutError::new_err("the client sent nothing of its body for too long"),
-            Self::Refused(reject) => PyOSError::new_err(format!("the request body is refused: {reject}")),
+            Self::Truncated => {
+                PyConnectionResetError::new_err("the client ended the connection before its body")
+            }
+            Self::Slow => {
+                PyTimeoutError::new_err("the client sent nothing of its body for too long")
+            }
+            Self::Refused(reject) => {
+                PyOSError::new_err(format!("the request body is refused: {reject}"))
+            }
             Self::CallOver => PyOSError::new_err("wsgi.input was read after the call was over"),
         }
     }
@@ -57,7 +63,8 @@ impl Failure {
 impl Stream {
     /// Shares `call` until [`Stream::end`].
     pub fn new(server: Arc<Server>, number: usize, call: Call) -> Arc<Self> {
-        let is_continue_due = call.request().head.expects_continue && call.request().body().is_empty();
+        let is_continue_due =
+            call.request().head.expects_continue && call.request().body().is_empty();
         let state = StreamState { call: Some(call), is_continue_due, failure: None };
         Arc::new(Self { server, number, state: Mutex::new(state) })
     }
@@ -72,6 +79,11 @@ impl Stream {
         let mut state = self.lock();
         state.is_continue_due = false;
         state.call.as_mut().map(action)
+    }
+
+    /// Looks at the call without sending anything.
+    pub fn peek<T>(&self, look: impl FnOnce(&Call) -> T) -> Option<T> {
+        self.lock().call.as_ref().map(look)
     }
 
     /// Takes the call back; what still reads this object gets an error.
@@ -190,7 +202,8 @@ impl Input {
         py: Python<'_>,
         action: impl FnOnce(&mut Body) -> Result<T, Failure> + Send,
     ) -> PyResult<T> {
-        py.detach(|| action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner))).map_err(Failure::error)
+        py.detach(|| action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner)))
+            .map_err(Failure::error)
     }
 }
 

@@ -30,14 +30,28 @@ pub struct Serving<'py> {
 
 impl<'py> Serving<'py> {
     /// Makes the calling thread an app thread; `None` when all are there already.
-    pub fn new(server: Arc<Server>, app: Bound<'py, PyAny>, facts: &Facts) -> PyResult<Option<Self>> {
+    pub fn new(
+        server: Arc<Server>,
+        app: Bound<'py, PyAny>,
+        facts: &Facts,
+    ) -> PyResult<Option<Self>> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
         let errors = py.import("sys")?.getattr("stderr")?;
         let environ = Environ::new(py, facts, &errors)?;
         let empty_input = Bound::new(py, Input::of_bytes(Vec::new()))?.into_any();
         let (exchange, start_response) = new_exchange(py, &server, number)?;
-        Ok(Some(Self { py, server, number, app, errors, environ, empty_input, exchange, start_response }))
+        Ok(Some(Self {
+            py,
+            server,
+            number,
+            app,
+            errors,
+            environ,
+            empty_input,
+            exchange,
+            start_response,
+        }))
     }
 
     /// Serves until the engine is done.
@@ -62,12 +76,14 @@ impl<'py> Serving<'py> {
         let start_us = self.server.begin(self.number, &call);
         if catch_unwind(AssertUnwindSafe(|| self.answer(call, start_us))).is_err() {
             self.server.abandon(self.number, token);
-            (self.exchange, self.start_response) = new_exchange(self.py, &self.server, self.number)?;
+            (self.exchange, self.start_response) =
+                new_exchange(self.py, &self.server, self.number)?;
         }
         // Somebody kept start_response: a late use of it must not reach the next answer.
         // SAFETY: the GIL is held and the object lives.
         if unsafe { ffi::Py_REFCNT(self.start_response.as_ptr()) } > 1 {
-            (self.exchange, self.start_response) = new_exchange(self.py, &self.server, self.number)?;
+            (self.exchange, self.start_response) =
+                new_exchange(self.py, &self.server, self.number)?;
         }
         Ok(())
     }
@@ -82,7 +98,10 @@ impl<'py> Serving<'py> {
         };
         let result = prepared.and_then(|(environ, _)| {
             if let Held::Shared(stream) = &held {
-                environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::of_stream(stream.clone()))?)?;
+                environ.set_item(
+                    intern!(py, "wsgi.input"),
+                    Bound::new(py, Input::of_stream(stream.clone()))?,
+                )?;
             }
             self.exchange.get().open(held);
             let result = self.call_app(&environ);
@@ -127,7 +146,10 @@ impl<'py> Serving<'py> {
     }
 
     /// A list or tuple: all of the body is there, and there is no `close`.
-    fn send_blocks(&self, blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
+    fn send_blocks(
+        &self,
+        blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
         let blocks: Vec<_> = blocks.collect();
         let mut bytes = Vec::with_capacity(blocks.len());
         for block in &blocks {
@@ -191,7 +213,9 @@ impl<'py> Serving<'py> {
             .and_then(|text| text.extract::<String>())
             .unwrap_or_else(|_| error.to_string());
         // No place is left to tell that the place to tell errors fails.
-        let _ = self.errors.call_method1("write", (format!("error while answering {request_line}\n{text}"),));
+        let _ = self
+            .errors
+            .call_method1("write", (format!("error while answering {request_line}\n{text}"),));
         let _ = self.errors.call_method0("flush");
     }
 }

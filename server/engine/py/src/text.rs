@@ -14,11 +14,19 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
             let object = ffi::PyUnicode_New(bytes.len().cast_signed(), 127);
             // The empty string is a shared object that nobody may write to.
             if !object.is_null() && !bytes.is_empty() {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), ffi::PyUnicode_1BYTE_DATA(object), bytes.len());
+                std::ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    ffi::PyUnicode_1BYTE_DATA(object),
+                    bytes.len(),
+                );
             }
             object
         } else {
-            ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), bytes.len().cast_signed(), std::ptr::null())
+            ffi::PyUnicode_DecodeLatin1(
+                bytes.as_ptr().cast(),
+                bytes.len().cast_signed(),
+                std::ptr::null(),
+            )
         };
         Bound::from_owned_ptr_or_err(py, object)
     }

@@ -1,0 +1,257 @@
+"""A worker process with nothing but the engine: the program that the engine tests start.
+
+Told by one JSON object in argv; orders come as lines on standard input, events go out as JSON lines. The app shows
+each way of answering under its own path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import select
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prefork import _engine
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Callable[[bytes], object]]
+PLAIN = [("Content-Type", "text/plain")]
+CLOSED: list[str] = []
+
+
+class Blocks:
+    """An iterable with `close`, which is remembered."""
+
+    def __init__(self, blocks: Iterable[bytes], fails: bool = False) -> None:
+        self._blocks = iter(blocks)
+        self._fails = fails
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._blocks
+        if self._fails:
+            raise RuntimeError("in the middle of the body")
+
+    def close(self) -> None:
+        CLOSED.append("closed")
+
+
+def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer by the way that the path names."""
+    name = environ["PATH_INFO"].strip("/").split("/")[0] or "hello"
+    return ANSWERS[name](environ, start_response)
+
+
+def query(environ: Environ) -> dict[str, int]:
+    """Return the numbers of the query string."""
+    pairs = (p.split("=", 1) for p in environ["QUERY_STRING"].split("&") if p)
+    return {name: int(value) for name, value in pairs}
+
+
+def hello(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [*PLAIN, ("Content-Length", "5")])
+    return [b"hello"]
+
+
+def echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [*PLAIN, ("X-Digest", hashlib.sha256(body).hexdigest())])
+    return [body]
+
+
+def digest(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    seen, total = hashlib.sha256(), 0
+    while block := environ["wsgi.input"].read(10_000):
+        seen.update(block)
+        total += len(block)
+    start_response("200 OK", PLAIN)
+    return [f"{total} {seen.hexdigest()}".encode()]
+
+
+def lines(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    stream = environ["wsgi.input"]
+    parts = [stream.readline(), stream.readline(3), stream.readline(0), *stream.readlines(1)]
+    parts += list(stream)
+    start_response("200 OK", PLAIN)
+    return [json.dumps([p.decode() for p in parts]).encode()]
+
+
+def slow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    time.sleep(query(environ)["ms"] / 1000)
+    start_response("200 OK", PLAIN)
+    return [b"slow"]
+
+
+def unread(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", PLAIN)
+    return [b"did not look"]
+
+
+def blocks(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    start_response("200 OK", PLAIN)
+    return Blocks(bytes([65 + i % 26]) * wanted["size"] for i in range(wanted["count"]))
+
+
+def big(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", PLAIN)
+    return [b"x" * query(environ)["size"]]
+
+
+def late(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    yield b""
+    start_response("200 OK", PLAIN)
+    yield b"la"
+    yield b"te"
+
+
+def written(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    write = start_response("200 OK", PLAIN)
+    write(b"first ")
+    write(b"second ")
+    return [b"third"]
+
+
+def short(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [*PLAIN, ("Content-Length", "10")])
+    return [b"short"]
+
+
+def excess(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [*PLAIN, ("Content-Length", "3")])
+    return [b"abcdef"]
+
+
+def replaced(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("X-First", "1")])
+    try:
+        raise KeyError("late")
+    except KeyError:
+        start_response("503 Service Unavailable", PLAIN, sys.exc_info())
+    return [b"replaced"]
+
+
+def too_late(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    write = start_response("200 OK", PLAIN)
+    write(b"sent")
+    try:
+        raise KeyError("much too late")
+    except KeyError:
+        start_response("500 Internal Server Error", PLAIN, sys.exc_info())
+    return [b"never"]
+
+
+def raises(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
+    raise ValueError("the app broke")
+
+
+def raises_within(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", PLAIN)
+    return Blocks([b"part"], fails=True)
+
+
+def silent(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
+    return [b"no start_response"]
+
+
+def no_content(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("204 No Content", [])
+    return [b"must not be sent"]
+
+
+def bad_header(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("X-Split", "a\r\nSet-Cookie: b")])
+    return [b""]
+
+
+def text(_environ: Environ, start_response: StartResponse) -> Iterable[Any]:
+    start_response("200 OK", PLAIN)
+    return ["text"]
+
+
+def closed(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", PLAIN)
+    return [str(len(CLOSED)).encode()]
+
+
+def file(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    handle = tempfile.TemporaryFile()  # noqa: SIM115 - the wrapper's close() closes it
+    handle.write(b"0123456789" * (wanted["size"] // 10))
+    handle.flush()
+    handle.seek(wanted.get("from", 0))
+    start_response("200 OK", PLAIN)
+    wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](handle)
+    return wrapped
+
+
+def memory_file(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", PLAIN)
+    wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"m" * 100_000), 1000)
+    return wrapped
+
+
+def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "application/json")])
+    known = {k: v for k, v in environ.items() if isinstance(v, str | bool | int | tuple)}
+    return [json.dumps(known).encode()]
+
+
+ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
+    f.__name__.rstrip("_"): f
+    for f in (
+        hello, echo, digest, lines, slow, unread, blocks, big, late, written, short, excess, replaced, too_late,
+        raises, raises_within, silent, no_content, bad_header, text, closed, file, memory_file, environ_of,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run one engine until it is drained, then say so and exit."""
+    told = json.loads(sys.argv[1])
+    engine = _engine.Engine(
+        app,
+        listeners=told["listeners"],
+        settings=told["settings"],
+        stats_fd=told["stats_fd"],
+        slot=told["slot"],
+        access_log_fd=told["access_log_fd"],
+        handover=tuple(told["handover"]) if told["handover"] else None,
+    )
+    threads = [threading.Thread(target=engine.serve) for _ in range(told["settings"]["threads"])]
+    for thread in threads:
+        thread.start()
+    say(["ready"])
+    while True:
+        readable, _, _ = select.select([engine.notify_fd, 0], [], [])
+        if 0 in readable:
+            order = os.read(0, 100).decode().split()
+            if not order or order[0] == "stop":
+                engine.stop()
+            elif order[0] == "idle":
+                say(["idle", engine.is_idle()])
+            else:
+                engine.drain(mode=order[0])
+        events = engine.events()
+        for event in events:
+            say(list(event))
+        if ("drained",) in events:
+            break
+    for thread in threads:
+        thread.join()
+    say(["ended"])
+
+
+def say(message: list[Any]) -> None:
+    """Write one line for the test."""
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

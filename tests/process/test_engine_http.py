@@ -1,0 +1,391 @@
+"""The engine alone, over loopback: requests, bodies, answers, limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.engines import Stage, stage
+from tests.support.wait import wait_until
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Stage]:
+    with stage() as it:
+        it.start(max_request_body=40_000_000, forwarded_allow_ips=["127.0.0.1"])
+        yield it
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    blocks = (body[at : at + size] for at in range(0, len(body), size))
+    return b"".join(b"%x\r\n%s\r\n" % (len(b), b) for b in blocks) + b"0\r\n\r\n"
+
+
+CHUNKED_HEAD = b"POST /digest HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def expected_digest(body: bytes) -> bytes:
+    return f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
+
+
+def test_keep_alive_serves_many_requests_on_one_connection(served: Stage) -> None:
+    with served.connect() as client:
+        for _ in range(200):
+            assert client.ask().body == b"hello"
+
+
+def test_pipelined_requests_are_answered_in_order(served: Stage) -> None:
+    with served.connect() as client:
+        requests = [b"GET /big?size=%d HTTP/1.1\r\nHost: t\r\n\r\n" % n for n in range(1, 300)]
+        client.send(b"".join(requests))
+        assert [len(client.read().body) for _ in requests] == list(range(1, 300))
+
+
+def test_pipelined_bodies_do_not_run_into_each_other(served: Stage) -> None:
+    with served.connect() as client:
+        post = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n"
+        client.send(post + b"one" + CHUNKED_HEAD.replace(b"digest", b"echo") + chunked(b"two", 2))
+        client.send(post + b"tre")
+        assert [client.read().body for _ in range(3)] == [b"one", b"two", b"tre"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 65_536, 65_537, 1_000_000, 20_000_000])
+def test_bodies_of_known_length_arrive_whole(served: Stage, size: int) -> None:
+    body = os.urandom(size)
+    with served.connect() as client:
+        for _ in range(2):
+            answer = client.ask("/digest", method="POST", body=body)
+            assert answer.body == expected_digest(body)
+
+
+@pytest.mark.parametrize(("size", "chunk"), [(0, 1), (5, 1), (60_000, 7), (300_000, 4096)])
+def test_chunked_bodies_arrive_whole(served: Stage, size: int, chunk: int) -> None:
+    body = os.urandom(size)
+    with served.connect() as client:
+        for _ in range(2):
+            client.send(CHUNKED_HEAD + chunked(body, chunk))
+            assert client.read().body == expected_digest(body)
+
+
+def test_body_that_trickles_in_is_read_whole(served: Stage) -> None:
+    wire = CHUNKED_HEAD + chunked(b"abcdefghij", 3)
+    with served.connect() as client:
+        for at in range(len(wire)):
+            client.send(wire[at : at + 1])
+        assert client.read().body == expected_digest(b"abcdefghij")
+
+
+def test_large_echo_comes_back_equal(served: Stage) -> None:
+    body = os.urandom(5_000_000)
+    with served.connect() as client:
+        answer = client.ask("/echo", method="POST", body=body)
+        assert answer.body == body
+
+
+def test_input_reads_lines_with_sizes_and_hints(served: Stage) -> None:
+    with served.connect() as client:
+        answer = client.ask("/lines", method="POST", body=b"a\nbcdef\ng\nh\n\nlast")
+        parts = ["a\n", "bcd", "", "ef\n", "g\n", "h\n", "\n", "last"]
+        assert json.loads(answer.body) == parts
+
+
+def test_continue_is_sent_when_the_app_reads(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(
+            b"POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        )
+        assert client.read().status == 100
+        client.send(b"body")
+        assert client.read().body == b"body"
+        assert client.ask().body == b"hello"
+
+
+def test_continue_is_not_sent_when_the_app_does_not_read(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(
+            b"POST /unread HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        )
+        answer = client.read()
+        assert (answer.status, answer.field("Connection")) == (200, "close")
+        assert client.is_ended()
+
+
+def test_unread_small_body_keeps_the_connection(served: Stage) -> None:
+    with served.connect() as client:
+        assert client.ask("/unread", method="POST", body=b"x" * 1000).status == 200
+        assert client.ask().body == b"hello"
+
+
+def test_unread_large_body_ends_the_connection_without_reset(served: Stage) -> None:
+    with served.connect() as client:
+        head = b"POST /unread HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\n"
+        client.send(head + b"x" * 3_000_000)
+        assert client.read().body == b"did not look"
+        assert client.is_ended()
+
+
+def test_truncated_body_raises_in_the_app_and_ends_the_connection(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nabc")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.read().status == 400
+        assert client.is_ended()
+    wait_until(
+        lambda: "ConnectionResetError" in served.hosts[0].errors, within_s=5, what="the traceback"
+    )
+
+
+def test_body_above_the_limit_is_refused_before_it_is_read(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 40000001\r\n\r\n")
+        assert client.read().status == 413
+        assert client.is_ended()
+
+
+def test_generator_is_sent_in_chunks_and_closed(served: Stage) -> None:
+    with served.connect() as client:
+        before = int(client.ask("/closed").body)
+        answer = client.ask("/blocks?count=5&size=10")
+        assert answer.field("Transfer-Encoding") == "chunked"
+        assert answer.body == b"".join(bytes([65 + i]) * 10 for i in range(5))
+        assert int(client.ask("/closed").body) == before + 1
+
+
+def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(b"GET /blocks?count=3&size=2 HTTP/1.0\r\n\r\n")
+        answer = client.read()
+        assert answer.field("Transfer-Encoding") is None
+        assert answer.body == b"AABBCC"
+
+
+def test_http_1_0_is_kept_alive_when_it_asks(served: Stage) -> None:
+    with served.connect() as client:
+        for _ in range(2):
+            client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            answer = client.read()
+            assert (answer.field("Connection"), answer.body) == ("keep-alive", b"hello")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("late", b"late"), ("written", b"first second third"), ("replaced", b"replaced")],
+)
+def test_ways_of_pep_3333(served: Stage, path: str, body: bytes) -> None:
+    with served.connect() as client:
+        answer = client.ask(f"/{path}")
+        assert answer.body == body
+        assert answer.field("X-First") is None
+        assert client.ask().body == b"hello"
+
+
+def test_excess_is_cut_and_shortage_ends_the_connection(served: Stage) -> None:
+    with served.connect() as client:
+        assert client.ask("/excess").body == b"abc"
+        assert client.ask().body == b"hello"
+        with pytest.raises(EOFError, match="5 bytes early"):
+            client.ask("/short")
+
+
+@pytest.mark.parametrize("path", ["raises", "silent", "bad_header", "text"])
+def test_app_errors_give_500_and_keep_the_connection(served: Stage, path: str) -> None:
+    with served.connect() as client:
+        assert client.ask(f"/{path}").status == 500
+        assert client.ask().body == b"hello"
+    wait_until(
+        lambda: f"error while answering GET /{path}\n" in served.hosts[0].errors,
+        within_s=5,
+        what="the traceback",
+    )
+
+
+@pytest.mark.parametrize("path", ["raises_within", "too_late"])
+def test_app_error_after_the_head_cuts_the_answer(served: Stage, path: str) -> None:
+    with served.connect() as client, pytest.raises(EOFError):
+        client.ask(f"/{path}")
+
+
+def test_head_and_204_have_no_body(served: Stage) -> None:
+    with served.connect() as client:
+        answer = client.ask(method="HEAD")
+        assert answer.field("Content-Length") == "5"
+        assert client.ask("/no_content").field("Content-Length") is None
+        assert client.ask("/blocks?count=2&size=3", method="HEAD").status == 200
+        assert client.ask().body == b"hello"
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 6_000_000])
+def test_file_wrapper_sends_the_file_from_its_position(served: Stage, size: int) -> None:
+    with served.connect() as client:
+        whole = b"0123456789" * (size // 10)
+        answer = client.ask(f"/file?size={size}&from=5")
+        assert answer.field("Content-Length") == str(len(whole) - 5)
+        assert answer.body == whole[5:]
+        assert client.ask("/memory_file").body == b"m" * 100_000
+        assert client.ask(f"/file?size={size}", method="HEAD").status == 200
+        assert client.ask().body == b"hello"
+
+
+def test_environ_has_what_pep_3333_asks_for(served: Stage) -> None:
+    with served.connect() as client:
+        more = "X-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nCookie: b=2\r\nX_A: bad\r\nAccept: a\r\nAccept: b\r\n"
+        more += "Content-Type: text/x\r\nX-Forwarded-Proto: https\r\n"
+        answer = client.ask("/environ_of/%e4%20?q=%20", method="POST", body=b"12", more=more)
+        environ = json.loads(answer.body)
+    expected = {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/environ_of/\u00e4 ",
+        "QUERY_STRING": "q=%20",
+        "RAW_URI": "/environ_of/%e4%20?q=%20",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": str(served.address[1]),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": "prefork-test",
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_TYPE": "text/x",
+        "CONTENT_LENGTH": "2",
+        "HTTP_HOST": "test",
+        "HTTP_X_A": "1,2",
+        "HTTP_COOKIE": "a=1; b=2",
+        "HTTP_ACCEPT": "a,b",
+        "wsgi.version": [1, 0],
+        "wsgi.url_scheme": "https",
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+    assert {key: environ.get(key) for key in expected} == expected
+
+
+def test_malformed_request_is_refused_and_counted(served: Stage) -> None:
+    before = served.cell(1, "rejects")
+    with served.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert client.read().status == 400
+        assert client.is_ended()
+    assert served.cell(1, "rejects") == before + 1
+
+
+def test_request_and_end_in_one_packet_end_the_connection_after_the_answer(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.read().body == b"hello"
+        assert client.is_ended()
+
+
+def test_requests_are_counted_by_method_and_code(served: Stage) -> None:
+    before = served.requests(1, "PUT", "200"), served.cell(1, "bytes_in")
+    with served.connect() as client:
+        client.ask("/digest", method="PUT", body=b"x" * 500)
+    wait_until(
+        lambda: served.requests(1, "PUT", "200") == before[0] + 1, within_s=5, what="the count"
+    )
+    assert served.cell(1, "bytes_in") > before[1] + 500
+    assert served.cell(1, "in_flight") == 0
+    assert served.cell(1, "oldest_start_us") == 0
+
+
+def test_slow_head_and_slow_body_get_408() -> None:
+    with stage() as it:
+        it.start(header_timeout_s=0.3, body_timeout_s=0.3)
+        with it.connect() as client, it.connect() as second, it.connect() as third:
+            client.send(b"GET / HTTP/1.1\r\n")
+            second.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab")
+            third.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nab")
+            assert client.read().status == 408
+            assert second.read().status == 408
+            assert third.read().status == 408
+            assert all(c.is_ended() for c in (client, second, third))
+
+
+def test_idle_connection_is_closed_after_keep_alive() -> None:
+    with stage() as it:
+        it.start(keep_alive_s=0.3)
+        with it.connect() as client:
+            assert client.ask().body == b"hello"
+            assert client.is_ended()
+        wait_until(lambda: it.cell(1, "connections") == 0, within_s=5, what="no connection")
+
+
+def test_health_is_answered_while_a_thread_is_in_a_long_call() -> None:
+    with stage() as it:
+        it.start(threads=2)
+        with it.connect() as slow, it.connect() as quick:
+            slow.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the slow call")
+            began = time.monotonic()
+            for _ in range(20):
+                assert quick.ask().body == b"hello"
+            assert time.monotonic() - began < 1
+            assert slow.read().body == b"slow"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_stalled_clients_do_not_stop_the_others(threads: int) -> None:
+    with stage() as it:
+        it.start(threads=threads, header_timeout_s=60, body_timeout_s=60, write_timeout_s=60)
+        stalled = [it.connect() for _ in range(999)]
+        try:
+            for number, client in enumerate(stalled):
+                client.send(
+                    (
+                        b"GET / HTTP/1.1\r\nHost",
+                        b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf",
+                        b"GET /big?size=900000 HTTP/1.1\r\nHost: t\r\n\r\n",
+                    )[number % 3]
+                )
+            with it.connect() as client:
+                began = time.monotonic()
+                for _ in range(100):
+                    assert client.ask().body == b"hello"
+                assert time.monotonic() - began < 2
+            for number, client in enumerate(stalled[:30]):
+                client.send((b": t\r\n\r\n", b"12345", b"")[number % 3])
+                body = client.read().body
+                assert body in (b"hello", b"half12345", b"x" * 900_000)
+        finally:
+            for client in stalled:
+                client.sock.close()
+
+
+def test_slow_reader_of_a_huge_answer_is_given_up_after_write_timeout() -> None:
+    with stage() as it:
+        it.start(write_timeout_s=0.5)
+        with it.connect() as stuck, it.connect() as client:
+            stuck.send(b"GET /big?size=50000000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            assert client.ask().body == b"hello"
+            wait_until(lambda: it.cell(1, "disconnects") == 1, within_s=5, what="giving up")
+
+
+def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with stage() as it:
+        host = it.start(log=log, access_log="json")
+        with it.connect() as client:
+            client.ask('/echo?"\\\xe9', method="POST", body=b"1234", more='User-Agent: "x\\\r\n')
+            client.send(b"\x00\r\n\r\n")
+            client.rest()
+        host.order("close")
+        host.end()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["status"] for line in lines] == [200, 400]
+    assert lines[0]["target"] == '/echo?"\\\u00c3\u00a9' or lines[0]["target"] == '/echo?"\\\xe9'
+    first = {k: lines[0][k] for k in ("method", "bytes", "user_agent", "remote", "worker")}
+    assert first == {
+        "method": "POST",
+        "bytes": 4,
+        "user_agent": '"x\\',
+        "remote": "127.0.0.1",
+        "worker": host.process.pid,
+    }
+    assert lines[1]["method"] is None
