@@ -207,12 +207,12 @@ def down(paths: Paths) -> None:
     # First those who would start containers again, last those whom the others need for their end.
     for name in ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
         if name in running:
-            stop(running[name])
+            stop(running[name], patience_s=3)
     _kill_containers()
     kill_all([process.pid for process in find_processes() if process.program == SHIM])
     for name in ("kube-apiserver", "etcd", "containerd"):
         if name in running:
-            stop(running[name])
+            stop(running[name], patience_s=3)
     _unmount(paths)
     _delete_links()
     for table in NFT_TABLES:
