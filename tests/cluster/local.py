@@ -188,6 +188,10 @@ def load(images: Sequence[Image], paths: Paths) -> list[str]:
         with step(f"load {len(changed)} images"):
             archive = paths.images / "load.tar"
             write_archive(changed, archive)
+            # A name that stays keeps its label "managed", by which containerd's CRI part takes the new
+            # image for known and makes no record of its id: image volumes then do not find it.
+            if replaced := [image.name for image in changed if image.name in held]:
+                run([*ctr, "images", "remove", *replaced])
             run([*ctr, "images", "import", "--local", archive])
             archive.unlink()
     return [image.name for image in changed]
