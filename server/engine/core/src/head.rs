@@ -161,7 +161,9 @@ struct Progress {
 /// Which line comes next.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Phase {
+    /// Nothing of the request has been looked at.
     #[default]
+    Fresh,
     RequestLine,
     Fields,
     Done,
@@ -216,10 +218,10 @@ impl Head {
         *self = Self { fields, ..Self::default() };
     }
 
-    /// Whether any byte of a request, an empty line included, has been looked at.
+    /// Whether [`parse`] has looked at any byte of a request that is not complete.
     #[must_use]
     pub fn is_begun(&self) -> bool {
-        self.progress.phase != Phase::Done && self.progress.scanned > 0
+        matches!(self.progress.phase, Phase::RequestLine | Phase::Fields)
     }
 
     /// The path as sent, never empty: `http://host` asks for `/`.
@@ -245,10 +247,13 @@ impl Head {
 /// # Errors
 /// The first [`Reject`] that the bytes call for. The head is then of no use.
 pub fn parse(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Reject> {
+    if buf.is_empty() {
+        return Ok(Parsed::Partial);
+    }
     if head.progress.phase == Phase::Done {
         head.clear();
     }
-    if head.progress.phase == Phase::RequestLine && !read_first_lines(buf, limits, head)? {
+    if head.progress.phase != Phase::Fields && !read_first_lines(buf, limits, head)? {
         return Ok(Parsed::Partial);
     }
     read_fields(buf, limits, head)
@@ -256,6 +261,7 @@ pub fn parse(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Rej
 
 /// Reads up to the request line; false when it has not come yet.
 fn read_first_lines(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<bool, Reject> {
+    head.progress.phase = Phase::RequestLine;
     let bound = LineBound::new(limits, limits.request_line, Reject::RequestLineTooLong);
     while let Some(end) = find_line_end(buf, &mut head.progress, &bound)? {
         let start = head.progress.line_start;

@@ -71,6 +71,21 @@ fn forgets_the_request_before() {
 }
 
 #[test]
+fn has_begun_with_the_first_byte_until_it_is_done() {
+    let (limits, mut head) = (Limits::default(), Head::new());
+    let input = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert!(!head.is_begun());
+    for end in 1..input.len() {
+        assert_eq!(head::parse(&input[..end], &limits, &mut head), Ok(Parsed::Partial));
+        assert!(head.is_begun(), "{end} bytes");
+    }
+    head::parse(input, &limits, &mut head).unwrap();
+    assert!(!head.is_begun());
+    head::parse(b"", &limits, &mut head).unwrap();
+    assert!(!head.is_begun());
+}
+
+#[test]
 fn refuses_malformed_lines() {
     let cases: &[(&[u8], Reject)] = &[
         (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Reject::BareLf),
