@@ -61,6 +61,11 @@ class Image:
         )
 
     @property
+    def image_id(self) -> str:
+        """What the kubelet calls the image: the digest of its configuration."""
+        return digest_of(self.configuration())
+
+    @property
     def digest(self) -> str:
         """What a runtime lists as the image's digest."""
         return digest_of(self.manifest())
@@ -138,10 +143,12 @@ def write_archive(images: Sequence[Image], out: Path) -> None:
                 if (digest := digest_of(data)) not in written:
                     written.add(digest)
                     _add_bytes(archive, _blob_name(digest), data)
-            manifests.append(
-                _descriptor(MANIFEST, image.digest, len(image.manifest()))
-                | {"annotations": {"io.containerd.image.name": image.name}}
-            )
+            descriptor = _descriptor(MANIFEST, image.digest, len(image.manifest()))
+            # Under its id, too: containerd makes that name itself only for a new image, not for new content
+            # under an old name, and the kubelet mounts image volumes by id.
+            for name in (image.name, image.image_id):
+                annotations = {"annotations": {"io.containerd.image.name": name}}
+                manifests.append(descriptor | annotations)
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
         _add_bytes(archive, "index.json", _encode(index))
 

@@ -72,10 +72,12 @@ def test_archive_holds_every_blob_once_and_names_each_image(tmp_path: Path) -> N
             assert data is not None
             blobs[name] = data.read()
     assert len(names) == len(set(names))
-    index = json.loads(blobs["index.json"])
-    for entry, image in zip(index["manifests"], images, strict=True):
-        assert entry["annotations"]["io.containerd.image.name"] == image.name
-        assert entry["digest"] == image.digest
+    entries = json.loads(blobs["index.json"])["manifests"]
+    named = {entry["annotations"]["io.containerd.image.name"]: entry["digest"] for entry in entries}
+    assert named == {
+        name: image.digest for image in images for name in (image.name, image.image_id)
+    }
+    for entry in entries:
         manifest = json.loads(blobs[_blob(entry["digest"])])
         for part in [manifest["config"], *manifest["layers"]]:
             data = blobs[_blob(part["digest"])]
