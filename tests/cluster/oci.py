@@ -145,8 +145,9 @@ def write_archive(images: Sequence[Image], out: Path) -> None:
                     _add_bytes(archive, _blob_name(digest), data)
             descriptor = _descriptor(MANIFEST, image.digest, len(image.manifest()))
             # Under its id, too: containerd makes that name itself only for a new image, not for new content
-            # under an old name, and the kubelet mounts image volumes by id.
-            for name in (image.name, image.image_id):
+            # under an old name, and the kubelet mounts image volumes by id. First, or containerd, told of
+            # the new image, would make it while the import does.
+            for name in (image.image_id, image.name):
                 annotations = {"annotations": {"io.containerd.image.name": name}}
                 manifests.append(descriptor | annotations)
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
