@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "wsgiapp-operator"
 RELEASE = "wsgiapp-operator"
 NAMESPACE = "wsgiapp-system"
-_BUILT_FROM = "wsgi.dev/built-from"
 _SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
 
 
@@ -36,22 +34,8 @@ class OperatorRelease:
         return ["upgrade", "--install", RELEASE, chart, *where, "--wait", "--timeout=180s", *sets]
 
     def install(self, *values: str) -> str:
-        """Install or upgrade with `--set` values and wait until the operator is ready.
-
-        Pods of an image that was built from other sources under the same tag are replaced: Helm
-        sees no difference there.
-        """
-        printed = self.run_helm(*self.command(*values))
-        deployment = f"deployment/{RELEASE}"
-        here = ("-n", NAMESPACE)
-        annotations = self.kube.get("deployments", RELEASE, namespace=NAMESPACE)["metadata"]
-        built_from = _digest_sources()
-        if annotations.get("annotations", {}).get(_BUILT_FROM) != built_from:
-            self.kube.kubectl("rollout", "restart", deployment, *here)
-            self.kube.kubectl("rollout", "status", deployment, *here, "--timeout=120s")
-            change = f"{_BUILT_FROM}={built_from}"
-            self.kube.kubectl("annotate", "--overwrite", deployment, *here, change)
-        return printed
+        """Install or upgrade with `--set` values and wait until the operator is ready."""
+        return self.run_helm(*self.command(*values))
 
     def uninstall(self) -> str:
         """Remove the release; the CRD and the apps stay."""
@@ -95,12 +79,3 @@ class OperatorRelease:
         return self.kube.kubectl(
             "logs", "-n", NAMESPACE, "-l", _SELECTOR, f"--tail={lines}", "--prefix"
         )
-
-
-def _digest_sources() -> str:
-    """Return what names the state of the operator's sources in this tree."""
-    digest = hashlib.sha256()
-    for file in sorted((ROOT / "operator" / "src").rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
-            digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
