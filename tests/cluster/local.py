@@ -179,11 +179,15 @@ def restart_apiserver(paths: Paths) -> None:
 
 
 def load(images: Sequence[Image], paths: Paths) -> list[str]:
-    """Import those images whose digest containerd does not have under that name; returns their names."""
+    """Import those images that containerd has not under their name and id; returns their names."""
     ctr = [str(paths.bin / "ctr"), f"--address={paths.containerd_socket}", "--namespace=k8s.io"]
     listed = run([*ctr, "images", "list"]).splitlines()[1:]
     held = {words[0]: words[2] for words in map(str.split, listed)}
-    changed = [image for image in images if held.get(image.name) != image.digest]
+    changed = [
+        image
+        for image in images
+        if not held.get(image.name) == held.get(image.image_id) == image.digest
+    ]
     if changed:
         with step(f"load {len(changed)} images"):
             archive = paths.images / "load.tar"
