@@ -133,6 +133,11 @@ def flask(tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
 def version(url: str) -> str | None:
     with urlopen(url, timeout=10) as answer:
         found: str | None = answer.headers["X-App-Version"]
@@ -152,14 +157,15 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_example_is_served_with_metrics(tmp_path: Path) -> None:
-    with start(tmp_path, "flask.yaml", "--metrics", "127.0.0.1:21890") as running:
+    metrics_address = f"127.0.0.1:{free_port()}"
+    with start(tmp_path, "flask.yaml", "--metrics", metrics_address) as running:
         url = running.wait_url()
         assert version(url) == "1"
         with urlopen(f"{url}/echo", data=b"body", timeout=10) as answer:
             assert answer.read() == b"body"
 
         def metrics() -> str:
-            with urlopen("http://127.0.0.1:21890/metrics", timeout=10) as answer:
+            with urlopen(f"http://{metrics_address}/metrics", timeout=10) as answer:
                 text: str = answer.read().decode()
                 return text
 
@@ -241,6 +247,17 @@ def test_changed_config_is_read_by_a_reload(tmp_path: Path) -> None:
         running.change('version = "1"', 'version = "2"')
         running.wait_line("reloaded in")
         assert version(url) == "2"
+
+
+def test_changed_code_beside_the_manifest_is_reloaded(tmp_path: Path) -> None:
+    code = Path(shutil.copytree(EXAMPLES / "django", tmp_path / "django"))
+    with start(tmp_path, "django.yaml", cwd=code) as running:
+        url = running.wait_url()
+        views = code / "shop" / "views.py"
+        views.write_text(views.read_text().replace('"ok\\n"', '"fine\\n"'))
+        running.wait_line("reloaded in")
+        with urlopen(f"{url}/healthz", timeout=10) as answer:
+            assert answer.read() == b"fine\n"
 
 
 def test_app_that_does_not_import_ends_with_the_reason(tmp_path: Path) -> None:
