@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 PARALLEL = 8
 RELIST_S = 600.0
 BEAT_S = 1.0
+FIRST = asyncio.FIRST_COMPLETED
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 IMAGE_VOLUMES_SINCE = (1, 35)
 # Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
@@ -64,8 +65,7 @@ async def run(settings: Settings) -> None:
     """Wait for leadership, then operate; give leadership up at the end, whatever the end is."""
     metrics, pulse, stop = Metrics(), Pulse(), asyncio.Event()
     server = start_server(settings.listen, metrics, pulse)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    handle_signals(stop)
     cluster = await Cluster.connect()
     lease = Lease(cluster, settings.lease_namespace, settings.identity)
     try:
@@ -101,12 +101,16 @@ async def operate(
         ):
             await raise_if_failed(keeping)
             return
-        async with (
-            background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
-            background(show_depth(queue, metrics)),
-            background(relist_forever(cluster, cache, queue, settings.namespaces)),
-        ):
-            await watch(settings.namespaces, cache, queue, stop)
+        async with background(watch(settings.namespaces, cache, queue, stop)) as watching:
+            async with (
+                background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
+                background(show_depth(queue, metrics)),
+                background(relist_forever(cluster, cache, queue, settings.namespaces)),
+            ):
+                await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), stop)
+            # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
+            await lease.release()
+            await raise_if_failed(watching)
         await raise_if_failed(keeping)
 
 
@@ -165,7 +169,7 @@ async def relist_forever(
 async def watch(
     namespaces: Sequence[str], cache: Cache, queue: KeyedQueue[AppKey], stop: asyncio.Event
 ) -> None:
-    """Keep the cache in step and mark apps as due, until `stop` or a signal."""
+    """Keep the cache in step and mark apps as due, until cancelled or `stop`."""
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -196,7 +200,8 @@ async def watch(
         kopf.on.event("", "v1", plural, registry=registry)(notice_content)
         settings.watching.field_selectors["", "v1", plural] = selector
     kopf.on.login(registry=registry)(log_in)
-    await kopf.operator(
+    ours = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
         # Only for peering, which is off; found by kopf itself it needs the user's name, and the
@@ -206,6 +211,8 @@ async def watch(
         namespaces=list(namespaces),
         stop_flag=stop,
     )
+    handle_signals(stop)  # kopf has just put its own handlers in their place
+    await kopf.run_tasks(tasks, ignored=ours)
 
 
 def log_in(**arguments: Any) -> Any:
@@ -213,6 +220,11 @@ def log_in(**arguments: Any) -> Any:
 
 
 # -- tasks ------------------------------------------------------------------------------------
+
+
+def handle_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def beat(pulse: Pulse) -> None:
@@ -256,7 +268,7 @@ async def finish_first(work: Any, stop: asyncio.Event) -> bool:
     """Return True when `work` ended, False when `stop` came first."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, stopping), return_when=FIRST)
         if working.done():
             await working
             return True
