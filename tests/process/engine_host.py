@@ -232,12 +232,14 @@ def main() -> None:
         readable, _, _ = select.select([engine.notify_fd, 0], [], [])
         if 0 in readable:
             order = os.read(0, 100).decode().split()
+            if order == ["idle"]:
+                say(["idle", engine.is_idle()])
+                continue
             if not order or order[0] == "stop":
                 engine.stop()
-            elif order[0] == "idle":
-                say(["idle", engine.is_idle()])
             else:
                 engine.drain(mode=order[0])
+            say(["taken"])
         events = engine.events()
         for event in events:
             say(list(event))

@@ -55,6 +55,7 @@ class Stage:
         for end in self.pair:
             end.setblocking(False)
         self.hosts: list[Host] = []
+        self._clients: list[Client] = []
 
     def cell(self, slot: int, name: str, index: int = 0) -> int:
         """Return one cell of a worker's slot."""
@@ -85,10 +86,14 @@ class Stage:
 
     def connect(self, timeout_s: float = 10) -> Client:
         """Open a connection."""
-        return Client(socket.create_connection(self.address, timeout_s))
+        client = Client(socket.create_connection(self.address, timeout_s))
+        self._clients.append(client)
+        return client
 
     def close(self) -> None:
         """End everything that still runs."""
+        for client in self._clients:
+            client.sock.close()
         for host in self.hosts:
             host.kill()
         self.listener.close()
@@ -163,10 +168,11 @@ class Host:
             self.errors += line.decode()
 
     def order(self, word: str) -> None:
-        """Give an order: handover, close, stop, idle."""
+        """Give an order, handover, close or stop, and wait until it is taken."""
         assert self.process.stdin is not None
         self.process.stdin.write(word.encode() + b"\n")
         self.process.stdin.flush()
+        self.expect("taken")
 
     def expect(self, name: str, within_s: float = 10) -> list[Any]:
         """Wait for the next event, which must have this name."""
@@ -176,6 +182,13 @@ class Host:
             raise AssertionError(f"no {name} within {within_s} s; stderr: {self.errors}") from None
         assert event[0] == name, (event, self.errors)
         return event
+
+    def is_idle(self) -> bool:
+        """Ask the engine whether nothing is left to do."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"idle\n")
+        self.process.stdin.flush()
+        return bool(self.expect("idle")[1])
 
     def end(self, within_s: float = 10) -> None:
         """Wait until the engine is drained and the process has ended well."""

@@ -423,6 +423,18 @@ impl Conn {
             && self.buffer.as_ref().is_some_and(|b| b.start < b.filled && !b.head.is_begun())
     }
 
+    /// All received bytes from the beginning of a request that no app has seen, as they came; `None` when they cannot
+    /// be had any more: the chunks of a body are gone once it is decoded.
+    #[must_use]
+    pub fn wire(&self) -> Option<Vec<u8>> {
+        let buffer = self.buffer.as_ref()?;
+        if buffer.head.framing == Framing::Chunked {
+            return None;
+        }
+        let after = &buffer.raw[buffer.used..buffer.filled];
+        Some([buffer.head_bytes(), buffer.body(), after].concat())
+    }
+
     /// Gives the buffer back when it holds nothing.
     pub fn release_if_idle(&mut self, pool: &mut Pool) {
         if self.is_idle() {

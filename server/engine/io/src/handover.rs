@@ -37,12 +37,12 @@ pub struct Passed {
 }
 
 impl Pair {
-    /// Passes `conn` on; it is to be forgotten here when that succeeded.
+    /// Passes `conn` on with `bytes`, received from the beginning of a request; it is to be forgotten here when
+    /// that succeeded.
     ///
     /// # Errors
     /// `WouldBlock` when the queue is full; else sendmsg(2); `InvalidInput` for too many bytes.
-    pub fn pass(&self, conn: &Conn, ready_us: u64) -> io::Result<()> {
-        let bytes = conn.partial();
+    pub fn pass(&self, conn: &Conn, bytes: &[u8], ready_us: u64) -> io::Result<()> {
         if bytes.len() > CARRIED_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }

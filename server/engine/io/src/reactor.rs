@@ -604,7 +604,7 @@ impl Reactor {
     /// Passes a connection on; false when it has to stay, and then its next answer ends it.
     fn pass(&mut self, index: u32, conn: &mut Conn) -> bool {
         let Some(pair) = self.pair else { return false };
-        if pair.pass(conn, 0).is_err() {
+        if pair.pass(conn, conn.partial(), 0).is_err() {
             conn.is_stuck_here = true;
             return false;
         }
@@ -613,5 +613,22 @@ impl Reactor {
         self.context.table.add(cell::handed_over, 1);
         self.forget(index);
         true
+    }
+
+    /// Passes a connection whose request waits for an app thread; gives it back when that cannot be.
+    ///
+    /// # Errors
+    /// The call, which has to be served here.
+    #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
+    pub fn pass_call(&mut self, mut call: Call) -> Result<(), Call> {
+        let (Some(pair), Some(bytes)) = (self.pair, call.wire()) else { return Err(call) };
+        if pair.pass(&call, &bytes, call.ready_us).is_err() {
+            return Err(call);
+        }
+        self.epoll.remove(call.raw_fd());
+        call.release(&mut self.pool);
+        self.context.table.add(cell::handed_over, 1);
+        self.forget(call.token as u32);
+        Ok(())
     }
 }

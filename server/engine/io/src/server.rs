@@ -116,6 +116,8 @@ pub struct Server {
     ready_count: AtomicUsize,
     returned_count: AtomicUsize,
     parked: AtomicUsize,
+    /// App threads in [`Server::wait`].
+    waiting: AtomicUsize,
     threads: Vec<Thread>,
     joined: AtomicUsize,
     calls: AtomicUsize,
@@ -172,6 +174,7 @@ impl Server {
             ready_count: AtomicUsize::new(0),
             returned_count: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             threads,
             joined: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
@@ -266,12 +269,15 @@ impl Server {
 
     /// Waits for work.
     pub fn wait(&self) -> Work {
-        loop {
+        self.advertise(self.waiting.fetch_add(1, SeqCst) + 1);
+        let work = loop {
             let work = self.take_ready().unwrap_or_else(|| self.wait_once());
             if !matches!(work, Work::Nothing) {
-                return work;
+                break work;
             }
-        }
+        };
+        self.advertise(self.waiting.fetch_sub(1, SeqCst) - 1);
+        work
     }
 
     fn wait_once(&self) -> Work {
@@ -359,6 +365,40 @@ impl Server {
         self.ready_count.fetch_add(ready.len(), AcqRel);
         desk.ready.extend(ready);
         true
+    }
+
+    /// Passes requests that wait here for an app thread to workers that have one; when this worker is to leave, to
+    /// whoever comes.
+    fn share(&self, reactor: &mut Reactor) {
+        let is_leaving = match self.order() {
+            Order::Serve => false,
+            Order::HandOver => true,
+            Order::Close | Order::Stop => return,
+        };
+        let table = &self.context.table;
+        let mut kept = Vec::new();
+        while self.ready_count.load(SeqCst) > 0 {
+            if !is_leaving && !table.serving_others().any(|slot| table.reserve_idle(slot)) {
+                break;
+            }
+            let Some(call) = lock(&self.desk).ready.pop_front() else { break };
+            self.ready_count.fetch_sub(1, SeqCst);
+            if let Err(call) = reactor.pass_call(call) {
+                kept.push(call);
+                break;
+            }
+        }
+        let mut desk = lock(&self.desk);
+        for call in kept.into_iter().rev() {
+            desk.ready.push_front(call);
+            self.ready_count.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Tells the other workers how many app threads wait here.
+    fn advertise(&self, waiting: usize) {
+        let idle = if self.order() == Order::Serve { waiting as u64 } else { 0 };
+        self.context.table.set(cell::idle_threads, idle);
     }
 
     fn finish(&self) -> Work {
@@ -696,12 +736,15 @@ impl Server {
             let until_timeout = self.watch_calls();
             self.context.log.flush();
             self.absorb(&mut reactor);
-            let wait = until_timeout.map_or(HELPER_WAIT, |left| left.min(HELPER_WAIT));
+            let is_queued = self.ready_count.load(SeqCst) > 0;
+            let rest = if is_queued && self.has_pair { TICK } else { HELPER_WAIT };
+            let wait = until_timeout.map_or(rest, |left| left.min(rest));
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
             if reactor.take_bell() {
                 self.bell.hush();
             }
             let has_more = self.spread(&mut reactor);
+            self.share(&mut reactor);
             if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
                 self.finish();
             }
