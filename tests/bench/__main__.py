@@ -21,13 +21,14 @@ from tests.bench import page, peers, scenarios
 from tests.bench.cost import CostPlan, measure_costs
 from tests.bench.instructions import count_instructions
 from tests.bench.load import LoadGenerator
-from tests.bench.peers import OURS, ROOT, SERVERS, Server
+from tests.bench.network import enter_own_network
+from tests.bench.peers import BUILD, FLOOR, OURS, ROOT, SERVERS, Server
 from tests.bench.results import Results, Spread
 
 _FULL = CostPlan(rounds=5, seconds=1.5, warm_up_s=0.4)
 _QUICK = CostPlan(rounds=2, seconds=0.5, warm_up_s=0.2)
 _KILLS = 5
-_BUILD = ROOT / "build" / "bench"
+_SOURCES = Path(__file__).parent
 _DOCS = ROOT / "docs"
 
 
@@ -36,11 +37,17 @@ def main() -> int:
     if not peers.PYTHON.exists():
         print(f"no {peers.PYTHON}; run: tests/support/install-peers", file=sys.stderr)
         return 1
-    logs = _BUILD / "logs"
+    logs = BUILD / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
-    results = _run(arguments, generator=LoadGenerator(_BUILD), logs=logs)
-    results.write(_BUILD / "results.json")
+    _build_c("floor")
+    generator = LoadGenerator(_build_c("load"))
+    is_own_network = enter_own_network()
+    results = _run(arguments, generator=generator, logs=logs)
+    results.conditions["network"] = (
+        "own namespace, no packet filter" if is_own_network else "the machine's own loopback"
+    )
+    results.write(BUILD / "results.json")
     _show(results)
     if not arguments.quick and not arguments.server:
         _write_page(results)
@@ -64,6 +71,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _build_c(name: str) -> Path:
+    program = BUILD / name
+    compiler = ("cc", "-O2", "-Wall", "-D_GNU_SOURCE", "-o")
+    subprocess.run([*compiler, program, _SOURCES / f"{name}.c"], check=True)
+    return program
+
+
 def _run(arguments: argparse.Namespace, *, generator: LoadGenerator, logs: Path) -> Results:
     start = time.monotonic()
 
@@ -76,7 +90,7 @@ def _run(arguments: argparse.Namespace, *, generator: LoadGenerator, logs: Path)
     plan = _QUICK if arguments.quick else _FULL
     results = Results(conditions=_conditions(plan), left_out=left_out)
     results.cost, results.cost_failed = measure_costs(
-        servers, plan, generator=generator, logs=logs, say=say
+        [*servers, FLOOR], plan, generator=generator, logs=logs, say=say
     )
     servers = [server for server in servers if server.name in results.cost]
     results.instructions, results.instructions_failed = count_instructions(
@@ -155,7 +169,7 @@ def _show(results: Results) -> None:
 def _write_page(results: Results) -> None:
     (_DOCS / "benchmarks.md").write_text(page.build_page(results))
     subprocess.run(
-        [peers.PYTHON, "-m", "tests.bench.charts", _BUILD / "results.json", _DOCS / "img"],
+        [peers.PYTHON, "-m", "tests.bench.charts", BUILD / "results.json", _DOCS / "img"],
         check=True,
         cwd=ROOT,
     )

@@ -11,11 +11,12 @@ from typing import Any
 from tests.bench import scenarios
 from tests.bench.instructions import N1, N2
 from tests.bench.load import CONNECTIONS
-from tests.bench.peers import OURS, SERVERS
+from tests.bench.peers import FLOOR, OURS, SERVERS
 from tests.bench.results import Results, Spread
 
 CASE_TITLES = {"bare": "bare head", "browser": "browser headers", "flask": "Flask hello"}
 _NONE = "-"
+_ROWS = (*SERVERS, FLOOR)
 
 
 def build_page(results: Results) -> str:
@@ -106,7 +107,7 @@ def _ratio_target(results: Results, case: str, target: float) -> tuple[str, str,
     peers = {
         name: cost.median
         for name in results.cost
-        if name != OURS and (cost := results.cost_us(name, case))
+        if name not in (OURS, FLOOR.name) and (cost := results.cost_us(name, case))
     }
     if ours is None or not peers:
         return what, f"≥ {target}", _NONE, "not measured"
@@ -187,7 +188,7 @@ def _instruction_section(results: Results) -> str:
     lines = [
         "## User instructions per request",
         "Counted by callgrind on one kept-alive connection, one request at a time: the count for"
-        f" {N2} requests less the count for {N1}, over {N2 - N1}, all processes of the server. No kernel work in it, and no noise from"
+        f" {N2} requests less the count for {N1}, over {N2 - N1}, all processes that serve. No kernel work in it, and no noise from"
         " other programs: the figure to compare across machines and commits.",
         "![User instructions per request](img/bench-instructions.svg)",
         _markdown(("server", CASE_TITLES["bare"], CASE_TITLES["browser"]), rows),
@@ -306,8 +307,8 @@ def _shown(command: str) -> str:
 
 
 def _names(*tables: dict[str, Any]) -> list[str]:
-    """Servers that are in any of the tables, in the order of SERVERS."""
-    return [server.name for server in SERVERS if any(server.name in table for table in tables)]
+    """Servers that are in any of the tables, the floor last."""
+    return [server.name for server in _ROWS if any(server.name in table for table in tables)]
 
 
 def _spread(spread: Spread | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).parent / "apps"
+BUILD = ROOT / "build" / "bench"
 OURS = "prefork"
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wsgiapp"
@@ -26,7 +27,7 @@ class Server:
     """One row of the tables.
 
     `command`: its words; `{app}` is MODULE:CALLABLE, `{port}` a free port on 127.0.0.1, and a first
-    word without a slash lies in the peers' environment. `distribution`: whose version is shown.
+    word that is no absolute path lies in the peers' environment. `distribution`: whose version is shown.
     `is_supervised`: another process replaces a worker that dies. `has_reload`: HUP loads new code.
     """
 
@@ -40,6 +41,9 @@ class Server:
         first, *rest = self.command.format(app=app, port=port).split()
         return [str(VENV / "bin" / first), *rest]
 
+
+# No server: what the kernel's TCP costs any of them, see floor.c.
+FLOOR = Server(name="C epoll loop", distribution="", command=f"{BUILD / 'floor'} {{port}}")
 
 _GUNICORN = "gunicorn -w 1 -b 127.0.0.1:{port} --keep-alive 75 --log-level warning"
 _LAUNCHER = f"python {Path(__file__).parent / 'serve.py'}"

@@ -62,13 +62,15 @@ class Running:
             found.extend(children.get(pid, ()))
         return found
 
-    def cpu_s(self) -> float:
-        """CPU seconds, user and system, of the tree so far, children that ended included."""
-        ticks = 0
+    def cpu_s(self) -> tuple[float, float]:
+        """User and system CPU seconds of the tree so far, children that ended included."""
+        user = system = 0
         for pid in self.pids():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                ticks += sum(map(int, _stat(pid)[11:15]))
-        return ticks / _TICKS_PER_S
+                own_user, own_system, ended_user, ended_system = map(int, _stat(pid)[11:15])
+                user += own_user + ended_user
+                system += own_system + ended_system
+        return user / _TICKS_PER_S, system / _TICKS_PER_S
 
     def rss_bytes(self) -> int:
         """Resident bytes of the tree, shared pages counted once per process."""

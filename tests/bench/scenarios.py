@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.load import BARE_HEAD, LoadError, LoadGenerator
+from tests.bench.load import BARE_HEAD, Load, LoadError, LoadGenerator
 from tests.bench.peers import APPS, Server
 from tests.bench.running import Running, ServerError, running
 from tests.support.load import run
@@ -82,18 +82,21 @@ def stalled_clients(server: Server, *, generator: LoadGenerator, logs: Path) -> 
     """1,000 clients that stop in the middle: `alone_per_s, beside_per_s, loss, grown_mib`.
 
     A third each has sent half a head, half a body, or does not read its 512 KiB answer. `loss` is
-    1 - beside / alone of the best of three samples each; `grown_mib` what the tree's memory grew.
+    1 - beside / alone, the best of three samples each, taken in turn, and 1 when it hung;
+    `grown_mib` what the tree's memory grew by then.
     """
     with running(server, app="stall:app", logs=logs) as started:
-        alone = _best_per_s(started, generator)
+        alone = beside = 0.0
         before = started.rss_bytes()
-        with _stalled(started.port) as connected:
-            time.sleep(_SETTLE_S)  # nothing tells from outside that a server has taken them all in
-            try:
-                beside = _best_per_s(started, generator)
-            except LoadError:
-                beside = 0.0
-            grown = started.rss_bytes() - before
+        for _ in range(_STALLED_SAMPLES):
+            alone = max(alone, generator.put(started.port, head=BARE_HEAD, seconds=1).per_s)
+            with _stalled(started.port) as connected:
+                time.sleep(_SETTLE_S)  # nothing tells from outside that a server took them all in
+                load = _put_beside(started, generator)
+                grown = started.rss_bytes() - before
+            if load is None or load.missing:  # it hangs: more samples would only wait
+                break
+            beside = max(beside, load.per_s)
     return {
         "connected": connected,
         "alone_per_s": alone,
@@ -103,14 +106,12 @@ def stalled_clients(server: Server, *, generator: LoadGenerator, logs: Path) -> 
     }
 
 
-def _best_per_s(started: Running, generator: LoadGenerator) -> float:
-    best = 0.0
-    for _ in range(_STALLED_SAMPLES):
-        load = generator.put(started.port, head=BARE_HEAD, seconds=1)
-        best = max(best, load.per_s)
-        if load.missing:  # it hangs: more samples would only wait
-            return best
-    return best
+def _put_beside(started: Running, generator: LoadGenerator) -> Load | None:
+    """None when the server does not even take the connections."""
+    try:
+        return generator.put(started.port, head=BARE_HEAD, seconds=1)
+    except LoadError:
+        return None
 
 
 @contextlib.contextmanager
