@@ -13,7 +13,6 @@ from typing import Any
 
 import aiohttp
 import kopf
-from kopf._core.engines.peering import Identity
 
 from wsgiapp_operator.api import GROUP, VERSION
 from wsgiapp_operator.apply import Writer
@@ -33,6 +32,7 @@ logger = logging.getLogger(__name__)
 PARALLEL = 8
 RELIST_S = 600.0
 BEAT_S = 1.0
+PEERING_IDENTITY: Any = "wsgiapp-operator"
 FIRST = asyncio.FIRST_COMPLETED
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 IMAGE_VOLUMES_SINCE = (1, 35)
@@ -206,7 +206,7 @@ async def watch(
         settings=settings,
         # Only for peering, which is off; found by kopf itself it needs the user's name, and the
         # uid of a container has none.
-        identity=Identity("wsgiapp-operator"),
+        identity=PEERING_IDENTITY,
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         stop_flag=stop,
