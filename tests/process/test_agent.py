@@ -1,0 +1,426 @@
+"""The agent beside a real server: metrics, probes, status, reload wishes; and the control socket."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from prefork.content import digest_directory
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
+from tests.support.waiting import children_of, wait_until
+
+UNHURRIED_S = 10.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class Agent:
+    """Answers of an agent."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def fetch(self, path: str, accept: str = "") -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path, headers={"Accept": accept} if accept else {})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except ConnectionRefusedError:
+            return 0, "connection refused"
+        finally:
+            connection.close()
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.fetch("/status")[1])
+        return found
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.fetch("/readyz")[0] == 200, UNHURRIED_S, what="not ready")
+
+    def wait_reload(self, id: str, result: str) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            found: dict[str, Any] | None = self.status()["reload"]
+            return found if found and (found["id"], found["result"]) == (id, result) else None
+
+        return wait_until(reached, UNHURRIED_S, what=f"reload {id} not {result}") or {}
+
+    def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """Return every sample by name and sorted labels."""
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(self.fetch("/metrics")[1])
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.samples()[name, tuple(sorted(labels.items()))]
+
+
+@contextmanager
+def running_agent(run_dir: Path, *arguments: str) -> Iterator[Agent]:
+    agent = Agent(free_port())
+    process = subprocess.Popen(
+        [
+            *PREFORK,
+            "agent",
+            "--listen",
+            f"127.0.0.1:{agent.port}",
+            "--run-dir",
+            str(run_dir),
+            *arguments,
+        ]
+    )
+    try:
+        wait_until(lambda: agent.fetch("/livez")[0], UNHURRIED_S, what="no agent")
+        yield agent
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folder: Path):
+    with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
+        for _ in range(7):
+            server.get()
+        assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 7
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.reload()
+        server.get()
+        server.wait_workers(2)
+        assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 8
+        assert agent.value("wsgi_http_request_duration_seconds_count", code_class="2xx") == 8
+        assert (
+            agent.value("wsgi_http_request_duration_seconds_bucket", code_class="2xx", le="+Inf")
+            == 8
+        )
+        assert agent.value("wsgi_worker_exits_total", reason="killed") == 1
+        assert agent.value("wsgi_worker_exits_total", reason="retired") == 2
+        assert agent.value("wsgi_reloads_total", result="succeeded") == 1
+        assert agent.value("wsgi_generation") == 2
+        assert agent.value("wsgi_workers", state="serving") == 2
+        assert agent.value("wsgi_workers_desired") == 2
+        assert agent.value("wsgi_worker_boot_duration_seconds_count") == 5
+        assert agent.value("wsgi_listen_queue_limit") > 0
+
+
+def test_agent_answers_while_every_worker_is_busy(folder: Path):
+    with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(server.get, "/slow?ms=1500") for _ in range(4)]
+            server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
+            began = time.monotonic()
+            assert agent.fetch("/livez")[0] == 200
+            assert agent.fetch("/readyz")[0] == 200
+            assert agent.status()["workers"] == {"desired": 2, "ready": 2, "busy": 2}
+            server.wait(lambda: agent.value("wsgi_listen_queue_depth") == 2, 1.4)
+            assert agent.value("wsgi_workers_busy") == 2
+            assert max(
+                value for (name, _), value in agent.samples().items() if name == "wsgi_worker_request_elapsed_seconds"
+            ) > 0.0  # fmt: skip
+            assert time.monotonic() - began < 1.4
+            assert [answer.result()[0] for answer in answers] == [200] * 4
+        assert agent.value("wsgi_worker_busy_seconds_total") > 5.5
+        assert (
+            agent.value("wsgi_http_request_duration_seconds_bucket", code_class="2xx", le="1.0")
+            == 0
+        )
+
+
+def test_memory_of_each_worker_is_shown(folder: Path):
+    with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
+        server.wait(
+            lambda: all(
+                agent.value(f"wsgi_worker_{kind}_memory_bytes", worker=worker) > 1_000_000
+                for kind in ("resident", "proportional")
+                for worker in ("1", "2")
+            ),
+            what="no memory figures",
+        )
+
+
+def test_metrics_are_bounded_and_speak_openmetrics_when_asked(folder: Path):
+    with Prefork("-w", "4", cwd=folder) as server, running_agent(server.run_dir) as agent:
+        for path in ("/a", "/b?c=d", "/e" * 50):
+            server.get(path)
+        samples = agent.samples()
+        assert len(samples) <= 300
+        names = {name for _, labels in samples for name, _ in labels}
+        assert names <= {
+            "method",
+            "code",
+            "code_class",
+            "le",
+            "state",
+            "reason",
+            "result",
+            "worker",
+            "version",
+        }
+        status, body = agent.fetch("/metrics", "application/openmetrics-text; version=1.0.0")
+        assert status == 200
+        assert body.endswith("# EOF\n")
+
+
+def test_ready_only_while_the_workers_are_and_the_probe_path_answers(folder: Path):
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    with running_agent(run_dir) as agent:
+        assert agent.fetch("/livez")[0] == 200
+        assert agent.fetch("/readyz") == (503, "the server has not started\n")
+        assert agent.fetch("/status")[0] == 503
+        with Prefork("-w", "2", cwd=folder) as server:
+            agent.wait_ready()
+            os.kill(server.workers()[0], signal.SIGKILL)
+            assert agent.fetch("/readyz")[0] == 200, (
+                "a worker that is replaced at once is no reason"
+            )
+            with running_agent(run_dir, "--probe", f"{server.url}/slow?ms=1") as probing:
+                probing.wait_ready()
+            with running_agent(run_dir, "--probe", "http://127.0.0.1:9/healthz") as probing:
+                wait_until(lambda: "cannot be reached" in probing.fetch("/readyz")[1], UNHURRIED_S)
+                assert probing.fetch("/readyz")[0] == 503
+            server.signal(signal.SIGTERM)
+            server.wait_exit()
+        assert agent.fetch("/readyz")[0] == 503
+        assert agent.fetch("/livez")[0] == 200
+
+
+def test_probe_that_answers_with_an_error_is_told(folder: Path):
+    write_app(
+        folder,
+        """
+        def app(environ, start_response):
+            start_response("500 Oh" if environ["HTTP_HOST"] != "shop.example" else "204 Fine", [])
+            return []
+        """,
+    )
+    with Prefork(cwd=folder) as server:
+        with running_agent(server.run_dir, "--probe", f"{server.url}/healthz") as agent:
+            wait_until(lambda: "answered 500" in agent.fetch("/readyz")[1], UNHURRIED_S)
+        with running_agent(
+            server.run_dir, "--probe", f"{server.url}/healthz", "--probe-host", "shop.example"
+        ) as agent:
+            agent.wait_ready()
+
+
+def test_stopped_arbiter_is_not_alive(folder: Path):
+    with Prefork(cwd=folder) as server, running_agent(server.run_dir) as agent:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        wait_until(lambda: agent.fetch("/livez")[0] == 503, 15)
+        assert "heartbeat" in agent.fetch("/livez")[1]
+        assert agent.fetch("/readyz")[0] == 503
+        os.kill(server.process.pid, signal.SIGCONT)
+        wait_until(lambda: agent.fetch("/livez")[0] == 200)
+
+
+def test_agent_refuses_other_paths_and_survives_bad_clients(folder: Path):
+    with Prefork(cwd=folder) as server, running_agent(server.run_dir) as agent:
+        assert agent.fetch("/other")[0] == 404
+        stalled = [socket.create_connection(("127.0.0.1", agent.port)) for _ in range(20)]
+        for client, data in zip(
+            stalled, (b"GET /", b"\x00" * 20_000, b"\r\n\r\n", b"") * 5, strict=True
+        ):
+            client.sendall(data)
+        assert agent.fetch("/livez")[0] == 200
+        for client in stalled:
+            client.close()
+
+
+def wish(path: Path, id: str, **content: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps({"id": id, "content": content}))
+    draft.replace(path)
+
+
+def test_reload_wish_waits_for_its_content_then_reloads_and_tells_the_result(folder: Path):
+    code, wishes = folder / "code", folder / "wish"
+    code.mkdir()
+    write_app(code)
+    content = ("--content", f"source={code}")
+    with (
+        Prefork("-w", "2", "--chdir", str(code), *content, cwd=folder) as server,
+        running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent,
+    ):
+        assert agent.status()["reload"] is None
+        wish(wishes, "id-1", source=digest_directory(code))
+        agent.wait_reload("id-1", "succeeded")
+        assert server.ask({"op": "status"})["generation"] == 1, "it had loaded that content already"
+
+        other = folder / "other"
+        other.mkdir()
+        write_app(other, version="2")
+        wish(wishes, "id-2", source=digest_directory(other))
+        pending = agent.wait_reload("id-2", "pending")
+        wait_until(lambda: "content source has not arrived" in agent.status()["reload"]["message"])
+        assert pending["id"] == "id-2"
+        assert server.version() == "1"
+        write_app(code, version="2")
+        agent.wait_reload("id-2", "succeeded")
+        assert server.version() == "2"
+        assert agent.status()["content"] == {"source": digest_directory(code)}
+
+        write_app(code, "raise RuntimeError('broken')\n")
+        wish(wishes, "id-3", source=digest_directory(code))
+        assert agent.wait_reload("id-3", "failed")["message"] == "RuntimeError: broken"
+        assert server.version() == "2"
+        assert agent.value("wsgi_reloads_total", result="failed") == 1
+
+
+def test_newer_wish_takes_the_place_of_one_whose_content_never_came(folder: Path):
+    code, wishes = folder / "code", folder / "wish"
+    code.mkdir()
+    write_app(code)
+    content = ("--content", f"source={code}")
+    with (
+        Prefork("--chdir", str(code), *content, cwd=folder) as server,
+        running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent,
+    ):
+        wish(wishes, "never", source="0" * 64)
+        agent.wait_reload("never", "pending")
+        wish(wishes, "now", source=digest_directory(code))
+        agent.wait_reload("now", "succeeded")
+
+
+def test_agent_that_is_restarted_does_not_repeat_a_reload(folder: Path):
+    code, wishes = folder / "code", folder / "wish"
+    code.mkdir()
+    write_app(code)
+    content = ("--content", f"source={code}")
+    with Prefork("--chdir", str(code), *content, cwd=folder) as server:
+        write_app(code, version="2")
+        wish(wishes, "once", source=digest_directory(code))
+        for _ in range(2):
+            with running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent:
+                agent.wait_reload("once", "succeeded")
+                assert agent.status()["generation"] == 2
+
+
+def test_metrics_option_starts_the_agent_and_ends_it(folder: Path):
+    port = free_port()
+    with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
+        agent = Agent(port)
+        wait_until(lambda: agent.fetch("/readyz")[0] == 200, UNHURRIED_S, log=server.log)
+        server.signal(signal.SIGTERM)
+        server.wait_exit()
+        wait_until(lambda: agent.fetch("/livez")[0] == 0)
+
+
+def test_agent_started_by_metrics_does_not_outlive_a_killed_arbiter(folder: Path):
+    port = free_port()
+    with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
+        agent = Agent(port)
+        wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)
+        os.kill(server.process.pid, signal.SIGKILL)
+        wait_until(lambda: agent.fetch("/livez")[0] == 0)
+
+
+def test_metrics_address_in_use_does_not_stop_the_server(folder: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
+            server.wait_log("another process listens there")
+            server.wait_log("agent ended, not started again")
+            assert server.get()[0] == 200
+
+
+def test_what_the_agent_needs_never_gets_into_the_apps_process(folder: Path):
+    write_app(
+        folder,
+        """
+        import sys
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            own = {"prometheus_client", "asyncio", "http.server", "argparse"}
+            return [" ".join(sorted(own & set(sys.modules))).encode()]
+        """,
+    )
+    port = free_port()
+    with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
+        assert "prometheus_client" not in server.get()[1]
+
+
+def test_control_socket_answers_status_and_refuses_nonsense(folder: Path):
+    with Prefork("-w", "2", cwd=folder) as server:
+        assert server.ask({"op": "status"}) == {
+            "state": "serving",
+            "generation": 1,
+            "content": {},
+            "workers": {"desired": 2, "ready": 2, "busy": 0},
+            "reload": None,
+        }
+        assert "use status or reload" in server.ask({"op": "dance"})["error"]
+        assert "needs an id" in server.ask({"op": "reload"})["error"]
+        answer = server.reload("x")
+        assert answer == {
+            "id": "x",
+            "result": "succeeded",
+            "message": "",
+            "traceback": "",
+            "generation": 2,
+        }
+        assert server.ask({"op": "status"})["reload"]["id"] == "x"
+        mode = (server.run_dir / "control.sock").stat().st_mode & 0o777
+        assert mode == 0o660
+        assert (server.run_dir / "stats").stat().st_mode & 0o777 == 0o660
+
+
+def test_control_clients_that_leave_or_flood_harm_nobody(folder: Path):
+    with Prefork(cwd=folder) as server:
+        for data in (b"", b"{", b"[1]\n", b"x" * 200_000, b'{"op":"reload","id":"gone"}\n'):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(server.run_dir / "control.sock"))
+                try:
+                    client.sendall(data)
+                except BrokenPipeError:
+                    continue
+        server.wait(lambda: server.ask({"op": "status"})["generation"] == 2)
+        assert server.get()[0] == 200
+
+
+def test_agent_without_prometheus_client_says_what_to_install(folder: Path):
+    """-S hides site-packages, as in an image that has prefork alone."""
+    root = str(Path(__file__).resolve().parents[2] / "server" / "src")
+    ended = subprocess.run(
+        [sys.executable, "-S", "-m", "prefork", "agent", "--run-dir", str(folder)],
+        env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 5
+    assert "pip install 'prefork[agent]'" in ended.stderr
+
+
+def test_agent_that_is_told_wrong_things_says_so(folder: Path):
+    for arguments, message in (
+        (["--run-dir", "x", "--content", "a"], "content is a; use NAME=DIR"),
+        (["--run-dir", "x", "--probe", "ftp://x"], "use an address that begins with http://"),
+        ([], "--run-dir"),
+    ):
+        ended = run_prefork("agent", *arguments, cwd=folder)
+        assert ended.returncode == 2
+        assert message in ended.stderr
+
+
+def test_killed_agent_is_started_again(folder: Path):
+    port = free_port()
+    with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
+        agent = Agent(port)
+        wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)
+        (pid,) = set(children_of(server.process.pid)) - {*server.workers(), server.mold()}
+        os.kill(pid, signal.SIGKILL)
+        server.wait_log("agent ended, started again")
+        wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)

@@ -1,0 +1,340 @@
+"""Starting: what is wrong is said in one line with a distinct exit code; habits of gunicorn's users work."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+USAGE, APP, LISTEN, ENVIRONMENT = 2, 3, 4, 5
+
+
+def test_gunicorn_command_line(folder: Path):
+    arguments = (
+        "-k", "gthread", "--threads", "2", "-t", "30", "--graceful-timeout", "10", "--keep-alive", "5",
+        "--max-requests", "1000", "--max-requests-jitter", "100", "--access-logfile", "-", "--log-level", "info",
+        "--forwarded-allow-ips", "*", "--preload", "-e", "COLOUR=green", "--worker-tmp-dir", "/dev/shm",
+    )  # fmt: skip
+    with Prefork("-w", "4", *arguments, cwd=folder) as server:
+        assert len(server.workers()) == 4
+        assert server.get("/variable?COLOUR") == (200, "green")
+        assert "--worker-tmp-dir is not supported" in server.log()
+        server.wait(lambda: '"target":"/variable?COLOUR"' in server.out_path.read_text())
+
+
+def test_installed_command_is_the_module(folder: Path):
+    command = (str(Path(sys.executable).with_name("prefork")),)
+    with Prefork(cwd=folder, command=command) as server:
+        assert server.get()[0] == 200
+
+
+def test_plain_folder_serves_without_coming_between_the_app_and_its_modules(folder: Path):
+    """As in the image: /prefork holds __main__.py and the package, the app's own modules win."""
+    home = folder / "image"
+    shutil.copytree(ROOT / "server/src/prefork", home / "prefork")
+    shutil.copy(ROOT / "server/image/__main__.py", home)
+    (home / "shadow.py").write_text("NAME = 'of the server'\n")
+    (folder / "log.py").write_text("NAME = 'of the app'\n")
+    write_app(
+        folder,
+        f"""
+        import sys, log
+
+        def app(environ, start_response):
+            found = "shadow" in sys.modules or any(p.startswith({str(home)!r}) for p in sys.path)
+            try:
+                import shadow
+                found = True
+            except ModuleNotFoundError:
+                pass
+            start_response("200 OK", [])
+            return [(log.NAME + (" and the server's folder" if found else "")).encode()]
+        """,
+    )
+    command = (sys.executable, "-S", str(home))
+    with Prefork("-w", "2", cwd=folder, command=command) as server:
+        assert server.get() == (200, "of the app")
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "message"),
+    [
+        ("nothing:app", APP, "ModuleNotFoundError: No module named 'nothing'"),
+        ("app:nothing", APP, "module app has no nothing; it has app"),
+        ("app:VERSION", APP, "VERSION is str, which cannot be called"),
+        ("app.py", APP, "app.py is no module name (a module's name, without .py)"),
+        ("app:app(1)", APP, "TypeError"),
+        ("raises", APP, "RuntimeError: no database"),
+        ("leaves", APP, "SystemExit: 5"),
+        ("syntax", APP, "SyntaxError"),
+    ],
+)
+@pytest.mark.parametrize("preload", ["auto", "never"])
+def test_app_that_cannot_be_imported_ends_the_start(
+    folder: Path, app: str, code: int, message: str, preload: str
+):
+    (folder / "raises.py").write_text("raise RuntimeError('no database')\n")
+    (folder / "leaves.py").write_text("import sys\nsys.exit(5)\n")
+    (folder / "syntax.py").write_text("def :\n")
+    ended = run_prefork("-b", "127.0.0.1:0", f"--preload={preload}", app, cwd=folder)
+    assert ended.returncode == code, ended.stderr
+    assert message in ended.stderr
+    checked = run_prefork("--check-config", app, cwd=folder)
+    assert checked.returncode == code, checked.stderr
+    assert message in checked.stderr
+
+
+def test_traceback_of_a_broken_app_shows_the_app_and_not_the_server(folder: Path):
+    (folder / "raises.py").write_text(
+        "def connect():\n    raise RuntimeError('no database')\nconnect()\n"
+    )
+    ended = run_prefork("-b", "127.0.0.1:0", "raises", cwd=folder)
+    assert f'File "{folder}/raises.py", line 3, in <module>' in ended.stderr
+    assert "importlib" not in ended.stderr
+    assert "prefork/app.py" not in ended.stderr
+
+
+def test_check_config_of_a_good_app(folder: Path):
+    ended = run_prefork("--check-config", "-w", "3", "app:app", cwd=folder)
+    assert (ended.returncode, "settings and app are good" in ended.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-w", "0", "app:app"], USAGE, "prefork: workers is 0; use 1 to 512, or auto"),
+        (["--wokers", "2", "app:app"], USAGE, "prefork: unknown option --wokers; did you mean --workers?"),
+        ([], USAGE, "prefork: no app is named; use prefork MODULE:CALLABLE"),
+        (["-b", "1.2.3.4:99999", "app:app"], USAGE, "the port 99999 is not one of 0 to 65535"),
+        (["-b", "192.0.2.1:8000", "app:app"], LISTEN, "this machine has no such address"),
+        (["-b", "no.such.host.invalid:80", "app:app"], LISTEN, "is no address of this machine"),
+        (["-b", "unix:/nonexistent/s", "app:app"], LISTEN, "cannot listen on unix:/nonexistent/s: No such file"),
+        (["-b", "fd://77", "app:app"], LISTEN, "cannot listen on fd://77: Bad file descriptor"),
+        (["--run-dir", "/proc/x", "app:app"], ENVIRONMENT, "run_dir is /proc/x; "),
+        (["--log-file", "/nonexistent/log", "app:app"], ENVIRONMENT, "errorlog is /nonexistent/log; it cannot be written"),
+        (["--chdir", "/nonexistent", "app:app"], USAGE, "chdir is /nonexistent; No such file"),
+        (["-c", "none.py", "app:app"], USAGE, "config is none.py; there is no such file"),
+        (["agent", "--run-dir", "/tmp", "--lisen", "x"], USAGE, "unknown option --lisen; did you mean --listen?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_an_exit_code(
+    folder: Path, arguments: list[str], code: int, message: str
+):
+    environment = {"PREFORK_BIND": "127.0.0.1:0"}
+    ended = run_prefork(*arguments, cwd=folder, environment=environment)
+    assert ended.returncode == code, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_port_in_use_is_one_line_and_harms_the_other_server_in_no_way(folder: Path):
+    with Prefork(cwd=folder) as server:
+        ended = run_prefork("-b", f"127.0.0.1:{server.port}", "app:app", cwd=folder)
+        assert ended.returncode == LISTEN
+        assert ended.stderr.strip() == (
+            f"prefork: cannot listen on 127.0.0.1:{server.port}: another process listens there; "
+            "stop it or choose another --bind"
+        )
+        assert server.get()[0] == 200
+
+
+def test_run_directory_in_use_is_refused_and_left_alone(folder: Path):
+    with Prefork(cwd=folder) as server:
+        ended = run_prefork(
+            "-b", "127.0.0.1:0", "--run-dir", str(server.run_dir), "app:app", cwd=folder
+        )
+        assert ended.returncode == ENVIRONMENT
+        assert "another prefork uses it" in ended.stderr
+        assert server.ask({"op": "status"})["state"] == "serving"
+
+
+def test_unix_socket_is_replaced_when_stale_and_refused_when_alive(folder: Path):
+    path = folder / "s"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with Prefork(bind=f"unix:{path}", cwd=folder) as server:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        ended = run_prefork("-b", f"unix:{path}", "app:app", cwd=folder)
+        assert ended.returncode == LISTEN
+        assert "another process listens there" in ended.stderr
+        assert server.process.poll() is None
+
+
+def test_several_addresses_ipv6_among_them(folder: Path):
+    with Prefork("-b", f"unix:{folder}/s", "-b", "[::1]:0", cwd=folder) as server:
+        port = int(server.wait_log(r"\[::1\]:(\d+)")[1])
+        connection = HTTPConnection("::1", port, timeout=5)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert server.get()[0] == 200
+
+
+def test_descriptor_as_address(folder: Path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port, fd = sock.getsockname()[1], sock.fileno()
+        with Prefork(bind=f"fd://{fd}", pass_fds=(fd,), cwd=folder):
+            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+def test_systemd_sockets_and_readiness(folder: Path):
+    """As systemd does it: descriptor 3, LISTEN_PID of the process itself, a notify socket."""
+    start = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.executable, [sys.executable, '-m', 'prefork', *sys.argv[2:]])"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+    ):
+        notify.bind(str(folder / "notify"))
+        notify.settimeout(10)
+        fd, port = sock.fileno(), sock.getsockname()[1]
+        environment = {
+            "LISTEN_FDS": "1",
+            "NOTIFY_SOCKET": str(folder / "notify"),
+            "WATCHDOG_USEC": "1000000",
+        }
+        with Prefork(
+            bind="", pass_fds=(fd, 3), cwd=folder, environment=environment,
+            command=(sys.executable, "-c", start, str(fd)), wait=False,
+        ) as server:  # fmt: skip
+            seen = []
+            while not seen or "READY=1" not in seen[-1]:
+                seen.append(notify.recv(4096).decode())
+            assert f"MAINPID={server.process.pid}" in seen[-1]
+            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/environ?LISTEN_FDS")
+            assert connection.getresponse().read() == b"-"
+            connection.close()
+            server.process.terminate()
+            while "STOPPING=1" not in seen[-1]:
+                seen.append(notify.recv(4096).decode())
+            assert "WATCHDOG=1" in seen
+            assert server.wait_exit() == 0
+
+
+def test_hooks_of_a_gunicorn_config_file_are_called_in_their_places(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "import os\n"
+        "workers = 2\n"
+        "def note(name, pid=None):\n"
+        "    with open('hooks', 'a') as file:\n"
+        "        file.write(f'{name} {pid or os.getpid()}\\n')\n"
+        "def on_starting(server): note('on_starting')\n"
+        "def when_ready(server): note('when_ready'); server.log.info('ready with %d', server.cfg.workers)\n"
+        "def pre_fork(server, worker): note('pre_fork')\n"
+        "def post_fork(server, worker): note('post_fork', worker.pid)\n"
+        "def post_worker_init(worker): note('post_worker_init')\n"
+        "def worker_exit(server, worker): note('worker_exit')\n"
+        "def child_exit(server, worker): note('child_exit', worker.pid)\n"
+        "def on_exit(server): note('on_exit')\n"
+        "def on_reload(server): note('on_reload')\n"
+        "def nworkers_changed(server, new, old): note(f'nworkers_changed-{new}-{old}')\n"
+    )
+    with Prefork(cwd=folder) as server:
+        workers = {str(pid) for pid in server.workers()}
+        server.reload()
+        server.process.terminate()
+        assert server.wait_exit() == 0
+        arbiter = str(server.process.pid)
+    lines = [line.split() for line in (folder / "hooks").read_text().splitlines()]
+    by_name: dict[str, list[str]] = {}
+    for name, pid in lines:
+        by_name.setdefault(name, []).append(pid)
+    assert by_name["on_starting"] == by_name["when_ready"] == by_name["on_exit"] == [arbiter]
+    assert by_name["on_reload"] == [arbiter]
+    assert workers <= set(by_name["post_fork"])
+    for name in ("pre_fork", "post_fork", "post_worker_init", "worker_exit", "child_exit"):
+        assert len(by_name[name]) == 4, name
+    assert set(by_name["post_fork"]) == set(by_name["worker_exit"]) == set(by_name["child_exit"])
+    assert "ready with 2" in server.log()
+
+
+def test_failing_hook_is_reported_and_the_server_goes_on(folder: Path):
+    (folder / "conf.py").write_text("def when_ready(server):\n    1 / 0\n")
+    with Prefork("-c", "conf.py", cwd=folder) as server:
+        server.wait_log("hook failed hook=when_ready")
+        server.wait_log("ZeroDivisionError")
+        assert server.get()[0] == 200
+
+
+def test_app_is_never_imported_by_the_arbiter(folder: Path):
+    (folder / "marker.py").write_text(
+        "import os\nopen('importers', 'a').write(f'{os.getpid()}\\n')\n"
+    )
+    app = (folder / "app.py").read_text()
+    (folder / "app.py").write_text("import marker\n" + app)
+    with Prefork("-w", "3", cwd=folder) as server:
+        server.reload()
+        importers = (folder / "importers").read_text().split()
+        assert len(importers) == 2
+        assert str(server.process.pid) not in importers
+
+
+def test_exit_functions_of_the_app_run_in_each_worker(folder: Path):
+    app = (folder / "app.py").read_text()
+    (folder / "app.py").write_text(
+        "import atexit, os\natexit.register(lambda: open(f'left-{os.getpid()}', 'w').close())\n"
+        + app
+    )
+    with Prefork("-w", "2", cwd=folder) as server:
+        workers = server.workers()
+        server.process.terminate()
+        assert server.wait_exit() == 0
+    assert {path.name for path in folder.glob("left-*")} == {f"left-{pid}" for pid in workers}
+
+
+def test_workers_auto_serves(folder: Path):
+    with Prefork("-w", "auto", cwd=folder) as server:
+        assert len(server.workers()) >= 1
+        assert server.get()[0] == 200
+
+
+def test_help_and_version(folder: Path):
+    shown = run_prefork("--help", cwd=folder)
+    assert shown.returncode == 0
+    for text in ("--max-requests", "--graceful-timeout", "prefork agent", "TTIN"):
+        assert text in shown.stdout
+    assert run_prefork("--version", cwd=folder).stdout.startswith("prefork ")
+
+
+def test_script_name_and_environment_settings(folder: Path):
+    with Prefork(
+        cwd=folder, environment={"PREFORK_SCRIPT_NAME": "/shop/", "PREFORK_WORKERS": "2"}
+    ) as server:
+        assert server.get("/shop/environ?SCRIPT_NAME") == (200, "/shop")
+        assert len(server.workers()) == 2
+
+
+def test_ctrl_c_in_a_terminal_ends_everything(folder: Path):
+    """The terminal sends INT to the whole process group."""
+    process = subprocess.Popen(
+        [*PREFORK, "-w", "2", "-b", "127.0.0.1:0", "app:app"],
+        cwd=folder, stderr=subprocess.PIPE, text=True, process_group=0,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "generation serves" in line:
+            break
+    os.killpg(process.pid, 2)
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(10) == 0
+    assert "Traceback" not in rest
+    assert "crash" not in rest
+    with pytest.raises(ProcessLookupError):
+        wait_until(lambda: os.killpg(process.pid, 0), 5)

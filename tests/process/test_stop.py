@@ -1,0 +1,126 @@
+"""TERM answers what is there and ends with 0; INT does not wait; nothing is left behind."""
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.process.harness import Prefork, is_gone
+from tests.support.waiting import wait_until
+
+
+def test_term_with_twenty_requests_in_flight_answers_all_of_them(folder: Path):
+    """More requests than threads: those still in the accept queue are answered as well."""
+    with Prefork("-w", "2", "--threads", "2", cwd=folder) as server, ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(server.get, "/slow?ms=200") for _ in range(20)]
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 2)
+        time.sleep(0.1)  # all twenty have connected
+        server.signal(signal.SIGTERM)
+        assert [answer.result()[0] for answer in answers] == [200] * 20
+        assert server.wait_exit() == 0
+
+
+def test_term_leaves_no_process_socket_or_file_behind(folder: Path):
+    with Prefork(
+        "-w", "2", "-b", f"unix:{folder}/s", "-p", f"{folder}/pid", bind="", cwd=folder
+    ) as server:
+        family = [*server.workers(), server.mold()]
+        assert (folder / "pid").read_text() == f"{server.process.pid}\n"
+        assert (folder / "s").is_socket()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert all(is_gone(pid) for pid in family)
+        assert not (folder / "s").exists()
+        assert not (folder / "pid").exists()
+        assert list((folder / "run").iterdir()) == []
+
+
+def test_requests_that_outlast_the_graceful_timeout_are_cut_off(folder: Path):
+    with Prefork("--graceful-timeout", "0.5", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.get, "/slow?ms=60000")
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert time.monotonic() - began < 3
+
+
+def test_int_does_not_wait_for_running_requests(folder: Path):
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        with Prefork("-w", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+            pool.submit(server.get, "/slow?ms=60000")
+            server.wait(lambda s=server: s.ask({"op": "status"})["workers"]["busy"] == 1)
+            began = time.monotonic()
+            server.signal(number)
+            assert server.wait_exit() == 0
+            assert time.monotonic() - began < 3
+
+
+def test_int_turns_a_graceful_stop_into_a_quick_one(folder: Path):
+    with Prefork(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.get, "/slow?ms=60000")
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
+        server.signal(signal.SIGTERM)
+        server.wait(lambda: server.ask({"op": "status"})["state"] == "draining")
+        server.signal(signal.SIGINT)
+        assert server.wait_exit(5) == 0
+
+
+def test_term_during_a_reload_stops_and_answers_the_reload(folder: Path):
+    with Prefork(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
+        answer = pool.submit(server.reload)
+        server.wait_log("mold boots generation=2")
+        server.signal(signal.SIGTERM)
+        assert answer.result()["message"] == "the server is stopping"
+        assert server.wait_exit(10) == 0
+
+
+def test_term_during_the_first_boot_ends_with_0(folder: Path):
+    (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
+    with Prefork(cwd=folder, wait=False) as server:
+        server.wait_log("mold boots")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit(10) == 0
+
+
+def test_idle_keep_alive_connections_do_not_hold_up_a_stop(folder: Path):
+    with (
+        Prefork(cwd=folder) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert time.monotonic() - began < 4
+
+
+def test_usr1_opens_rotated_logs_again(folder: Path):
+    log, access = folder / "error.log", folder / "access.log"
+    with Prefork(
+        "--log-file", str(log), "--access-logfile", str(access), cwd=folder, wait=False
+    ) as server:
+        server.wait(lambda: log.exists() and "generation serves" in log.read_text())
+        port = int(log.read_text().partition("listening=127.0.0.1:")[2].split()[0])
+
+        def get() -> None:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                while client.recv(4096):
+                    pass
+
+        get()
+        wait_until(lambda: '"status":200' in access.read_text())
+        log.rename(folder / "error.1")
+        access.rename(folder / "access.1")
+        server.signal(signal.SIGUSR1)
+        wait_until(lambda: log.exists() and "log files reopened" in log.read_text())
+
+        def arrives() -> bool:
+            get()
+            return access.exists() and '"status":200' in access.read_text()
+
+        wait_until(arrives)
