@@ -19,6 +19,7 @@ from tests.cluster.commands import ClusterError, exclusive, run, step
 from tests.cluster.contents import read_contents
 from tests.cluster.images import build_images
 from tests.cluster.paths import Paths
+from tests.cluster.teardown import take_down
 
 
 class Cluster(abc.ABC):
@@ -121,7 +122,7 @@ class LocalCluster(Cluster):
 
     def down(self) -> None:
         with exclusive(self.paths.cache / "cluster.lock"), step("take the cluster down"):
-            local.down(self.paths)
+            take_down(self.paths)
 
     def is_running(self) -> bool:
         return local.is_running(self.paths)

@@ -1,4 +1,4 @@
-"""The cluster on this machine: brings what runs to what should run, and takes all of it away.
+"""The cluster on this machine: brings what runs to what should run.
 
 `up` compares and repairs: a missing or changed process is started, the rest is left alone. When nothing
 runs (first start, reboot, after `down`) it begins with an empty cluster; images that containerd holds stay.
@@ -6,11 +6,7 @@ runs (first start, reboot, after `down`) it begins with an empty cluster; images
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
-import re
-import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +14,7 @@ from pathlib import Path
 from tests.cluster import golang, packages
 from tests.cluster.commands import ClusterError, last_lines, run, step, try_run, wait_until
 from tests.cluster.node import (
+    NAT_TABLE,
     NODE,
     POD_NETWORK,
     PORTS,
@@ -31,20 +28,15 @@ from tests.cluster.oci import Image, write_archive
 from tests.cluster.paths import Paths
 from tests.cluster.pki import write_pki
 from tests.cluster.processes import (
-    SHIM,
     Running,
     find_components,
-    find_processes,
     fingerprint,
     is_alive,
-    kill_all,
     log_of,
     start,
     stop,
 )
-
-NFT_TABLES = ("ip wsgiapp", "ip kube-proxy", "ip6 kube-proxy")
-DISPOSABLE = ("etcd", "kubelet", "pki", "config", "cni", "pod-logs")
+from tests.cluster.teardown import take_down
 
 
 def build(paths: Paths) -> None:
@@ -56,10 +48,9 @@ def build(paths: Paths) -> None:
 
 def up(paths: Paths) -> None:
     """Bring the node's processes up; returns when the API answers and the node is Ready."""
-    _refuse_without_root()
     running = find_components()
     if not running:
-        down(paths)
+        take_down(paths)
         _refuse_taken_ports()
     node_ip = find_node_ip()
     write_pki(paths.state / "pki", certificates(node_ip))
@@ -77,11 +68,6 @@ def up(paths: Paths) -> None:
             what="the node is not Ready",
             details=lambda: last_lines(log_of("kubelet", paths).read_text(errors="replace")),
         )
-
-
-def _refuse_without_root() -> None:
-    if os.geteuid() != 0:
-        raise ClusterError("the local cluster needs root; run as root, or use CLUSTER=kind")
 
 
 def _refuse_taken_ports() -> None:
@@ -121,7 +107,7 @@ def _write(file: Path, text: str) -> None:
 
 def _prepare_network() -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    _delete_table("ip wsgiapp")
+    try_run(["nft", f"delete table {NAT_TABLE}"])
     run(["nft", "-f", "-"], stdin=nat_rules().encode())
 
 
@@ -192,10 +178,6 @@ def load(images: Sequence[Image], paths: Paths) -> list[str]:
         with step(f"load {len(changed)} images"):
             archive = paths.images / "load.tar"
             write_archive(changed, archive)
-            # A name that stays keeps its label "managed", by which containerd's CRI part takes the new
-            # image for known and makes no record of its id: image volumes then do not find it.
-            if replaced := [image.name for image in changed if image.name in held]:
-                run([*ctr, "images", "remove", *replaced])
             run([*ctr, "images", "import", "--local", archive])
             archive.unlink()
     return [image.name for image in changed]
@@ -206,86 +188,3 @@ def is_running(paths: Paths) -> bool:
     running = find_components()
     wanted = components(paths, "")
     return all(component.name in running for component in wanted)
-
-
-def down(paths: Paths) -> None:
-    """End every process and remove every trace; idempotent, also after a crash. Images stay."""
-    _refuse_without_root()
-    running = find_components()
-    # First those who would start containers again, last those whom the others need for their end.
-    for name in ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
-        if name in running:
-            stop(running[name], patience_s=3)
-    _kill_containers()
-    kill_all([process.pid for process in find_processes() if process.program == SHIM])
-    for name in ("kube-apiserver", "etcd", "containerd"):
-        if name in running:
-            stop(running[name], patience_s=3)
-    _unmount(paths)
-    _delete_links()
-    for table in NFT_TABLES:
-        _delete_table(table)
-    _remove_cgroups()
-    for name in DISPOSABLE:
-        shutil.rmtree(paths.state / name, ignore_errors=True)
-    shutil.rmtree(paths.run, ignore_errors=True)
-    _remove_log_links(paths)
-    paths.kubeconfig.unlink(missing_ok=True)
-
-
-def _pod_cgroups() -> list[Path]:
-    """The cgroups of all pods, the innermost first: one tree per controller in version 1, one in version 2."""
-    tops = [Path("/sys/fs/cgroup/kubepods"), *Path("/sys/fs/cgroup").glob("*/kubepods")]
-    # os.walk, not glob: it passes over what vanishes while it looks.
-    return [Path(folder) for top in tops for folder, _, _ in os.walk(top, topdown=False)]
-
-
-def _kill_containers() -> None:
-    def pids() -> list[int]:
-        found: set[int] = set()
-        for cgroup in _pod_cgroups():
-            with contextlib.suppress(OSError):
-                found.update(int(pid) for pid in (cgroup / "cgroup.procs").read_text().split())
-        return sorted(found)
-
-    def are_gone() -> bool:
-        kill_all(pids())
-        return not pids()
-
-    wait_until(are_gone, within_s=20, what="end of the containers", every_s=0.05)
-
-
-def _unmount(paths: Paths) -> None:
-    ours = re.compile(rf"({re.escape(str(paths.state))}|{re.escape(str(paths.run))})/")
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted(filter(ours.match, mounts), reverse=True):
-        try_run(["umount", "--lazy", _unescape(mount)])
-
-
-def _unescape(mount: str) -> str:
-    """/proc/mounts writes a space as `\\040` (proc_pid_mounts, fstab(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mount)
-
-
-def _delete_links() -> None:
-    """Pods' interfaces go with their network namespaces, unless a crash left one behind."""
-    for route in (try_run(["ip", "-4", "route", "show", "root", POD_NETWORK]) or "").splitlines():
-        words = route.split()
-        try_run(["ip", "link", "delete", words[words.index("dev") + 1]])
-
-
-def _delete_table(table: str) -> None:
-    try_run(["nft", f"delete table {table}"])
-
-
-def _remove_cgroups() -> None:
-    for cgroup in _pod_cgroups():
-        with contextlib.suppress(OSError):
-            cgroup.rmdir()
-
-
-def _remove_log_links(paths: Paths) -> None:
-    """The kubelet links each container's log there, wherever `podLogsDir` is."""
-    for link in Path("/var/log/containers").glob("*.log"):
-        if link.is_symlink() and os.readlink(link).startswith(str(paths.state)):
-            link.unlink()

@@ -17,6 +17,7 @@ POD_NETWORK = "10.244.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
+NAT_TABLE = "ip wsgiapp"
 PAUSE_IMAGE = "docker.io/wsgiapp/pause:1"
 API_URL = "https://127.0.0.1:6443"
 # Ports of the host that must be free, and who takes them.
@@ -137,7 +138,7 @@ def _network(paths: Paths) -> dict[str, object]:
 def nat_rules() -> str:
     """The node's own nftables table: pods reach the world under the node's address."""
     return (
-        "table ip wsgiapp {\n"
+        f"table {NAT_TABLE} {{\n"
         "  chain postrouting {\n"
         "    type nat hook postrouting priority srcnat;\n"
         f"    ip saddr {POD_NETWORK} ip daddr != {POD_NETWORK} masquerade\n"
