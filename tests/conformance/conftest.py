@@ -1,0 +1,50 @@
+"""Servers under test, started once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.conformance.serving import Serving
+
+# Threads: 1 unless a case needs otherwise, so that one stuck call would be seen at once.
+SERVERS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "small": (
+        "--limit-request-line=64",
+        "--limit-request-fields=5",
+        "--limit-request-field-size=80",
+        "--limit-head-bytes=1024",
+        "--max-request-body=1000",
+    ),
+    "untrusting": ("--forwarded-allow-ips=192.0.2.1",),
+    "below": ("--script-name=/shop",),
+    "hasty": (
+        "--keep-alive=0.3",
+        "--header-timeout=0.5",
+        "--body-timeout=0.5",
+        "--timeout=5",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def serving() -> Iterator[Callable[[str], Serving]]:
+    """Return a running server by its name in SERVERS."""
+    running: dict[str, Serving] = {}
+    with ExitStack() as stack:
+
+        def named(name: str) -> Serving:
+            if name not in running:
+                running[name] = stack.enter_context(Serving(*SERVERS[name]))
+            return running[name]
+
+        yield named
+
+
+@pytest.fixture
+def plain(serving: Callable[[str], Serving]) -> Serving:
+    """The server with its defaults."""
+    return serving("plain")
