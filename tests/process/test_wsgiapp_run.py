@@ -173,6 +173,15 @@ def test_example_is_served_with_metrics(tmp_path: Path) -> None:
         assert re.search(r'wsgi_http_requests_total\{.*method="POST".*\} 1', metrics())
 
 
+def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_path: Path) -> None:
+    """In a pod they cannot; somebody will call a module `selectors.py` one day."""
+    manifest = tmp_path / "app.yaml"
+    text = (EXAMPLES / "flask.yaml").read_text()
+    manifest.write_text(text.replace("data:\n", "data:\n  selectors.py: raise SystemExit(9)\n"))
+    with Running(manifest, "--metrics", "", cwd=tmp_path) as running:
+        assert version(running.wait_url()) == "1"
+
+
 def test_what_is_left_out_is_said(flask: Running) -> None:
     said = flask.wait_line(r"left out on this machine: (.*)")[1]
     assert set(said.split(", ")) == {"image", "ingress", "probes", "replicas", "resources"}

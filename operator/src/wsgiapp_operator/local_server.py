@@ -131,7 +131,8 @@ async def _spawn(
     launch: Launch, *first: str, listener: socket.socket
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "prefork", *first, *launch.arguments),
+        # -P: no file of the app comes before the server's own imports; the server adds its folder.
+        *(sys.executable, "-P", "-m", "prefork", *first, *launch.arguments),
         cwd=launch.directory,
         env=launch.environment,
         stdin=asyncio.subprocess.DEVNULL,
