@@ -173,6 +173,23 @@ def test_example_is_served_with_metrics(tmp_path: Path) -> None:
         assert re.search(r'wsgi_http_requests_total\{.*method="POST".*\} 1', metrics())
 
 
+@pytest.mark.parametrize("name", ["flask.yaml", "django.yaml"])
+def test_examples_answer_what_the_load_client_and_the_probes_ask(tmp_path: Path, name: str) -> None:
+    with start(tmp_path, name, cwd=EXAMPLES / "django") as running:
+        url = running.wait_url()
+        body = bytes(range(256)) * 64
+        for path, data, answer in (
+            ("/echo", body, body),
+            ("/slow?ms=30", None, b"slept 30 ms\n"),
+            ("/healthz", None, b"ok\n"),
+        ):
+            began = time.monotonic()
+            with urlopen(url + path, data=data, timeout=10) as found:
+                assert found.read() == answer
+                assert found.headers["X-App-Version"] == "1"
+            assert time.monotonic() - began >= (0.03 if "slow" in path else 0)
+
+
 def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_path: Path) -> None:
     """In a pod they cannot; somebody will call a module `selectors.py` one day."""
     manifest = tmp_path / "app.yaml"
