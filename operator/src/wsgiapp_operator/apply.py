@@ -44,6 +44,10 @@ class Retry(Exception):  # noqa: N818 -- named for what is to be done
         self.after_s = after_s
 
 
+class Gone(Exception):  # noqa: N818 -- named for what has happened
+    """The WsgiApp was deleted, and the cache was not told yet."""
+
+
 class Writer:
     """Writes to one cluster and keeps the cache and the figures in step."""
 
@@ -60,6 +64,8 @@ class Writer:
         Returns the children as they are now, by kind, and what could not be written: objects of that
         name that belong to somebody else, and refusals of the API server.
         """
+        if any(manifest["kind"] not in live for manifest in desired):
+            await self._check_alive(app)
         now, troubles = {}, []
         for manifest in desired:
             kind = manifest["kind"]
@@ -81,6 +87,13 @@ class Writer:
                 await self._cluster.delete(live[kind])
                 self._metrics.applies.labels(kind=kind, changed="deleted").inc()
         return now, troubles
+
+    async def _check_alive(self, app: App) -> None:
+        """Ask the API server itself before anything is created: children of a WsgiApp that is gone
+        would come up only to be collected. Raises Gone."""
+        alive = await self._cluster.get(KIND, app.namespace, app.name)
+        if alive is None or alive["metadata"]["uid"] != app.uid:
+            raise Gone(f"{app.namespace}/{app.name}")
 
     async def _apply_child(self, app: App, manifest: Manifest, live: Manifest | None) -> Manifest:
         kind = manifest["kind"]
@@ -118,7 +131,7 @@ class Writer:
             )
 
     async def write_status(self, manifest: Manifest, status: Manifest) -> None:
-        """Write the status of a WsgiApp, given as it was read; one deleted meanwhile is passed over."""
+        """Write the status of a WsgiApp, given as it was read. Raises Gone where it was deleted."""
         metadata = manifest["metadata"]
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -133,8 +146,9 @@ class Writer:
         try:
             self._cache.put(await self._cluster.apply_status(body))
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status not in (404, 409):  # 409: a namesake with another uid
                 raise
+            raise Gone(f"{metadata['namespace']}/{metadata['name']}") from error
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
         """Create an Event about a WsgiApp. An Event that is lost harms nothing."""

@@ -6,7 +6,7 @@ reconcile sees what the one before it wrote. Does no I/O and knows nothing of wh
 
 import json
 import zlib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from wsgiapp_operator.api import KIND, Manifest, Ref
 from wsgiapp_operator.build.child import APP_LABEL
 from wsgiapp_operator.digest import digest_object
 
+REMEMBERED_GONE = 4096
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -52,6 +53,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[ObjectKey, Entry] = {}
         self._of_app: dict[AppKey, set[ObjectKey]] = defaultdict(set)
+        self._gone: OrderedDict[ObjectKey, int] = OrderedDict()
         self._digests: dict[ObjectKey, Digest] = {}
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
         self._referred: dict[AppKey, frozenset[ObjectKey]] = {}
@@ -66,7 +68,8 @@ class Cache:
         app, key = app_of(manifest), key_of(manifest)
         version = int(manifest["metadata"]["resourceVersion"])
         known = self._objects.get(key)
-        if app is None or (known is not None and known.version >= version):
+        seen = max(known.version if known else -1, self._gone.get(key, -1))
+        if app is None or seen >= version:
             return None
         self._objects[key] = Entry(version, pack(manifest))
         self._of_app[app].add(key)
@@ -77,9 +80,18 @@ class Cache:
         app, key = app_of(manifest), key_of(manifest)
         known = self._objects.get(key)
         version = int(manifest["metadata"]["resourceVersion"])
+        # The answer to a write of ours may come after the watch has told that the object is gone.
+        self._gone[key] = version
+        self._gone.move_to_end(key)
+        if len(self._gone) > REMEMBERED_GONE:
+            self._gone.popitem(last=False)
         if app is not None and known is not None and known.version <= version:
             self._drop(app, key)
         return app
+
+    def forget_app(self, app: AppKey) -> None:
+        """Drop a WsgiApp of which the API server says that it is gone."""
+        self._drop(app, ObjectKey(KIND, app.namespace, app.name))
 
     def keep_only(self, kind: str, seen: Iterable[ObjectKey], before: int) -> set[AppKey]:
         """Drop objects of a kind that a complete listing did not show; return the apps concerned.

@@ -5,6 +5,7 @@ The only importer of kopf, which does one thing here: watch. It writes to no obj
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 import sys
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 PARALLEL = 8
 RELIST_S = 600.0
+FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
 BEAT_S = 1.0
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 FIRST = asyncio.FIRST_COMPLETED
@@ -154,8 +156,8 @@ async def wait_for_listing(
 async def relist_forever(
     cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
 ) -> None:
-    while True:
-        await asyncio.sleep(RELIST_S)
+    for pause_s in itertools.chain([FIRST_RELIST_S], itertools.repeat(RELIST_S)):
+        await asyncio.sleep(pause_s)
         try:
             changed = await list_everything(cluster, cache, namespaces)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from wsgiapp_operator.api import App, Manifest, OnChange, parse_app
-from wsgiapp_operator.apply import Retry, Writer
+from wsgiapp_operator.apply import Gone, Retry, Writer
 from wsgiapp_operator.build import Platform, build_children
 from wsgiapp_operator.build.deployment import TEMPLATE_ANNOTATION, read_restart_digests
 from wsgiapp_operator.cache import AppKey, Cache
@@ -54,6 +54,9 @@ class Reconciler:
         except Retry as retry:
             logger.info("waiting: app=%s reason=%s", key, retry)
             again_s, result = retry.after_s, "retry"
+        except Gone:
+            self.cache.forget_app(key)
+            again_s, result = 0.0, "gone"  # once more, in case a namesake is there already
         finally:
             self.metrics.reconciles.labels(result=result).inc()
             self.metrics.reconcile_seconds.observe(time.monotonic() - started)
