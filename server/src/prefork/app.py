@@ -118,6 +118,15 @@ def is_machinery(filename: str, own: str) -> bool:
     return filename == importlib.__file__
 
 
+def clean_stack(text: str) -> str:
+    """Return a stack as faulthandler writes it, without the frames below the app's own."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    named = (
+        (line, line.strip().removeprefix('File "').partition('"')[0]) for line in text.splitlines()
+    )
+    return "\n".join(line for line, filename in named if not is_machinery(filename, own))
+
+
 def last_line(text: str) -> str:
     """Return the line of a traceback that says what happened; "" for an empty text."""
     lines = text.rstrip().splitlines()

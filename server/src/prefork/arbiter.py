@@ -19,7 +19,7 @@ from typing import Any
 from prefork import messages, processes
 from prefork._engine import listen_queue
 from prefork.agent_child import AgentChild
-from prefork.app import last_line
+from prefork.app import clean_stack, last_line
 from prefork.cli import Configuration
 from prefork.content import digest_directory, parse_content
 from prefork.control import Ask, ControlServer
@@ -42,6 +42,7 @@ from prefork.machine import (
     Leave,
     MoldFailed,
     MoldGone,
+    MoldLost,
     MoldReady,
     MoldUnfit,
     Note,
@@ -106,6 +107,13 @@ class MoldHandle:
 
     pid: int
     channel: Channel
+    stack_fd: int  # where it writes its stack when it hangs or crashes
+
+    def take_stack(self) -> str:
+        """Return what was written there, and close it."""
+        text = os.pread(self.stack_fd, messages.TEXT_LIMIT, 0).decode("utf-8", "replace")
+        os.close(self.stack_fd)
+        return clean_stack(text)
 
 
 @dataclass
@@ -248,6 +256,14 @@ class Arbiter:
             case AbortMold(generation):
                 if generation in self.molds:
                     processes.kill(self.molds[generation].pid, signal.SIGABRT)
+            case MoldLost(generation, why, retry_in_s):
+                self.log.error(
+                    "mold lost, workers go on",
+                    generation=generation,
+                    why=last_line(why),
+                    retry_in_s=retry_in_s,
+                )
+                self.log.block(why)
             case ForkWorker():
                 self.fork_worker(action)
             case DrainWorker(worker, mode):
@@ -289,9 +305,10 @@ class Arbiter:
             "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in loading.content.items()}
         )  # fmt: skip
         ours, theirs = Channel.pair()
+        stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
             number, order.preload, theirs, loading.options, loading.hooks, self.own.server, self.log,
-            self.own.logfiles, self.inheritance(),
+            self.own.logfiles, self.inheritance(), stack_fd,
         )  # fmt: skip
 
         def forget() -> None:
@@ -303,10 +320,11 @@ class Arbiter:
         except OSError as error:
             ours.close()
             theirs.close()
+            os.close(stack_fd)
             self.happen(MoldGone(number, f"fork failed: {error.strerror}"))
             return
         theirs.close()
-        handle = MoldHandle(pid, ours)
+        handle = MoldHandle(pid, ours, stack_fd)
         self.molds[number] = handle
         self.selector.register(ours, selectors.EVENT_READ, lambda _: self.on_mold(number, handle))
 
@@ -387,7 +405,8 @@ class Arbiter:
                         "the import leaves threads running, each worker imports for itself (--preload to insist)",
                         generation=number, threads=threads,
                     )  # fmt: skip
-                    self.molds.pop(number, None)
+                    self.molds.pop(number)
+                    os.close(handle.stack_fd)
                     self.happen(MoldUnfit(number))
                 case messages.BootFailed(traceback):
                     self.happen(MoldFailed(number, traceback))
@@ -397,6 +416,7 @@ class Arbiter:
         handle = self.molds.pop(number, None)
         if handle is not None:
             self.forget_channel(handle.channel)
+            os.close(handle.stack_fd)
             # One that is still importing does not look at its channel.
             processes.kill(handle.pid, signal.SIGKILL)
         current = self.fleet.current.number if self.fleet.current else 0
@@ -603,7 +623,7 @@ class Arbiter:
                 if self.molds.get(number) is handle:
                     self.molds.pop(number)
                     self.forget_channel(handle.channel)
-                    self.happen(MoldGone(number, ended.how))
+                    self.happen(MoldGone(number, ended.how, handle.take_stack()))
             elif (worker := self.find_worker(ended.pid)) is not None:
                 number, worker_handle = worker
                 self.on_worker(number, worker_handle)

@@ -28,6 +28,7 @@ class MoldLife(enum.Enum):
 
     BOOTING = enum.auto()
     READY = enum.auto()
+    HUNG = enum.auto()  # took too long to import, told to write its stack and end
     LOST = enum.auto()  # to be booted again
 
 
@@ -65,7 +66,7 @@ class Mold:
     life: MoldLife
     started: float
     preload: bool = True
-    # Not before this time is it booted again.
+    # LOST: not before this time is it booted again; HUNG: then it is waited for no longer.
     retry_at: float = 0.0
     failures: int = 0
 

@@ -69,10 +69,11 @@ class MoldFailed(Event):
 
 @dataclass(frozen=True)
 class MoldGone(Event):
-    """The process has ended; `how` for the log."""
+    """The process has ended; `stack` is where, when it wrote that."""
 
     generation: int
     how: str
+    stack: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,15 @@ class AbortMold(Action):
     """Kill it so that it writes its stack first."""
 
     generation: int
+
+
+@dataclass(frozen=True)
+class MoldLost(Action):
+    """The serving generation has no mold for now; `why` ends in the line that says it."""
+
+    generation: int
+    why: str
+    retry_in_s: float
 
 
 @dataclass(frozen=True)
@@ -328,34 +338,37 @@ def on_mold_unfit(fleet: Fleet, event: MoldUnfit, now: float, policy: Policy) ->
 
 
 def on_mold_failed(fleet: Fleet, event: MoldFailed, now: float, policy: Policy) -> Step:
-    if is_booting(fleet, event.generation):
-        return discard(fleet, event.traceback, now, policy)
-    return lose_mold(fleet, event.generation, now, "its app does not import any more")
+    return end_mold(fleet, event.generation, event.traceback, now, policy)
 
 
 def on_mold_gone(fleet: Fleet, event: MoldGone, now: float, policy: Policy) -> Step:
     generation = fleet.booting if is_booting(fleet, event.generation) else fleet.current
     if generation is None or generation.number != event.generation:
         return fleet, ()
-    if generation.mold.life is MoldLife.LOST:
-        return fleet, ()
-    if generation is fleet.booting:
-        return discard(
-            fleet, f"the mold ended before its workers were ready ({event.how})", now, policy
-        )
-    return lose_mold(fleet, event.generation, now, event.how)
+    match generation.mold.life:
+        case MoldLife.LOST:
+            return fleet, ()
+        case MoldLife.HUNG:
+            why = explain_hang(policy)
+        case MoldLife.BOOTING | MoldLife.READY:
+            why = f"the mold ended ({event.how})"
+    return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now, policy)
 
 
-def lose_mold(fleet: Fleet, number: int, now: float, how: str) -> Step:
+def end_mold(fleet: Fleet, number: int, why: str, now: float, policy: Policy) -> Step:
+    if is_booting(fleet, number):
+        return discard(fleet, why, now, policy)
+    return lose_mold(fleet, number, now, why)
+
+
+def lose_mold(fleet: Fleet, number: int, now: float, why: str) -> Step:
     """The mold of the serving generation is gone: its workers go on, a new one is booted."""
     if fleet.current is None or fleet.current.number != number or fleet.phase is Phase.STOPPING:
         return fleet, ()
     failures = fleet.current.mold.failures + 1
     wait = backoff(failures - 1, free=1)
     fleet = put_mold(fleet, number, life=MoldLife.LOST, retry_at=now + wait, failures=failures)
-    return fleet, (
-        note("error", "mold lost, workers go on", generation=number, how=how, retry_in_s=wait),
-    )
+    return fleet, (MoldLost(number, why, retry_in_s=wait),)
 
 
 def is_booting(fleet: Fleet, number: int) -> bool:
@@ -587,14 +600,23 @@ def begin_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 
 def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
-    generation = fleet.booting
-    if generation is None or generation.mold.life is not MoldLife.BOOTING:
-        return fleet, ()
-    if now < generation.mold.started + policy.boot_timeout:
-        return fleet, ()
-    why = f"the app did not import within {policy.boot_timeout:g} s (the log has the stack); raise --boot-timeout"
-    fleet, actions = discard(fleet, why, now, policy)
-    return fleet, (AbortMold(generation.number), *actions)
+    """Have a mold that takes too long write its stack; then give it up, whether it did or not."""
+    actions: list[Action] = []
+    for generation in (fleet.current, fleet.booting):
+        if generation is None:
+            continue
+        number, mold = generation.number, generation.mold
+        if mold.life is MoldLife.BOOTING and now >= mold.started + policy.boot_timeout:
+            fleet = put_mold(fleet, number, life=MoldLife.HUNG, retry_at=now + QUICK_STOP_S)
+            actions.append(AbortMold(number))
+        elif mold.life is MoldLife.HUNG and now >= mold.retry_at:
+            fleet, more = end_mold(fleet, number, explain_hang(policy), now, policy)
+            actions += [StopMold(number), *more]
+    return fleet, tuple(actions)
+
+
+def explain_hang(policy: Policy) -> str:
+    return f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
 
 
 def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:

@@ -36,6 +36,7 @@ class Mold:
     log: Log
     logfiles: LogFiles
     inheritance: Inheritance
+    stack_fd: int  # a file for the stack, should the mold hang or crash
 
 
 def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
@@ -53,7 +54,8 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
         signal.SIGUSR2,
     ):
         signal.signal(number, lambda *_: None)
-    faulthandler.enable()  # on SIGABRT: where an import hangs
+    # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
+    faulthandler.enable(file=mold.stack_fd, all_threads=False)
     enter_search_path(mold.options.pythonpath)
     app: WsgiApp | None = None
     if mold.preload:

@@ -4,6 +4,7 @@ The main thread never runs the app. It waits for the arbiter, the engine and sig
 whose every app thread is busy still answers.
 """
 
+import faulthandler
 import os
 import random
 import selectors
@@ -56,6 +57,7 @@ def run_worker(
     """Be a worker until drained or stopped; `app` is None where each worker imports for itself."""
     channel.send(messages.WorkerBorn(os.getpid()))
     processes.name_process("prefork-worker")
+    faulthandler.enable(file=log.fd)
     worker.born()
     signals = catch_signals()
     try:
