@@ -149,6 +149,7 @@ class Writer:
             if error.status not in (404, 409):  # 409: a namesake with another uid
                 raise
             raise Gone(f"{metadata['namespace']}/{metadata['name']}") from error
+        self._metrics.status_writes.inc()
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
         """Create an Event about a WsgiApp. An Event that is lost harms nothing."""
