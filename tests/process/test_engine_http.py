@@ -389,3 +389,25 @@ def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
         "worker": host.process.pid,
     }
     assert lines[1]["method"] is None
+
+
+def test_client_that_does_not_read_a_huge_answer_does_not_hold_the_app_thread() -> None:
+    with stage() as it:
+        it.start(write_timeout_s=30)
+        stuck = it.connect()
+        stuck.send(b"GET /big?size=50000000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        with it.connect() as client:
+            began = time.monotonic()
+            assert client.ask().body == b"hello"
+            assert time.monotonic() - began < 2
+        assert stuck.read().body == b"x" * 50_000_000
+        assert stuck.ask().body == b"hello"
+
+
+def test_answer_is_read_to_its_end_though_the_server_closes_and_the_client_still_sends() -> None:
+    with stage() as it:
+        it.start()
+        for _ in range(20):
+            with it.connect() as client:
+                client.send(b"GET /short HTTP/1.1\r\nHost: t\r\n\r\n" * 50)
+                assert client.rest().endswith(b"\r\n\r\nshort")

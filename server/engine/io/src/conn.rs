@@ -3,6 +3,7 @@
 //! A connection has one owner at a time: the reactor while it waits for the client, an app thread while a call
 //! runs. So nothing here locks, and nothing here knows epoll, threads or Python.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -128,6 +129,7 @@ impl Buffer {
 
 /// Buffers that no connection needs now.
 #[derive(Default)]
+#[allow(clippy::vec_box)] // a buffer moves between pool and connection as one pointer
 pub struct Pool(Vec<Box<Buffer>>);
 
 impl Pool {
@@ -156,12 +158,28 @@ pub struct FileOut {
     pub left: u64,
 }
 
+/// Bytes that belong to somebody else until they are sent: of the app, in the engine's case.
+pub type Shared = Box<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A part of what is still to be sent.
+enum Piece {
+    Bytes(Vec<u8>),
+    /// Bytes up to `end`.
+    Shared {
+        bytes: Shared,
+        end: usize,
+    },
+    File(FileOut),
+}
+
 /// What the client has not taken yet.
 #[derive(Default)]
 pub struct Unsent {
-    bytes: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that are sent.
     at: usize,
-    file: Option<FileOut>,
+    /// Bytes of our own in memory.
+    held: usize,
 }
 
 /// How far [`Unsent::flush`] came.
@@ -179,64 +197,97 @@ impl Unsent {
     /// Nothing is left to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.at == self.bytes.len() && self.file.is_none()
+        self.pieces.is_empty()
     }
 
-    /// Bytes held in memory.
+    /// Bytes of our own held in memory.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.bytes.len() - self.at
+        self.held
     }
 
     /// Adds bytes to be sent behind what is there.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        if bytes.is_empty() {
+            return;
+        }
+        self.held += bytes.len();
+        match self.pieces.back_mut() {
+            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Piece::Bytes(bytes.to_vec())),
+        }
     }
 
-    /// Adds a file to be sent behind the bytes.
+    /// Adds the part `from..end` of bytes that are not copied.
+    pub fn push_shared(&mut self, bytes: Shared, from: usize, end: usize) {
+        if from == end {
+            return;
+        }
+        if self.pieces.is_empty() {
+            self.at = from;
+            self.pieces.push_back(Piece::Shared { bytes, end });
+        } else if from == 0 {
+            self.pieces.push_back(Piece::Shared { bytes, end });
+        } else {
+            self.push(&(*bytes).as_ref()[from..end]);
+        }
+    }
+
+    /// Adds a file to be sent behind what is there.
     pub fn push_file(&mut self, file: FileOut) {
-        self.file = Some(file);
+        if file.left > 0 {
+            self.pieces.push_back(Piece::File(file));
+        }
     }
 
     /// Sends what the socket takes; adds what went out to `sent`.
     pub fn flush(&mut self, fd: RawFd, sent: &mut u64) -> Flushed {
-        while self.at < self.bytes.len() {
-            match sys::send(fd, &self.bytes[self.at..]) {
-                Ok(count) => {
-                    self.at += count;
-                    *sent += count as u64;
+        while let Some(piece) = self.pieces.front_mut() {
+            let (result, left) = match piece {
+                Piece::Bytes(bytes) => (sys::send(fd, &bytes[self.at..]), bytes.len() - self.at),
+                Piece::Shared { bytes, end } => {
+                    let rest = &(**bytes).as_ref()[self.at..*end];
+                    (sys::send(fd, rest), rest.len())
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.blocked(),
-                Err(_) => return Flushed::Broken,
-            }
-        }
-        self.bytes.clear();
-        self.at = 0;
-        while let Some(file) = &mut self.file {
-            if file.left == 0 {
-                self.file = None;
-                break;
-            }
-            match sys::send_file(fd, file.fd.as_raw_fd(), &mut file.offset, file.left) {
+                Piece::File(file) => (
+                    sys::send_file(fd, file.fd.as_raw_fd(), &mut file.offset, file.left),
+                    usize::try_from(file.left).unwrap_or(usize::MAX),
+                ),
+            };
+            let count = match result {
+                // Only of a file: it is shorter than it was.
                 Ok(0) => return Flushed::Broken,
-                Ok(count) => {
-                    file.left -= count as u64;
-                    *sent += count as u64;
-                }
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
                 Err(_) => return Flushed::Broken,
+            };
+            *sent += count as u64;
+            match piece {
+                Piece::Bytes(_) => {
+                    self.held -= count;
+                    self.at += count;
+                }
+                Piece::Shared { .. } => self.at += count,
+                Piece::File(file) => file.left -= count as u64,
+            }
+            if count == left {
+                self.pieces.pop_front();
+                self.at = 0;
+            } else {
+                self.compact();
             }
         }
         Flushed::All
     }
 
-    fn blocked(&mut self) -> Flushed {
-        // Moved to the front only when that frees half: else each flush of a slow client would move a megabyte.
-        if self.at > self.bytes.len() / 2 {
-            self.bytes.drain(..self.at);
+    /// Moved to the front only when that frees half: else each flush of a slow client would move a megabyte.
+    fn compact(&mut self) {
+        if let Some(Piece::Bytes(bytes)) = self.pieces.front_mut()
+            && self.at > bytes.len() / 2
+        {
+            bytes.drain(..self.at);
             self.at = 0;
         }
-        Flushed::Blocked
     }
 }
 
@@ -287,6 +338,7 @@ pub struct Peer {
 }
 
 /// One connection.
+#[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Conn {
     fd: OwnedFd,
     /// Its name in the reactor.

@@ -109,11 +109,12 @@ fn write_line(out: &mut Vec<u8>, entry: &Entry<'_>, worker_pid: u32, wall_us: u6
     let _ = writeln!(out, ",\"worker\":{worker_pid}}}");
 }
 
+const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+
 /// `2026-11-22T13:05:48.123Z`
 fn write_time(out: &mut Vec<u8>, wall_us: u64) {
     let seconds = wall_us / 1_000_000;
     let date = prefork_core::reply::http_date(seconds);
-    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
     let month = MONTHS.chunks(3).position(|m| m == &date[8..11]).unwrap_or(0) + 1;
     out.extend_from_slice(&date[12..16]);
     let _ = write!(out, "-{month:02}-");

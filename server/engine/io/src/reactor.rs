@@ -125,7 +125,7 @@ pub struct Reactor {
 
 impl Reactor {
     /// # Errors
-    /// epoll_ctl(2); a listener that is no socket.
+    /// What `epoll_ctl(2)` says; a listener that is no socket.
     pub fn new(
         epoll: Arc<Epoll>,
         context: Arc<Context>,
@@ -496,11 +496,7 @@ impl Reactor {
                 continue;
             }
             let Some(conn) = self.slots[index].conn.take() else { continue };
-            self.guarded(
-                u32::try_from(index).unwrap_or(u32::MAX),
-                conn,
-                |conn, context, pool, now_us| conn.on_deadline(context, pool, now_us),
-            );
+            self.guarded(u32::try_from(index).unwrap_or(u32::MAX), conn, Conn::on_deadline);
             if let Some(conn) = &self.slots[index].conn {
                 nearest_us = nearest_us.min(conn.deadline_us);
             }
@@ -568,7 +564,7 @@ impl Reactor {
     fn close_where(&mut self, is_meant: impl Fn(&Conn) -> bool) {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
-            if slot.conn.as_ref().is_some_and(|conn| is_meant(conn))
+            if slot.conn.as_deref().is_some_and(&is_meant)
                 && let Some(conn) = slot.conn.take()
             {
                 self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);

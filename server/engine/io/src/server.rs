@@ -18,7 +18,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::conn::{FileOut, Flushed, Next, UNSENT_BYTES_MAX};
+use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX};
 use crate::context::{Context, Outcome};
 use crate::handover::Pair;
 use crate::log::AccessLog;
@@ -468,7 +468,8 @@ impl Server {
         self.renew_oldest();
         thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
         call.closes = !keeps || is_expired;
-        call.lingers = call.closes && (!call.is_body_received() || is_expired || call.lingers);
+        // A client that wanted to go on may be sending: a plain close would reset what it has not read yet.
+        call.lingers = call.closes && (!call.is_body_received() || call.request().head.keep_alive);
         let next = if is_expired { Next::Close } else { call.finish_call(context, end_us) };
         let answered = self.answered.fetch_add(1, Relaxed) + 1;
         if answered == context.settings.max_requests {
@@ -532,14 +533,7 @@ impl Server {
     }
 
     /// Sends two pieces of an answer, as one where possible. What the client does not take at once is held.
-    pub fn send(
-        &self,
-        number: usize,
-        call: &mut Call,
-        first: &[u8],
-        second: &[u8],
-        is_last: bool,
-    ) -> Sent {
+    pub fn send(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8]) -> Sent {
         let thread = &self.threads[number];
         if !thread.claim() {
             return Sent::Gone;
@@ -547,6 +541,7 @@ impl Server {
         if thread.has_unsent() {
             return self.send_behind(number, call, first, second);
         }
+        debug_assert!(call.unsent.is_empty(), "a last part was sent already");
         let total = first.len() + second.len();
         let sent = match if second.is_empty() {
             sys::send(call.raw_fd(), first)
@@ -569,23 +564,7 @@ impl Server {
         } else {
             (&[][..], &second[sent - first.len()..])
         };
-        if is_last {
-            call.unsent.push(rest_first);
-            call.unsent.push(rest_second);
-            return if call.unsent.held() > UNSENT_BYTES_MAX {
-                self.hold(number, call)
-            } else {
-                Sent::Fine
-            };
-        }
         self.send_behind(number, call, rest_first, rest_second)
-    }
-
-    /// Moves what is held to where the waiting thread and the helper share it.
-    fn hold(&self, number: usize, call: &mut Call) -> Sent {
-        let unsent = std::mem::take(&mut call.unsent);
-        self.threads[number].with_unsent(|held| *held = unsent);
-        Sent::Full
     }
 
     fn send_behind(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8]) -> Sent {
@@ -642,6 +621,45 @@ impl Server {
             self.context.count_sent(sent);
             (flushed, unsent.held())
         })
+    }
+
+    /// Sends `head` and then `body[..end]` of an answer that the app has given in full. What the client does not take
+    /// at once is sent while the thread serves others, out of the memory it is in.
+    pub fn send_rest(
+        &self,
+        number: usize,
+        call: &mut Call,
+        head: &[u8],
+        body: Option<(Shared, usize)>,
+    ) -> Sent {
+        let thread = &self.threads[number];
+        if !thread.claim() {
+            return Sent::Gone;
+        }
+        if thread.has_unsent() {
+            call.unsent = thread.take_unsent();
+        }
+        let mut sent = 0;
+        if call.unsent.is_empty() {
+            let result = match &body {
+                Some((body, end)) => sys::send_two(call.raw_fd(), head, &(**body).as_ref()[..*end]),
+                None => sys::send(call.raw_fd(), head),
+            };
+            match result {
+                Ok(count) => sent = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    self.context.count_disconnect();
+                    return Sent::Gone;
+                }
+            }
+            self.context.count_sent(sent as u64);
+        }
+        call.unsent.push(&head[sent.min(head.len())..]);
+        if let Some((body, end)) = body {
+            call.unsent.push_shared(body, sent.saturating_sub(head.len()), end);
+        }
+        Sent::Fine
     }
 
     /// Adds a file behind everything sent so far; it goes out while the thread serves others.

@@ -12,15 +12,15 @@ use std::time::Duration;
 pub type Event = libc::epoll_event;
 
 /// Readable, or the peer ended its side.
-pub const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
+pub const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP).cast_unsigned();
 /// The peer ended its side.
-pub const PEER_ENDED: u32 = libc::EPOLLRDHUP as u32;
+pub const PEER_ENDED: u32 = libc::EPOLLRDHUP.cast_unsigned();
 /// Writable.
-pub const WRITE: u32 = libc::EPOLLOUT as u32;
+pub const WRITE: u32 = libc::EPOLLOUT.cast_unsigned();
 /// Report changes only.
-pub const EDGE: u32 = libc::EPOLLET as u32;
+pub const EDGE: u32 = libc::EPOLLET.cast_unsigned();
 /// The connection is broken in both directions.
-pub const BROKEN: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
+pub const BROKEN: u32 = (libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
 
 /// An event that says nothing, to fill a batch with.
 pub const NO_EVENT: Event = Event { events: 0, u64: 0 };
@@ -31,6 +31,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 fn check_size(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Size of a `T` as the socket calls want it.
+fn length_of<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
 }
 
 /// Calls again as long as a signal interrupts.
@@ -194,7 +199,7 @@ fn address_of(storage: &libc::sockaddr_storage) -> Address {
 pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, Address)> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
-    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let mut length = length_of::<libc::sockaddr_storage>();
     let fd = retry(|| {
         // SAFETY: `storage` and `length` live through the call and agree with each other.
         check(unsafe {
@@ -220,7 +225,7 @@ fn name_by(
 ) -> io::Result<Address> {
     // SAFETY: all-zero is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
-    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let mut length = length_of::<libc::sockaddr_storage>();
     // SAFETY: both callers pass getsockname or getpeername; the pointers live through the call and agree.
     check(unsafe { call(fd, (&raw mut storage).cast(), &raw mut length) })?;
     Ok(address_of(&storage))
@@ -252,7 +257,7 @@ pub fn set_no_delay(fd: RawFd) {
             libc::IPPROTO_TCP,
             libc::TCP_NODELAY,
             (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            length_of::<libc::c_int>(),
         )
     };
 }
@@ -290,8 +295,8 @@ pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 /// `WouldBlock` when nothing fits; else send(2). Never SIGPIPE.
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the kernel reads at most `bytes.len()` bytes of the slice.
     retry(|| {
+        // SAFETY: the kernel reads at most `bytes.len()` bytes of the slice.
         check_size(unsafe {
             libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
         })
@@ -407,7 +412,7 @@ pub fn listen_queue(fd: RawFd) -> io::Result<(u32, u32)> {
     }
     // SAFETY: all-zero is a valid tcp_info.
     let mut info: libc::tcp_info = unsafe { zeroed() };
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut length = length_of::<libc::tcp_info>();
     // SAFETY: `info` and `length` live through the call and agree with each other.
     check(unsafe {
         libc::getsockopt(
@@ -449,7 +454,7 @@ pub fn send_descriptor(fd: RawFd, pieces: [&[u8]; 2], passed: BorrowedFd<'_>) ->
     message.msg_iov = vectors.as_mut_ptr();
     message.msg_iovlen = vectors.len();
     message.msg_control = control.0.as_mut_ptr().cast();
-    let payload = size_of::<RawFd>() as libc::c_uint;
+    let payload = length_of::<RawFd>();
     // SAFETY: CMSG_SPACE and CMSG_LEN only compute. `control` is aligned and has room for one descriptor, hence
     // CMSG_FIRSTHDR is not null and CMSG_DATA points to four bytes inside it.
     unsafe {
@@ -458,10 +463,11 @@ pub fn send_descriptor(fd: RawFd, pieces: [&[u8]; 2], passed: BorrowedFd<'_>) ->
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(payload) as usize;
-        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(passed.as_raw_fd());
+        let fd = passed.as_raw_fd().to_ne_bytes();
+        libc::CMSG_DATA(header).copy_from_nonoverlapping(fd.as_ptr(), fd.len());
     }
-    // SAFETY: the message points to `vectors` (and these to the slices) and `control`; all live through the call.
     retry(|| {
+        // SAFETY: the message points to `vectors` (and these to the slices) and `control`; all live through the call.
         check_size(unsafe {
             libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
         })
@@ -494,9 +500,11 @@ pub fn receive_descriptor(fd: RawFd, into: &mut [u8]) -> io::Result<(usize, Opti
         while !header.is_null() {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
-                let data = libc::CMSG_DATA(header).cast::<RawFd>();
-                for index in 0..bytes / size_of::<RawFd>() {
-                    passed = Some(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+                let data = libc::CMSG_DATA(header);
+                for at in (0..bytes).step_by(size_of::<RawFd>()) {
+                    let mut fd = [0; size_of::<RawFd>()];
+                    data.add(at).copy_to_nonoverlapping(fd.as_mut_ptr(), fd.len());
+                    passed = Some(OwnedFd::from_raw_fd(RawFd::from_ne_bytes(fd)));
                 }
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);

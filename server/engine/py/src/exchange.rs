@@ -7,20 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
 use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
-use prefork_io::conn::FileOut;
+use prefork_io::conn::{FileOut, Shared};
 use prefork_io::context::Outcome;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::file_wrapper::block_bytes;
 use crate::input::Stream;
 use crate::text::bytes_of;
 
-/// A body up to this size is copied behind its head, to be sent as one piece.
+/// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
 
 /// Larger blocks are sent in pieces of this size, so that what is held for a slow client is bounded.
@@ -191,20 +192,19 @@ impl Exchange {
         }
     }
 
-    /// Sends what is in `out`, then `block` uncopied. False when the client takes no more.
-    fn send(&self, py: Python<'_>, block: &[u8], is_last: bool) -> bool {
+    /// Sends what is in `out`, then `block` uncopied, of a body that goes on; waits when the client is far behind.
+    /// False when it takes no more.
+    fn send(&self, py: Python<'_>, block: &[u8]) -> bool {
         let mut state = self.lock();
         let State { held: Some(held), out, .. } = &mut *state else { return false };
-        let sent = held
-            .with(|call| self.server.send(self.number, call, out, block, is_last))
-            .unwrap_or(Sent::Gone);
+        let sent = held.with(|call| self.server.send(self.number, call, out, block));
         out.clear();
         state.is_sent = true;
         let raw_fd = state.raw_fd;
         drop(state);
         let sent = match sent {
-            Sent::Full => py.detach(|| self.server.wait_sent(self.number, raw_fd)),
-            other => other,
+            Some(Sent::Full) => py.detach(|| self.server.wait_sent(self.number, raw_fd)),
+            other => other.unwrap_or(Sent::Gone),
         };
         if sent == Sent::Gone {
             self.lock().is_gone = true;
@@ -212,48 +212,72 @@ impl Exchange {
         sent != Sent::Gone
     }
 
-    /// Adds one block of the body; small ones are gathered in `out` unless `is_flushed`.
-    fn add_block(&self, py: Python<'_>, block: &[u8], is_flushed: bool) -> bool {
+    /// Adds one block of a body that goes on, and sends it.
+    fn add_block(&self, py: Python<'_>, block: &[u8]) -> bool {
         let mut state = self.lock();
-        if state.is_gone {
-            return false;
-        }
-        let State { progress: Progress::Body(outgoing), out, .. } = &mut *state else {
+        let State { progress: Progress::Body(outgoing), out, is_gone: false, body_bytes, .. } =
+            &mut *state
+        else {
             return false;
         };
-        if block.len() <= COPIED_BODY_BYTES {
-            let before = out.len();
-            outgoing.write(out, block);
-            let _ = before;
-            let is_full = out.len() > 4 * COPIED_BODY_BYTES;
-            state.body_bytes += block.len() as u64;
-            drop(state);
-            return if is_flushed || is_full { self.send(py, &[], false) } else { true };
-        }
         let admitted = &block[..outgoing.admit(block.len())];
-        if !admitted.is_empty() {
-            outgoing.write_prefix(out, admitted.len());
+        *body_bytes += admitted.len() as u64;
+        if admitted.is_empty() {
+            drop(state);
+            return self.send(py, &[]);
         }
-        let suffix = if admitted.is_empty() { &b""[..] } else { outgoing.suffix() };
-        state.body_bytes += admitted.len() as u64;
+        outgoing.write_prefix(out, admitted.len());
+        let suffix = outgoing.suffix();
+        if admitted.len() <= COPIED_BODY_BYTES {
+            out.extend_from_slice(admitted);
+            out.extend_from_slice(suffix);
+            drop(state);
+            return self.send(py, &[]);
+        }
         drop(state);
-        for piece in admitted.chunks(PIECE_BYTES) {
-            if !self.send(py, piece, false) {
-                return false;
-            }
-        }
+        let is_sent = admitted.chunks(PIECE_BYTES).all(|piece| self.send(py, piece));
         self.lock().out.extend_from_slice(suffix);
-        if is_flushed && !suffix.is_empty() { self.send(py, &[], false) } else { true }
+        is_sent
     }
 
-    /// Sends an answer whose body is all there.
-    pub fn send_whole(&self, py: Python<'_>, blocks: &[&[u8]]) -> PyResult<()> {
-        let total: usize = blocks.iter().map(|block| block.len()).sum();
-        self.begin_body(&mut self.lock(), Some(total as u64))?;
+    /// Sends an answer whose body is all there: never waits for the client.
+    pub fn send_whole(&self, blocks: &[Bound<'_, PyBytes>]) -> PyResult<()> {
+        let mut state = self.lock();
+        let total: usize = blocks.iter().map(|block| block.as_bytes().len()).sum();
+        self.begin_body(&mut state, Some(total as u64))?;
+        let State {
+            progress: Progress::Body(outgoing),
+            held,
+            out,
+            body_bytes,
+            is_sent,
+            is_gone,
+            ..
+        } = &mut *state
+        else {
+            return Ok(());
+        };
         for block in blocks {
-            if !self.add_block(py, block, false) {
-                return Ok(());
+            let bytes = block.as_bytes();
+            let admitted = outgoing.admit(bytes.len());
+            *body_bytes += admitted as u64;
+            if admitted == 0 || *is_gone {
+                continue;
             }
+            outgoing.write_prefix(out, admitted);
+            if admitted <= COPIED_BODY_BYTES {
+                out.extend_from_slice(&bytes[..admitted]);
+            } else {
+                let shared: Shared = Box::new(PyBackedBytes::from(block.clone()));
+                let body = Some((shared, admitted));
+                let sent = held.as_mut().and_then(|held| {
+                    held.with(|call| self.server.send_rest(self.number, call, out, body))
+                });
+                *is_gone = sent != Some(Sent::Fine);
+                *is_sent = true;
+                out.clear();
+            }
+            out.extend_from_slice(outgoing.suffix());
         }
         Ok(())
     }
@@ -265,7 +289,7 @@ impl Exchange {
             return Ok(!self.lock().is_gone);
         }
         self.begin_body(&mut self.lock(), None)?;
-        Ok(self.add_block(py, bytes, true))
+        Ok(self.add_block(py, bytes))
     }
 
     /// Sends an answer whose body is a file.
@@ -310,7 +334,7 @@ impl Exchange {
         };
         if self.start(line, &[(b"Content-Type", b"text/plain; charset=utf-8")]).is_ok() {
             // The body of an error is there and the head was just started: nothing of this can fail.
-            let _ = self.send_whole(py, &[body]);
+            let _ = self.send_whole(&[PyBytes::new(py, body)]);
         }
     }
 
@@ -320,7 +344,7 @@ impl Exchange {
     }
 
     /// Ends the answer: sends what is left of it, and gives the call back with what it came to.
-    pub fn finish(&self, py: Python<'_>) -> Option<(Call, u16, u64, bool)> {
+    pub fn finish(&self) -> Option<(Call, u16, u64, bool)> {
         let mut keeps = false;
         let mut state = self.lock();
         if !state.is_gone && matches!(state.progress, Progress::Started(_)) {
@@ -333,12 +357,11 @@ impl Exchange {
                 keeps = outgoing.finish(out);
             }
         }
-        let has_rest = !state.is_gone && !state.out.is_empty();
-        drop(state);
-        if has_rest {
-            self.send(py, &[], true);
+        if !state.is_gone && !state.out.is_empty() {
+            let State { held: Some(held), out, .. } = &mut *state else { return None };
+            let sent = held.with(|call| self.server.send_rest(self.number, call, out, None));
+            state.is_gone = sent != Some(Sent::Fine);
         }
-        let mut state = self.lock();
         let keeps = keeps && !state.is_gone;
         let held = state.held.take()?;
         let is_received = held.is_body_received();
@@ -402,7 +425,7 @@ impl Exchange {
             return Err(PyAssertionError::new_err("write was called after the call was over"));
         }
         self.begin_body(&mut self.lock(), None)?;
-        self.add_block(py, bytes, true);
+        self.add_block(py, bytes);
         Ok(())
     }
 }

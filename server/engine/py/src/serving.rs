@@ -114,7 +114,7 @@ impl<'py> Serving<'py> {
             self.report(&error, request_line.as_deref().unwrap_or("?"));
             self.exchange.get().fail(py);
         }
-        if let Some((call, status, body_bytes, keeps)) = self.exchange.get().finish(py) {
+        if let Some((call, status, body_bytes, keeps)) = self.exchange.get().finish() {
             let outcome = Exchange::outcome(status, body_bytes, start_us);
             self.server.end(self.number, call, outcome, keeps);
         }
@@ -150,13 +150,13 @@ impl<'py> Serving<'py> {
         &self,
         blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let blocks: Vec<_> = blocks.collect();
-        let mut bytes = Vec::with_capacity(blocks.len());
-        for block in &blocks {
-            bytes.push(block_bytes(block)?);
+        let mut all = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            block_bytes(&block)?;
+            all.push(block.cast_into::<PyBytes>()?);
         }
         self.require_start()?;
-        self.exchange.get().send_whole(self.py, &bytes)
+        self.exchange.get().send_whole(&all)
     }
 
     /// Sends what an iterable yields, each block at once; returns whether it was used up.
@@ -172,7 +172,7 @@ impl<'py> Serving<'py> {
         if let Ok(bytes) = iterable.cast_exact::<PyBytes>() {
             // Iterating it would yield numbers; the mistake is common and the meaning clear.
             self.require_start()?;
-            exchange.send_whole(self.py, &[bytes.as_bytes()])?;
+            exchange.send_whole(std::slice::from_ref(bytes))?;
             return Ok(true);
         }
         for block in iterable.try_iter()? {
