@@ -115,6 +115,11 @@ class Running:
             control.sendall(b'{"op": "status"}\n')
             return json.loads(control.makefile().readline())
 
+    def children(self) -> list[int]:
+        """Return the processes it has started itself."""
+        pid = self.process.pid
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def wait_exit(self, *, within_s: float = START_S) -> int:
         code = self.process.wait(within_s)
         self._reader.join(within_s)
@@ -319,6 +324,15 @@ def test_second_ctrl_c_does_not_wait(flask: Running) -> None:
     assert flask.wait_exit(within_s=10) == 0
     connection.close()
     assert processes_of(flask.scratch) == []
+
+
+def test_server_that_is_killed_is_told(flask: Running) -> None:
+    flask.wait_url()
+    (arbiter,) = flask.children()
+    os.kill(arbiter, signal.SIGKILL)
+    assert flask.wait_exit() == 1
+    assert "wsgiapp: the server was ended by SIGKILL" in "".join(flask.lines)
+    wait_until(lambda: not processes_of(flask.scratch), within_s=5, what="no process is left")
 
 
 def test_server_goes_when_the_command_is_killed(flask: Running) -> None:

@@ -305,7 +305,10 @@ def explain_exit(code: int) -> str:
             "the app did not start: the traceback is above. A package that is missing goes into this"
             f" environment: {sys.executable} -m pip install PACKAGE"
         )
-    return f"the server ended with exit code {code}; its last lines are above"
+    how = (
+        f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    )
+    return f"the server {how}; its last lines are above"
 
 
 # --- entry ----------------------------------------------------------------------------------------
