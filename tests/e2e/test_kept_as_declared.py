@@ -21,7 +21,7 @@ def test_changed_and_deleted_children_are_put_back(
     assert all(app.name in names for names in children.values()), children
 
     kube.kubectl("delete", "service,ingress,pdb", app.name, "-n", namespace)
-    change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+    change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 11}}}}
     wanted = _grace_s(kube, namespace)
     kube.patch("deployment", app.name, change, namespace=namespace)
 
