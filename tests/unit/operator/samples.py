@@ -1,0 +1,65 @@
+"""Values that the operator's tests share."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from wsgiapp_operator.api import App, Manifest, Ref, parse_app
+from wsgiapp_operator.build import Platform
+from wsgiapp_operator.cache import Digest
+from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod, Wish
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+CODE = Ref("ConfigMap", "shop-code")
+PLATFORM = Platform(
+    prefork_image="wsgiapp/prefork:0.1.0", prefork_pull_policy="IfNotPresent", image_volumes=True
+)
+
+
+def make_manifest(**spec: Any) -> Manifest:
+    base: Manifest = {
+        "image": "shop:1",
+        "app": "shop:app",
+        "replicas": 3,
+        "source": {"configMap": {"name": CODE.name}},
+    }
+    return {
+        "apiVersion": "wsgi.dev/v1alpha1",
+        "kind": "WsgiApp",
+        "metadata": {"name": "shop", "namespace": "web", "uid": "app-uid", "generation": 1},
+        "spec": {name: value for name, value in {**base, **spec}.items() if value is not None},
+    }
+
+
+def make_app(**spec: Any) -> App:
+    return parse_app(make_manifest(**spec))
+
+
+def digests(content: str, version: int = 1) -> dict[Ref, Digest]:
+    return {CODE: Digest(version, content)}
+
+
+def make_pod(
+    name: str,
+    *,
+    serves: str | None = "old",
+    wish: Wish | None = None,
+    result: str | None = None,
+    message: str = "",
+    asked_s_ago: float = 1.0,
+    ready: bool = True,
+    template: str = "t1",
+    state: str = "serving",
+    terminating: bool = False,
+) -> Pod:
+    """A pod whose agent says that it serves the source `serves`; None: the agent does not answer."""
+    agent = None
+    if serves is not None:
+        reload = AgentReload(wish.id, result, message) if wish and result else None
+        agent = AgentStatus(
+            state=state, content={"source": serves}, workers_desired=2, workers_ready=2, workers_busy=1, reload=reload
+        )
+    return Pod(
+        name=name, uid=f"uid-{name}", ip="10.0.0.1", template=template, ready=ready, terminating=terminating,
+        wish=wish, wish_started=NOW - timedelta(seconds=asked_s_ago) if wish else None,
+        trouble=None, agent=agent,
+    )  # fmt: skip
