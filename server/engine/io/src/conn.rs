@@ -178,7 +178,7 @@ pub struct Unsent {
     pieces: VecDeque<Piece>,
     /// Bytes of the first piece that are sent.
     at: usize,
-    /// Bytes of our own in memory.
+    /// Bytes in memory, ours and shared ones.
     held: usize,
 }
 
@@ -200,7 +200,7 @@ impl Unsent {
         self.pieces.is_empty()
     }
 
-    /// Bytes of our own held in memory.
+    /// Bytes held in memory, ours and shared ones.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
@@ -225,12 +225,11 @@ impl Unsent {
         }
         if self.pieces.is_empty() {
             self.at = from;
-            self.pieces.push_back(Piece::Shared { bytes, end });
-        } else if from == 0 {
-            self.pieces.push_back(Piece::Shared { bytes, end });
-        } else {
-            self.push(&(*bytes).as_ref()[from..end]);
+        } else if from > 0 {
+            return self.push(&(*bytes).as_ref()[from..end]);
         }
+        self.held += end - from;
+        self.pieces.push_back(Piece::Shared { bytes, end });
     }
 
     /// Adds a file to be sent behind what is there.
@@ -263,11 +262,10 @@ impl Unsent {
             };
             *sent += count as u64;
             match piece {
-                Piece::Bytes(_) => {
+                Piece::Bytes(_) | Piece::Shared { .. } => {
                     self.held -= count;
                     self.at += count;
                 }
-                Piece::Shared { .. } => self.at += count,
                 Piece::File(file) => file.left -= count as u64,
             }
             if count == left {

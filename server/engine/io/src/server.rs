@@ -18,7 +18,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX};
+use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX, Unsent};
 use crate::context::{Context, Outcome};
 use crate::handover::Pair;
 use crate::log::AccessLog;
@@ -80,10 +80,8 @@ pub enum Work {
 /// How sending went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// Sent, or held for the client within bounds.
+    /// Sent, or held for the client.
     Fine,
-    /// Too much is held: wait with [`Server::wait_sent`] before producing more.
-    Full,
     /// The client is gone, or had its 504 already.
     Gone,
 }
@@ -532,115 +530,22 @@ impl Server {
             }
     }
 
-    /// Sends two pieces of an answer, as one where possible. What the client does not take at once is held.
-    pub fn send(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8]) -> Sent {
-        let thread = &self.threads[number];
-        if !thread.claim() {
-            return Sent::Gone;
-        }
-        if thread.has_unsent() {
-            return self.send_behind(number, call, first, second);
-        }
-        debug_assert!(call.unsent.is_empty(), "a last part was sent already");
-        let total = first.len() + second.len();
-        let sent = match if second.is_empty() {
-            sys::send(call.raw_fd(), first)
-        } else {
-            sys::send_two(call.raw_fd(), first, second)
-        } {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.context.count_disconnect();
-                return Sent::Gone;
-            }
-        };
-        self.context.count_sent(sent as u64);
-        if sent == total {
-            return Sent::Fine;
-        }
-        let (rest_first, rest_second) = if sent < first.len() {
-            (&first[sent..], second)
-        } else {
-            (&[][..], &second[sent - first.len()..])
-        };
-        self.send_behind(number, call, rest_first, rest_second)
-    }
-
-    fn send_behind(&self, number: usize, call: &mut Call, first: &[u8], second: &[u8]) -> Sent {
-        let thread = &self.threads[number];
-        let flushed = thread.with_unsent(|unsent| {
-            unsent.push(first);
-            unsent.push(second);
-            let mut sent = 0;
-            let flushed = unsent.flush(call.raw_fd(), &mut sent);
-            self.context.count_sent(sent);
-            (flushed, unsent.held())
-        });
-        match flushed {
-            (Flushed::All, _) => Sent::Fine,
-            (Flushed::Broken, _) => {
-                drop(thread.take_unsent());
-                self.context.count_disconnect();
-                Sent::Gone
-            }
-            (Flushed::Blocked, held) => {
-                if held > UNSENT_BYTES_MAX {
-                    Sent::Full
-                } else {
-                    Sent::Fine
-                }
-            }
-        }
-    }
-
-    /// Waits until the client took enough for the app to go on; `Gone` when it takes nothing for too long.
-    pub fn wait_sent(&self, number: usize, fd: RawFd) -> Sent {
-        let timeout = Duration::from_micros(self.context.settings.write_timeout_us);
-        loop {
-            if !matches!(sys::wait_for(fd, Direction::Write, timeout), Ok(true)) {
-                break;
-            }
-            let (flushed, held) = self.flush_thread(number, fd);
-            match flushed {
-                Flushed::All => return Sent::Fine,
-                Flushed::Blocked if held <= UNSENT_BYTES_MAX / 2 => return Sent::Fine,
-                Flushed::Blocked => {}
-                Flushed::Broken => break,
-            }
-        }
-        drop(self.threads[number].take_unsent());
-        self.context.count_disconnect();
-        Sent::Gone
-    }
-
-    fn flush_thread(&self, number: usize, fd: RawFd) -> (Flushed, usize) {
-        self.threads[number].with_unsent(|unsent| {
-            let mut sent = 0;
-            let flushed = unsent.flush(fd, &mut sent);
-            self.context.count_sent(sent);
-            (flushed, unsent.held())
-        })
-    }
-
-    /// Sends `head` and then `body[..end]` of an answer that the app has given in full. What the client does not take
-    /// at once is sent while the thread serves others, out of the memory it is in.
-    pub fn send_rest(
+    /// Sends `head` and then `body[..end]` as part of an answer. What the client does not take at once is sent later,
+    /// out of the memory it is in. `is_rest` says that the app has nothing to add.
+    pub fn send(
         &self,
         number: usize,
         call: &mut Call,
         head: &[u8],
         body: Option<(Shared, usize)>,
+        is_rest: bool,
     ) -> Sent {
         let thread = &self.threads[number];
         if !thread.claim() {
             return Sent::Gone;
         }
-        if thread.has_unsent() {
-            call.unsent = thread.take_unsent();
-        }
         let mut sent = 0;
-        if call.unsent.is_empty() {
+        if !thread.has_unsent() && call.unsent.is_empty() {
             let result = match &body {
                 Some((body, end)) => sys::send_two(call.raw_fd(), head, &(**body).as_ref()[..*end]),
                 None => sys::send(call.raw_fd(), head),
@@ -654,12 +559,75 @@ impl Server {
                 }
             }
             self.context.count_sent(sent as u64);
+            if sent == head.len() + body.as_ref().map_or(0, |(_, end)| *end) {
+                return Sent::Fine;
+            }
         }
-        call.unsent.push(&head[sent.min(head.len())..]);
-        if let Some((body, end)) = body {
-            call.unsent.push_shared(body, sent.saturating_sub(head.len()), end);
+        let add = |unsent: &mut Unsent| {
+            unsent.push(&head[sent.min(head.len())..]);
+            if let Some((body, end)) = body {
+                unsent.push_shared(body, sent.saturating_sub(head.len()), end);
+            }
+        };
+        if is_rest {
+            if thread.has_unsent() {
+                call.unsent = thread.take_unsent();
+            }
+            add(&mut call.unsent);
+        } else {
+            thread.with_unsent(add);
         }
         Sent::Fine
+    }
+
+    /// Waits until the client has taken so much of the answer that the app may add to it; `Gone` when it takes nothing
+    /// for too long.
+    pub fn wait_sent(&self, number: usize, fd: RawFd) -> Sent {
+        let timeout = Duration::from_micros(self.context.settings.write_timeout_us);
+        let result = loop {
+            match self.flush_thread(number, fd) {
+                (Flushed::All, _) => return Sent::Fine,
+                (Flushed::Blocked, held) if held <= UNSENT_BYTES_MAX / 2 => return Sent::Fine,
+                (Flushed::Blocked, _) => {}
+                (Flushed::Broken, _) => break Sent::Gone,
+            }
+            if !matches!(sys::wait_for(fd, Direction::Write, timeout), Ok(true)) {
+                break Sent::Gone;
+            }
+        };
+        drop(self.threads[number].take_unsent());
+        self.context.count_disconnect();
+        result
+    }
+
+    /// Whether the client is so far behind that the app has to wait before it adds to the answer.
+    #[must_use]
+    pub fn is_behind(&self, number: usize) -> bool {
+        let thread = &self.threads[number];
+        thread.has_unsent() && thread.with_unsent(|unsent| unsent.held() > UNSENT_BYTES_MAX)
+    }
+
+    /// Goes on with the answers that apps are still producing.
+    fn flush_threads(&self) -> bool {
+        let mut has_unsent = false;
+        for (number, thread) in self.threads.iter().enumerate() {
+            if thread.has_unsent() {
+                has_unsent = true;
+                let fd = thread.raw_fd();
+                // A broken connection is noticed by the app thread, at its next block.
+                let _ = self.flush_thread(number, fd);
+            }
+        }
+        has_unsent
+    }
+
+    fn flush_thread(&self, number: usize, fd: RawFd) -> (Flushed, usize) {
+        self.threads[number].with_unsent(|unsent| {
+            let mut sent = 0;
+            let flushed = unsent.flush(fd, &mut sent);
+            self.context.count_sent(sent);
+            (flushed, unsent.held())
+        })
     }
 
     /// Adds a file behind everything sent so far; it goes out while the thread serves others.
@@ -755,7 +723,8 @@ impl Server {
             self.context.log.flush();
             self.absorb(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
-            let rest = if is_queued && self.has_pair { TICK } else { HELPER_WAIT };
+            let is_watching = (is_queued && self.has_pair) || self.flush_threads();
+            let rest = if is_watching { TICK } else { HELPER_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
             if reactor.take_bell() {
@@ -795,6 +764,7 @@ fn help(server: &Weak<Server>) {
         }
         server.helper_sleep(quiet >= QUIET_TICKS);
         server.watch_calls();
+        server.flush_threads();
         server.context.log.flush();
         let count = server.lead_count.load(SeqCst);
         let is_vacant = count == seen && server.leader.load(SeqCst) == LEADER_NONE;

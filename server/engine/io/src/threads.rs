@@ -138,6 +138,13 @@ impl Thread {
         usize::from(self.method.load(Relaxed))
     }
 
+    /// The socket of the call. INVARIANT: open while the thread has something unsent, which is taken away under its lock
+    /// before the connection is given back.
+    #[must_use]
+    pub fn raw_fd(&self) -> RawFd {
+        self.fd.load(Relaxed)
+    }
+
     /// Whether part of the answer waits for the client.
     #[must_use]
     pub fn has_unsent(&self) -> bool {

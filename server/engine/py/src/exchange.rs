@@ -17,15 +17,12 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use crate::file_wrapper::block_bytes;
+use crate::file_wrapper::bytes_block;
 use crate::input::Stream;
 use crate::text::bytes_of;
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
-
-/// Larger blocks are sent in pieces of this size, so that what is held for a slow client is bounded.
-const PIECE_BYTES: usize = 512 * 1024;
 
 /// The call, ours alone or shared with its `wsgi.input`.
 pub enum Held {
@@ -192,104 +189,92 @@ impl Exchange {
         }
     }
 
-    /// Sends what is in `out`, then `block` uncopied, of a body that goes on; waits when the client is far behind.
-    /// False when it takes no more.
-    fn send(&self, py: Python<'_>, block: &[u8]) -> bool {
-        let mut state = self.lock();
-        let State { held: Some(held), out, .. } = &mut *state else { return false };
-        let sent = held.with(|call| self.server.send(self.number, call, out, block));
+    /// Sends what is in `out`, then `body`. False when the client takes no more.
+    fn send(&self, state: &mut State, body: Option<(Shared, usize)>, is_rest: bool) -> bool {
+        let State { held: Some(held), out, .. } = state else { return false };
+        let sent = held.with(|call| self.server.send(self.number, call, out, body, is_rest));
         out.clear();
         state.is_sent = true;
-        let raw_fd = state.raw_fd;
-        drop(state);
-        let sent = match sent {
-            Some(Sent::Full) => py.detach(|| self.server.wait_sent(self.number, raw_fd)),
-            other => other.unwrap_or(Sent::Gone),
-        };
-        if sent == Sent::Gone {
-            self.lock().is_gone = true;
-        }
-        sent != Sent::Gone
+        state.is_gone = sent != Some(Sent::Fine);
+        !state.is_gone
     }
 
-    /// Adds one block of a body that goes on, and sends it.
-    fn add_block(&self, py: Python<'_>, block: &[u8]) -> bool {
+    /// Adds one block of a body that goes on, and sends it; waits first when the client is far behind. False when it
+    /// takes no more.
+    fn add_block(&self, block: &Bound<'_, PyBytes>) -> bool {
+        if self.server.is_behind(self.number) {
+            let raw_fd = self.lock().raw_fd;
+            if block.py().detach(|| self.server.wait_sent(self.number, raw_fd)) == Sent::Gone {
+                self.lock().is_gone = true;
+            }
+        }
         let mut state = self.lock();
+        let state = &mut *state;
         let State { progress: Progress::Body(outgoing), out, is_gone: false, body_bytes, .. } =
-            &mut *state
+            state
         else {
             return false;
         };
-        let admitted = &block[..outgoing.admit(block.len())];
-        *body_bytes += admitted.len() as u64;
-        if admitted.is_empty() {
-            drop(state);
-            return self.send(py, &[]);
+        let bytes = block.as_bytes();
+        let admitted = outgoing.admit(bytes.len());
+        *body_bytes += admitted as u64;
+        if admitted == 0 {
+            return self.send(state, None, false);
         }
-        outgoing.write_prefix(out, admitted.len());
+        outgoing.write_prefix(out, admitted);
         let suffix = outgoing.suffix();
-        if admitted.len() <= COPIED_BODY_BYTES {
-            out.extend_from_slice(admitted);
+        if admitted <= COPIED_BODY_BYTES {
+            out.extend_from_slice(&bytes[..admitted]);
             out.extend_from_slice(suffix);
-            drop(state);
-            return self.send(py, &[]);
+            return self.send(state, None, false);
         }
-        drop(state);
-        let is_sent = admitted.chunks(PIECE_BYTES).all(|piece| self.send(py, piece));
-        self.lock().out.extend_from_slice(suffix);
+        let shared: Shared = Box::new(PyBackedBytes::from(block.clone()));
+        let is_sent = self.send(state, Some((shared, admitted)), false);
+        state.out.extend_from_slice(suffix);
         is_sent
     }
 
     /// Sends an answer whose body is all there: never waits for the client.
     pub fn send_whole(&self, blocks: &[Bound<'_, PyBytes>]) -> PyResult<()> {
         let mut state = self.lock();
+        let state = &mut *state;
         let total: usize = blocks.iter().map(|block| block.as_bytes().len()).sum();
-        self.begin_body(&mut state, Some(total as u64))?;
-        let State {
-            progress: Progress::Body(outgoing),
-            held,
-            out,
-            body_bytes,
-            is_sent,
-            is_gone,
-            ..
-        } = &mut *state
-        else {
-            return Ok(());
-        };
+        self.begin_body(state, Some(total as u64))?;
         for block in blocks {
             let bytes = block.as_bytes();
+            let State {
+                progress: Progress::Body(outgoing), out, is_gone: false, body_bytes, ..
+            } = state
+            else {
+                return Ok(());
+            };
             let admitted = outgoing.admit(bytes.len());
-            *body_bytes += admitted as u64;
-            if admitted == 0 || *is_gone {
+            if admitted == 0 {
                 continue;
             }
+            *body_bytes += admitted as u64;
+            // In chunks only when the app used write() before.
             outgoing.write_prefix(out, admitted);
+            let suffix = outgoing.suffix();
             if admitted <= COPIED_BODY_BYTES {
                 out.extend_from_slice(&bytes[..admitted]);
             } else {
                 let shared: Shared = Box::new(PyBackedBytes::from(block.clone()));
-                let body = Some((shared, admitted));
-                let sent = held.as_mut().and_then(|held| {
-                    held.with(|call| self.server.send_rest(self.number, call, out, body))
-                });
-                *is_gone = sent != Some(Sent::Fine);
-                *is_sent = true;
-                out.clear();
+                self.send(state, Some((shared, admitted)), true);
             }
-            out.extend_from_slice(outgoing.suffix());
+            state.out.extend_from_slice(suffix);
         }
         Ok(())
     }
 
     /// Sends one block of a body that goes on.
-    pub fn send_block(&self, py: Python<'_>, block: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let bytes = block_bytes(block)?;
-        if bytes.is_empty() {
+    pub fn send_block(&self, block: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let block = bytes_block(block)?;
+        if block.as_bytes().is_empty() {
             return Ok(!self.lock().is_gone);
         }
         self.begin_body(&mut self.lock(), None)?;
-        Ok(self.add_block(py, bytes))
+        Ok(self.add_block(block))
     }
 
     /// Sends an answer whose body is a file.
@@ -358,9 +343,7 @@ impl Exchange {
             }
         }
         if !state.is_gone && !state.out.is_empty() {
-            let State { held: Some(held), out, .. } = &mut *state else { return None };
-            let sent = held.with(|call| self.server.send_rest(self.number, call, out, None));
-            state.is_gone = sent != Some(Sent::Fine);
+            self.send(&mut state, None, true);
         }
         let keeps = keeps && !state.is_gone;
         let held = state.held.take()?;
@@ -419,13 +402,13 @@ impl Exchange {
 
     /// The `write(data)` callable of PEP 3333.
     #[pyo3(signature = (data, /))]
-    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let bytes = block_bytes(data)?;
+    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let block = bytes_block(data)?;
         if self.lock().held.is_none() {
             return Err(PyAssertionError::new_err("write was called after the call was over"));
         }
         self.begin_body(&mut self.lock(), None)?;
-        self.add_block(py, bytes);
+        self.add_block(block);
         Ok(())
     }
 }

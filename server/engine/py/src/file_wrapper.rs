@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use prefork_io::conn::FileOut;
 use prefork_io::sys;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -79,13 +80,12 @@ fn is_temporary_file(io: &Bound<'_, PyModule>, inner: &Bound<'_, PyAny>) -> bool
         .any(|name| io.getattr(*name).is_ok_and(|class| inner.get_type().is(&class)))
 }
 
-/// Whether a block is bytes, for errors that name what it is.
-pub fn block_bytes<'a>(block: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
-    match block.cast::<PyBytes>() {
-        Ok(bytes) => Ok(bytes.as_bytes()),
-        Err(_) => Err(pyo3::exceptions::PyTypeError::new_err(format!(
-            "the application's iterable must yield bytes, not {}: encode text first",
-            block.get_type().name()?
-        ))),
-    }
+/// One block of a body; the error names what it is instead of bytes.
+pub fn bytes_block<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+    block.cast::<PyBytes>().map_err(|_| {
+        let kind = block.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+        PyTypeError::new_err(format!(
+            "the application's iterable must yield bytes, not {kind}: encode text first"
+        ))
+    })
 }

@@ -12,7 +12,7 @@ use pyo3::{ffi, intern};
 
 use crate::environ::{Environ, Facts, thread_ident};
 use crate::exchange::{Exchange, Held};
-use crate::file_wrapper::{FileWrapper, block_bytes};
+use crate::file_wrapper::{FileWrapper, bytes_block};
 use crate::input::{Input, Stream};
 
 /// What one app thread works with.
@@ -152,8 +152,7 @@ impl<'py> Serving<'py> {
     ) -> PyResult<()> {
         let mut all = Vec::with_capacity(blocks.len());
         for block in blocks {
-            block_bytes(&block)?;
-            all.push(block.cast_into::<PyBytes>()?);
+            all.push(bytes_block(&block)?.clone());
         }
         self.require_start()?;
         self.exchange.get().send_whole(&all)
@@ -176,7 +175,7 @@ impl<'py> Serving<'py> {
             return Ok(true);
         }
         for block in iterable.try_iter()? {
-            if !exchange.send_block(self.py, &block?)? {
+            if !exchange.send_block(&block?)? {
                 return Ok(false);
             }
         }
