@@ -121,20 +121,20 @@ def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folde
 def test_agent_answers_while_every_worker_is_busy(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
         with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(server.get, "/slow?ms=1500") for _ in range(4)]
+            answers = [pool.submit(server.get, "/slow?ms=3000") for _ in range(4)]
             server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
             began = time.monotonic()
             assert agent.fetch("/livez")[0] == 200
             assert agent.fetch("/readyz")[0] == 200
             assert agent.status()["workers"] == {"desired": 2, "ready": 2, "busy": 2}
-            server.wait(lambda: agent.value("wsgi_listen_queue_depth") == 2, 1.4)
+            server.wait(lambda: agent.value("wsgi_listen_queue_depth") == 2, 2.8)
             assert agent.value("wsgi_workers_busy") == 2
             assert max(
                 value for (name, _), value in agent.samples().items() if name == "wsgi_worker_request_elapsed_seconds"
             ) > 0.0  # fmt: skip
-            assert time.monotonic() - began < 1.4
+            assert time.monotonic() - began < 2.9
             assert [answer.result()[0] for answer in answers] == [200] * 4
-        assert agent.value("wsgi_worker_busy_seconds_total") > 5.5
+        assert agent.value("wsgi_worker_busy_seconds_total") > 11
         assert (
             agent.value("wsgi_http_request_duration_seconds_bucket", code_class="2xx", le="1.0")
             == 0
@@ -363,6 +363,7 @@ def test_control_socket_answers_status_and_refuses_nonsense(folder: Path):
             "content": {},
             "workers": {"desired": 2, "ready": 2, "busy": 0},
             "reload": None,
+            "crash_loop": None,
         }
         assert "use status or reload" in server.ask({"op": "dance"})["error"]
         assert "needs an id" in server.ask({"op": "reload"})["error"]

@@ -338,3 +338,14 @@ def test_ctrl_c_in_a_terminal_ends_everything(folder: Path):
     assert "crash" not in rest
     with pytest.raises(ProcessLookupError):
         wait_until(lambda: os.killpg(process.pid, 0), 5)
+
+
+def test_python_without_an_engine_is_told(folder: Path):
+    """A copy of the package without its compiled module."""
+    shutil.copytree(
+        ROOT / "server/src/prefork", folder / "site/prefork", ignore=shutil.ignore_patterns("*.so")
+    )
+    ended = run_prefork("app:app", cwd=folder, environment={"PYTHONPATH": str(folder / "site")})
+    assert ended.returncode == ENVIRONMENT
+    assert "prefork has no engine for cpython-3" in ended.stderr
+    assert "Traceback" not in ended.stderr

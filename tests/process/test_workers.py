@@ -197,6 +197,7 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
         waits = [float(text) for text in re.findall(r"wait_s=([\d.]+)", server.log())]
         assert waits == sorted(waits)
         assert waits[0] > 0
+        assert server.ask({"op": "status"})["crash_loop"]["crashes"] > 5
         assert 'how="exit code 7"' in server.log()
 
 

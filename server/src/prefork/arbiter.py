@@ -674,7 +674,15 @@ class Arbiter:
                 "busy": sum(1 for worker in serving if self.table.slot(worker.slot, "in_flight")),
             },
             "reload": dataclasses.asdict(self.last_reload) if self.last_reload else None,
+            "crash_loop": self.crash_loop(),
         }
+
+    def crash_loop(self) -> dict[str, Any] | None:
+        """Return how many workers crashed in a row and how long the next one waits; None: all calm."""
+        wait_s = self.fleet.fork_at - time.monotonic()
+        if wait_s <= 0:
+            return None
+        return {"crashes": self.fleet.crashes, "wait_s": round(wait_s, 3)}
 
     # -- time -------------------------------------------------------------------------------
 

@@ -5,11 +5,14 @@ Order of precedence: command line, environment, config file, default.
 
 import argparse
 import difflib
+import importlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import prefork
@@ -18,6 +21,7 @@ from prefork.config_file import ConfigFile, read_config_file
 from prefork.log import Log
 from prefork.options import FOREIGN, SETTINGS, Options, Setting
 from prefork.refusals import Exit, Refusal
+from prefork.termination import write_termination_message
 
 DESCRIPTION = "Serve a WSGI app with pre-forked workers, ready-gated reloads and metrics."
 EPILOG = """\
@@ -53,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_server(arguments)
     except Refusal as refusal:
         print(f"prefork: {refusal}", file=sys.stderr)
+        write_termination_message(str(refusal))
         return refusal.code
 
 
@@ -73,14 +78,27 @@ def run_server(arguments: Sequence[str]) -> int:
             "no app is named; use prefork MODULE:CALLABLE, as in prefork shop.wsgi:application"
         )
 
-    from prefork import server
-
+    server = import_server()
     enter_environment(options)
     if options.check_config:
-        return server.check(configuration, log)
-    return server.run(
-        configuration, log, reread=lambda: configure(arguments, environment, folder=folder)
-    )
+        code: int = server.check(configuration, log)
+    else:
+        code = server.run(
+            configuration, log, reread=lambda: configure(arguments, environment, folder=folder)
+        )
+    return code
+
+
+def import_server() -> ModuleType:
+    """Return the part that needs the engine. Raises Refusal where there is none for this Python."""
+    try:
+        return importlib.import_module("prefork.server")
+    except ImportError as error:
+        if error.name != "prefork._engine":
+            raise
+        python = f"{sys.implementation.cache_tag} on {platform.machine()} {platform.libc_ver()[0] or 'without glibc'}"
+        message = f"prefork has no engine for {python} ({error.msg}); it has them for CPython 3.11 and newer on glibc"
+        raise Refusal(message, Exit.ENVIRONMENT) from None
 
 
 def enter_environment(options: Options) -> None:
@@ -116,7 +134,24 @@ def configure(
     options = Options(**values)
     if options.workers == "auto":
         options = replace(options, workers=capacity.plan_workers(capacity.observe_capacity()))
-    return Configuration(options, file.hooks, (*warnings, *file.warnings), file.source)
+    warnings += (*find_misspelled(environment), *file.warnings)
+    return Configuration(options, file.hooks, warnings, file.source)
+
+
+def find_misspelled(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return warnings about variables that look like settings and are none; pure.
+
+    Only near misses: a Kubernetes Service called "prefork" sets PREFORK_PORT and others.
+    """
+    known = [name for setting in SETTINGS for name in setting.environment]
+    warnings = []
+    for name in environment:
+        if name.startswith("PREFORK_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            warnings += (
+                [f"environment {name} is not a setting; did you mean {close[0]}?"] if close else []
+            )
+    return tuple(warnings)
 
 
 def pick(

@@ -3,10 +3,11 @@
 The file runs in the arbiter (as in gunicorn), so it should not import the app.
 """
 
+import difflib
 import importlib
 import inspect
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,17 @@ def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
             if foreign[name].is_refused:
                 raise Refusal(f"{name} is not supported; {foreign[name].remedy} (from {source})")
             warnings.append(f"{name} is not supported: {foreign[name].remedy} (from {source})")
-        elif name.lower() in known and name != name.lower():
-            warnings.append(f"{name} is not a setting; write {name.lower()} (from {source})")
+        elif close := find_close(name, value, known):
+            warnings.append(f"{name} is not a setting; did you mean {close}? (from {source})")
     return ConfigFile(source=source, values=values, hooks=hooks, warnings=tuple(warnings))
+
+
+def find_close(name: str, value: Any, known: Iterable[str]) -> str:
+    """Return the setting that a plain value was probably meant for; "" when none is near."""
+    if name.startswith("_") or not isinstance(value, bool | int | float | str | list | tuple):
+        return ""
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.85)
+    return close[0] if close else ""
 
 
 def is_unset(value: Any) -> bool:

@@ -490,7 +490,7 @@ class Options:
         environment=("FORWARDED_ALLOW_IPS",),
     )
     script_name: str = setting(
-        "--script-name", "--root-path",
+        "--root-path", "--script-name",
         kind=Kind(read_script_name, "a path that begins with /", "PATH"),
         default="",
         section=PROXY,

@@ -59,7 +59,6 @@ def run_worker(
     processes.name_process("prefork-worker")
     faulthandler.enable(file=log.fd)
     worker.born()
-    signals = catch_signals()
     try:
         hooks.call_or_raise("post_fork", server, worker)
         if app is None:
@@ -81,6 +80,8 @@ def run_worker(
         )
         channel.send(messages.BootFailed(messages.shorten(failure)))
         processes.exit_now(Exit.APP)
+    # After the import, which may have set handlers of its own.
+    signals = catch_signals()
     threads = [
         threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
         for number in range(1, options.threads + 1)
@@ -150,7 +151,6 @@ def catch_signals() -> socket.socket:
         signal.SIGTTIN, signal.SIGTTOU,
     ):  # fmt: skip
         signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(sending.detach(), warn_on_full_buffer=False)
     return receiving
 

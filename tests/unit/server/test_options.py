@@ -120,6 +120,19 @@ def test_bad_environment_names_the_variable():
     assert "(from environment WEB_CONCURRENCY)" in refusal(environment={"WEB_CONCURRENCY": "many"})
 
 
+def test_near_misses_in_environment_and_file_are_named(tmp_path: Path):
+    write(tmp_path, "worker = 3\nTHREADS = 2\nmax_request = 5\nname = 'x'\n")
+    found = read(
+        folder=tmp_path, environment={"PREFORK_WORKER": "3", "PREFORK_PORT": "tcp://10.0.0.1:80"}
+    )
+    assert [warning.partition(" (from")[0] for warning in found.warnings] == [
+        "environment PREFORK_WORKER is not a setting; did you mean PREFORK_WORKERS?",
+        "worker is not a setting; did you mean workers?",
+        "THREADS is not a setting; did you mean threads?",
+        "max_request is not a setting; did you mean max_requests?",
+    ]
+
+
 def test_port_of_the_environment_is_the_default_address():
     assert read(environment={"PORT": "5000"}).options.bind == ("0.0.0.0:5000",)
     assert read("-b", ":1", environment={"PORT": "5000"}).options.bind == (":1",)
