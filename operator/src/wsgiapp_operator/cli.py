@@ -15,10 +15,16 @@ from typing import Any
 import yaml
 
 from wsgiapp_operator import local_run
-from wsgiapp_operator.api import OnChange, parse_app
+from wsgiapp_operator.api import OnChange
 from wsgiapp_operator.build import Platform, build_children
 from wsgiapp_operator.digest import digest_object
-from wsgiapp_operator.local_files import ManifestError, choose_app, read_documents, read_text
+from wsgiapp_operator.local_files import (
+    ManifestError,
+    choose_app,
+    read_app,
+    read_documents,
+    read_text,
+)
 from wsgiapp_operator.schema import Invalid
 
 REFUSED = 2
@@ -136,7 +142,7 @@ def render(
     with `onChange: Restart` is among the texts, the pods carry its digest as they would there.
     """
     documents = read_documents(texts)
-    app = parse_app(choose_app(documents, name=name))
+    app = read_app(choose_app(documents, name=name))
     platform = Platform(
         prefork_image=prefork_image, prefork_pull_policy="IfNotPresent", image_volumes=True
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from wsgiapp_operator.api import GROUP, KIND, App, Content, Manifest
+from wsgiapp_operator.api import GROUP, KIND, App, Content, Manifest, parse_app
+from wsgiapp_operator.rules import check_rules
 
 Files = Mapping[str, bytes]
 Key = tuple[str, str, str]  # kind, namespace, name
@@ -123,6 +124,13 @@ def choose_app(documents: Documents, *, name: str | None = None) -> Manifest:
     if name is None and len(apps) > 1:
         raise ManifestError(f"{where}: choose one with --app: {', '.join(sorted(apps))}")
     return apps[name] if name is not None else next(iter(apps.values()))
+
+
+def read_app(manifest: Manifest) -> App:
+    """Return the app, checked as an API server checks it; raises Invalid."""
+    app = parse_app(manifest)
+    check_rules(manifest)
+    return app
 
 
 def read_folder(documents: Documents, app: App, content: Content) -> Files:

@@ -22,13 +22,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsgiapp_operator.api import SOURCE, App, Content, OnChange, parse_app
+from wsgiapp_operator.api import SOURCE, App, Content, OnChange
 from wsgiapp_operator.atomic_folder import AtomicFolder
 from wsgiapp_operator.build.deployment import config_variable, server_arguments
 from wsgiapp_operator.local_files import (
     Files,
     ManifestError,
     choose_app,
+    read_app,
     read_documents,
     read_environment,
     read_folder,
@@ -102,7 +103,7 @@ def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Pl
     """
     documents = read_documents(texts)
     manifest = choose_app(documents, name=name)
-    app = parse_app(manifest)
+    app = read_app(manifest)
     folders = {
         content.name: Folder(read_folder(documents, app, content), content.on_change)
         for content in app.contents
