@@ -24,18 +24,13 @@ def main() -> int:
     screen = Screen()
     screen.title("WsgiApp: from a manifest to pods that reload without a failed request")
     try:
-        figures = _tell(screen)
+        _tell(screen)
     except KeyboardInterrupt:
         print("\nstopped; `make cluster-down` takes down what has been started of the cluster")
         return 130
     except Exception as error:
         screen.check(False, f"the demo ended early: {type(error).__name__}: {error}")
         return 2
-    with screen.step("All requests"):
-        screen.text(to_table(figures))
-        total = sum(report.sent for _, report in figures)
-        bad = sum(report.failed + report.wrong for _, report in figures)
-        screen.check(bad == 0 and total > 0, f"{bad} of {total} requests failed")
     if screen.broken:
         screen.title(f"{len(screen.broken)} promises were not met")
         for text in screen.broken:
@@ -46,7 +41,7 @@ def main() -> int:
     return 0
 
 
-def _tell(screen: Screen) -> list[tuple[str, LoadReport]]:
+def _tell(screen: Screen) -> None:
     cluster = Cluster.from_env()
     with ClusterStart() as start:
         with screen.step("The manifest without any cluster (which is being built meanwhile)"):
@@ -57,10 +52,18 @@ def _tell(screen: Screen) -> list[tuple[str, LoadReport]]:
         story = ClusterStory(screen, cluster, kube)
         try:
             story.tell()
+            with screen.step("All requests"):
+                _show_figures(screen, figures + story.figures)
         finally:
             with screen.step("What now"):
                 say_how_to_look_around(screen, cluster)
-    return figures + story.figures
+
+
+def _show_figures(screen: Screen, figures: list[tuple[str, LoadReport]]) -> None:
+    screen.text(to_table(figures))
+    total = sum(report.sent for _, report in figures)
+    bad = sum(report.failed + report.wrong for _, report in figures)
+    screen.check(bad == 0 and total > 0, f"{bad} of {total} requests failed")
 
 
 def to_table(figures: list[tuple[str, LoadReport]]) -> str:

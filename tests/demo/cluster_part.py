@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from tests.cluster import Cluster
 from tests.demo import manifest
 from tests.demo.screen import Screen
 from tests.support.background_load import BackgroundLoad
-from tests.support.kube import Kube
+from tests.support.kube import Kube, NotFoundError
 from tests.support.load_report import LoadReport
 from tests.support.operator_release import NAMESPACE as OPERATOR_NAMESPACE
 from tests.support.operator_release import OperatorRelease
@@ -33,14 +36,19 @@ Figures = list[tuple[str, LoadReport]]
 
 
 class ClusterStart:
-    """`python -m tests.cluster up` beside other work, at low priority; its output is a log."""
+    """`python -m tests.cluster up` beside other work; its output is a log.
+
+    Building yields to what is shown meanwhile; the cluster itself runs at normal priority.
+    """
 
     def __enter__(self) -> Self:
         _LOG.parent.mkdir(parents=True, exist_ok=True)
         self._log: IO[str] = _LOG.open("w")
+        build_and_start = 'nice -n 10 "$0" -m tests.cluster build && exec "$0" -m tests.cluster up'
         self._process = subprocess.Popen(
-            ["nice", "-n", "10", sys.executable, "-m", "tests.cluster", "up"],
+            ["sh", "-c", build_and_start, sys.executable],
             cwd=manifest.ROOT,
+            start_new_session=True,  # to be ended as a whole, compilers included
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -54,7 +62,7 @@ class ClusterStart:
         traceback: TracebackType | None,
     ) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
+            os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait()
         self._log.close()
 
@@ -74,7 +82,8 @@ class ClusterStart:
         if self._process.returncode != 0:
             end = "\n".join(_LOG.read_text(errors="replace").splitlines()[-30:])
             raise RuntimeError(f"the cluster did not start; the end of {_LOG}:\n{end}")
-        screen.output(_LOG.read_text(errors="replace"), lines=8)
+        steps = [line for line in _LOG.read_text(errors="replace").splitlines() if " ok " in line]
+        screen.output("\n".join(steps))
 
 
 class ClusterStory:
@@ -111,16 +120,44 @@ class ClusterStory:
     def _install(self) -> None:
         release = OperatorRelease(self._cluster.helm, self._cluster.kubeconfig, self._kube)
         self._screen.command("helm " + " ".join(release.command()))
-        self._screen.output(release.install(), lines=7)
+        self._screen.output(release.install().partition("NOTES:")[0])
         self._run("get", "pods", "-n", OPERATOR_NAMESPACE)
 
     def _apply(self) -> None:
         self._run("apply", "-f", self._write("namespace", _NAMESPACE_MANIFEST))
+        try:
+            before = self._app.reload_hash()
+        except NotFoundError:
+            before = ""
         example = str(manifest.EXAMPLE.relative_to(manifest.ROOT))
-        self._run("apply", "-n", NAMESPACE, "-f", example)
-        self._app.wait_condition("Ready", "True", within_s=120)
-        self._run("get", "wsgi", "-n", NAMESPACE)
+        printed = self._run("apply", "-n", NAMESPACE, "-f", example)
+        if before and "configmap/flask-code configured" in printed:
+            self._screen.say("The app is there from an earlier run; it reloads to this version.")
+            self._app.wait_reload(after=before, status="True", within_s=120)
+        self._watch_until_ready()
         self._run("get", "pods", "-n", NAMESPACE)
+
+    def _watch_until_ready(self) -> None:
+        """`kubectl get wsgi` again and again; each state is shown once."""
+        arguments = ("get", "wsgi", manifest.APP, "-n", NAMESPACE)
+        self._screen.command("kubectl " + " ".join(arguments) + " --watch")
+        shown: set[str] = set()
+
+        def is_ready() -> bool:
+            head, row = self._kube.kubectl(*arguments).splitlines()
+            state = row.rsplit(maxsplit=1)[0]  # without its age
+            if not shown:
+                self._screen.output(head)
+            if state not in shown:
+                shown.add(state)
+                self._screen.output(row)
+            try:
+                ready = self._app.condition("Ready")
+            except NotYetError:
+                return False
+            return ready.status == "True" and ready.is_current
+
+        wait_until(is_ready, within_s=120, what="the app to be ready", every_s=0.5)
 
     def _curl(self, version: str) -> None:
         url = self._cluster.ingress_url
@@ -170,7 +207,9 @@ class ClusterStory:
             report = self._finish(load, case)
         self._screen.output(f"Reloaded={condition.status}: {condition.message}")
         seen = list(report.versions)
-        self._screen.check(seen == [before, version], f"answers came from versions {seen}")
+        self._screen.check(
+            seen == [before, version], f"answers came from versions {', then '.join(seen)}"
+        )
         self._screen.check(self._app.serving_pods() == pods, "in the same pods: nothing restarted")
         self._curl(version)
 
@@ -184,7 +223,7 @@ class ClusterStory:
         self._screen.output(f"Reloaded={condition.status}: {condition.message}")
         self._screen.check(_LAST_LINE in condition.message, f"the condition says {_LAST_LINE!r}")
         seen = list(report.versions)
-        self._screen.check(seen == [serving], f"version {serving} still serves: seen {seen}")
+        self._screen.check(seen == [serving], f"only version {serving} answered")
 
     def _kill_worker(self) -> None:
         case = "a worker killed -9"
@@ -192,16 +231,24 @@ class ClusterStory:
         # A POST in the killed worker's hands would be lost, and nginx must not send it again;
         # a GET it asks of the other pod.
         with self._load(case, post_share=0.0, slow_share=0.0) as load:
-            self._screen.command(f"kubectl exec {pod} -c app -- kill -9 WORKER")
-            worker = self._app.kill_worker(pod)
-            self._screen.output(f"process {worker} of {pod} is gone")
+            worker = self._app.find_worker(pod)
+            self._run(*self._app.kill_command(pod, worker))
             self._finish(load, case)
+            self._show_kills(pod)
         wait_until(
             lambda: self._app.status().get("workers", {}).get("ready") == 4,
             within_s=90,
             what="4 ready workers",
         )
         self._run("get", "wsgi", "-n", NAMESPACE)
+
+    def _show_kills(self, pod: str) -> None:
+        """Show what the arbiter said of the killed worker."""
+        arguments = ("logs", "-n", NAMESPACE, pod, "-c", "app", "--since=1m")
+        self._screen.command("kubectl " + " ".join(arguments))
+        lines = self._kube.kubectl(*arguments).splitlines()
+        said = [line for line in lines if " worker " in line]
+        self._screen.output("\n".join(said), lines=4)
 
     # --- the parts they are made of -----------------------------------------------------------
 
@@ -239,7 +286,7 @@ class ClusterStory:
         return str(file.relative_to(manifest.ROOT))
 
     def _run(self, *arguments: str) -> str:
-        self._screen.command("kubectl " + " ".join(arguments))
+        self._screen.command("kubectl " + shlex.join(arguments))
         printed = self._kube.kubectl(*arguments)
         self._screen.output(printed)
         return printed

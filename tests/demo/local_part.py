@@ -113,7 +113,8 @@ def _reload_under_load(
         screen.output("\n".join(app.said("reload")))
         load.run_until(_LOAD_S)
         report = load.finish()
-    screen.check(list(report.versions) == ["1", "2"], "new answers came, and no old one after them")
+    seen = list(report.versions)
+    screen.check(seen == ["1", "2"], f"answers came from versions {', then '.join(seen)}")
     screen.check(
         report.is_clean, f"{report.failed + report.wrong} of {report.sent} requests failed"
     )

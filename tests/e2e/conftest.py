@@ -162,7 +162,8 @@ class UnderLoad:
         report = self._load.finish()
         self._cases.append(figures.Case(self._case, report))
         assert report.is_clean, report.to_text()
-        assert report.rate >= MIN_RATE and report.elapsed_s >= MIN_LOAD_S, report.to_text()
+        assert report.rate >= MIN_RATE, report.to_text()
+        assert report.elapsed_s >= MIN_LOAD_S, report.to_text()
         if in_place:
             assert report.retried_reused_get == 0, report.to_text()
         return report

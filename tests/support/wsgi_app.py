@@ -121,15 +121,24 @@ class WsgiApp:
         what = f"{count} serving pods of {self.namespace}/{self.name}"
         return wait_until(settled, within_s=within_s, what=what, every_s=0.3)
 
-    def kill_worker(self, pod: str) -> int:
-        """Send SIGKILL to the worker that answers next in that pod; return its process id.
+    def find_worker(self, pod: str) -> int:
+        """Return the process id, in its container, of the worker that answers next in that pod.
 
         The app names its process: in X-Worker-Pid, or in its text as "worker 123".
         """
-        printed = self.kube.kubectl(
-            "exec", "-n", self.namespace, pod, "-c", "app", "--", "python3", "-c", _KILL_WORKER
-        )
-        return int(printed)
+        inside = ("exec", "-n", self.namespace, pod, "-c", "app", "--")
+        return int(self.kube.kubectl(*inside, "python3", "-c", _FIND_WORKER))
+
+    def kill_command(self, pod: str, worker: int) -> list[str]:
+        """Return the arguments of kubectl that send SIGKILL to a worker."""
+        inside = ["exec", "-n", self.namespace, pod, "-c", "app", "--"]
+        return [*inside, "sh", "-c", f"kill -9 {worker}"]
+
+    def kill_worker(self, pod: str) -> int:
+        """Send SIGKILL to the worker that answers next in that pod; return its process id."""
+        worker = self.find_worker(pod)
+        self.kube.kubectl(*self.kill_command(pod, worker))
+        return worker
 
     def load_plan(self, **changes: object) -> LoadPlan:
         """Return the plan that every promise is tested with, with changes."""
@@ -146,13 +155,11 @@ class WsgiApp:
         return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
 
 
-_KILL_WORKER = """
-import os, re, signal, urllib.request
+_FIND_WORKER = """
+import re, urllib.request
 with urllib.request.urlopen("http://127.0.0.1:8000/", timeout=10) as answer:
-    named = re.search(r"worker ([0-9]+)", answer.read().decode())
-    worker = int(answer.headers["X-Worker-Pid"] or named[1])
-os.kill(worker, signal.SIGKILL)
-print(worker)
+    text = answer.read().decode()
+    print(answer.headers["X-Worker-Pid"] or re.search(r"worker ([0-9]+)", text)[1])
 """
 
 
