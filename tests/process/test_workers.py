@@ -140,6 +140,30 @@ def test_other_calls_of_a_stuck_worker_are_finished(folder: Path):
         server.wait(lambda: is_gone(victim), 5)
 
 
+def test_call_that_holds_the_interpreter_lock_is_noticed_from_outside(folder: Path):
+    """PyDLL keeps the GIL during the call: no other thread of the worker runs Python."""
+    write_app(
+        folder,
+        """
+        import ctypes
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/hold":
+                ctypes.PyDLL(None).sleep(600)
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"ok"]
+        """,
+    )
+    with Prefork("-w", "1", "-t", "0.5", cwd=folder) as server:
+        (victim,) = server.workers()
+        assert server.get("/hold")[0] == 504
+        server.wait_log("worker does not report its stuck call")
+        assert server.get()[0] == 200
+        server.wait(lambda: is_gone(victim), 5)
+        server.wait_log(r'app\.py", line 6 in app')
+        server.wait_log("reason=timeout")
+
+
 def test_max_requests_replaces_workers_without_a_failed_request(folder: Path):
     with Prefork(
         "-w", "2", "--max-requests", "100", "--max-requests-jitter", "20", cwd=folder

@@ -82,6 +82,8 @@ TICK_S = 0.5
 STUCK_TICK_S = 0.1
 # Time for the answers of a stuck worker's other calls to leave its buffers.
 QUIET_S = 0.5
+# A stuck call that its worker has not reported by then is taken from the table.
+MUTE_S = 1.5
 # Each worker's memory is read once in this time; reading it walks its page tables.
 MEMORY_PERIOD_S = 5.0
 
@@ -124,6 +126,8 @@ class WorkerHandle:
     hook: HookWorker
     pid: int = 0
     stuck_calls: int = 0
+    # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
+    is_mute: bool = False
     quiet_since: float | None = None
     memory_read: float = 0.0
 
@@ -273,8 +277,10 @@ class Arbiter:
                 self.workers[worker].channel.send(messages.Stop())
             case KillWorker(worker, with_stack):
                 self.log.warning("worker is overdue, killed", **self.describe(worker))
-                number = signal.SIGABRT if with_stack else signal.SIGKILL
-                processes.kill(self.workers[worker].pid, number)
+                handle = self.workers[worker]
+                # SIGABRT: faulthandler writes all stacks, without the GIL.
+                number = signal.SIGABRT if with_stack or handle.is_mute else signal.SIGKILL
+                processes.kill(handle.pid, number)
             case Retired():
                 self.retire(action)
             case Committed():
@@ -688,6 +694,7 @@ class Arbiter:
 
     def on_time(self, now: float) -> None:
         """Do what is due: decisions that wait for time, and once a tick the figures."""
+        self.notice_mute_workers(now)
         self.notice_quiet_workers(now)
         self.happen(Tick())
         if now < self.next_tick:
@@ -699,6 +706,22 @@ class Arbiter:
         self.agent.restart_if_due(now)
         self.measure_queue()
         self.measure_memory(now)
+
+    def notice_mute_workers(self, now: float) -> None:
+        """A worker whose call holds the GIL cannot say that it is stuck; its slot in the table can."""
+        limit = self.options.timeout
+        for worker in list(self.fleet.workers.values()) if limit else ():
+            start_us = self.table.slot(worker.slot, "oldest_start_us")
+            late = start_us and now - start_us / 1e6 > limit + MUTE_S
+            if not late or worker.life not in (Life.SERVING, Life.DRAINING):
+                continue
+            self.log.error(
+                "worker does not report its stuck call", **self.describe(worker.id), timeout_s=limit
+            )
+            handle = self.workers[worker.id]
+            handle.is_mute = True
+            handle.stuck_calls += 1
+            self.happen(WorkerStuck(worker.id))
 
     def notice_quiet_workers(self, now: float) -> None:
         """A stuck worker whose other calls are done has nothing left to wait for."""

@@ -18,7 +18,9 @@ from prefork.fleet import Fleet, Generation, Life, Mold, MoldLife, Phase, Reason
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05
-# Crashes that are replaced at once, and the life time after which a crash counts as a first one.
+# A worker that lived shorter than this crashed early. So many early crashes are replaced at once, and
+# after such a time without any the next one counts as the first.
+EARLY_S = 10.0
 CALM_CRASHES = 5
 CALM_S = 30.0
 BACKOFF_MAX_S = 30.0
@@ -459,6 +461,9 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) 
         fleet, more = discard(fleet, why, now, policy)
         return fleet, (*actions, *more)
     if fleet.phase is Phase.STOPPING:
+        return fleet, actions
+    if now - worker.started >= EARLY_S:
+        # However many of these there are: they come no faster than workers live.
         return fleet, actions
     crashes = 1 if now - fleet.last_crash > CALM_S else fleet.crashes + 1
     wait = backoff(crashes, free=max(CALM_CRASHES, fleet.desired))

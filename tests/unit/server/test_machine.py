@@ -257,10 +257,21 @@ def test_crash_loop_backs_off_and_calms_down_again():
     assert delays[:3] == pytest.approx([0.2, 0.4, 0.8])
     assert max(delays) == m.BACKOFF_MAX_S
     simulation.happen(m.WorkerReady(max(simulation.fleet.workers)))
-    simulation.wait(m.CALM_S + 31)
+    simulation.wait(m.CALM_S)
+    simulation.happen(m.WorkerGone(max(simulation.fleet.workers), "exit code 1"))
+    assert len(simulation.fleet.workers) == 1
     simulation.happen(m.WorkerGone(max(simulation.fleet.workers), "exit code 1"))
     assert simulation.fleet.crashes == 1
     assert len(simulation.fleet.workers) == 1
+
+
+def test_workers_that_are_killed_again_and_again_after_having_served_are_replaced_at_once():
+    simulation = started(workers=2)
+    for _ in range(30):
+        simulation.wait(m.EARLY_S)
+        simulation.happen(m.WorkerGone(min(simulation.fleet.workers), "signal SIGKILL", signalled=True))
+        simulation.ready_all()
+        assert len(simulation.serving()) == 2
 
 
 def test_lost_mold_is_booted_again_and_its_workers_go_on():

@@ -1,5 +1,6 @@
 """The stats table between its writer and its readers."""
 
+import itertools
 import os
 import struct
 import threading
@@ -7,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from prefork._engine import LAYOUT
 from prefork.agent.metrics import add_histogram, collect_requests
 from prefork.agent.readiness import Readiness, find_liveness_fault
@@ -81,7 +81,7 @@ def test_counters_never_go_back_while_workers_are_folded(writer: Table, reader: 
 
 def test_counters_fit_into_a_slot_without_overlap():
     cells = sorted((LAYOUT["slot"][name], length) for name, length in COUNTERS.items())
-    for (start, length), (following, _) in zip(cells, cells[1:], strict=False):
+    for (start, length), (following, _) in itertools.pairwise(cells):
         assert start + length <= following
     assert sum(cells[-1]) * 8 <= LAYOUT["slot_bytes"]
 

@@ -5,7 +5,7 @@ A custom collector reads the table at each scrape. Labels are bounded: no path, 
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -22,6 +22,9 @@ from prometheus_client.registry import Collector
 from prefork.agent.table import TableFile
 from prefork.fleet import Life, Reason
 from prefork.stats import BOUNDS_US, CODE_CLASSES, CODES, HISTOGRAM_CELLS, METHODS, Table
+
+# A pod shows at most 300 series in all.
+WORKERS_SHOWN = 40
 
 # name of the metric, cell of the slots, divisor, help
 SUMMED_COUNTERS = (
@@ -155,17 +158,23 @@ def collect_workers(table: Table, now: float) -> Iterator[Metric]:
     connections = sum(table.slot(slot, "connections") for slot in slots)
     yield GaugeMetricFamily("wsgi_connections", "Connections open.", value=connections)
     for kind, cell in (("resident", "rss_bytes"), ("proportional", "pss_bytes")):
-        memory = GaugeMetricFamily(
-            f"wsgi_worker_{kind}_memory_bytes", f"{kind.capitalize()} memory of a worker.", labels=["worker"]
-        )  # fmt: skip
-        for slot in slots:
-            memory.add_metric([str(slot)], table.slot(slot, cell))
-        yield memory
-    elapsed = GaugeMetricFamily(
-        "wsgi_worker_request_elapsed_seconds", "Age of a worker's oldest running call, 0 without one.",
-        labels=["worker"],
-    )  # fmt: skip
-    for slot in slots:
-        start_us = table.slot(slot, "oldest_start_us")
-        elapsed.add_metric([str(slot)], max(0.0, now - start_us / 1e6) if start_us else 0.0)
-    yield elapsed
+        yield per_worker(
+            f"wsgi_worker_{kind}_memory_bytes",
+            f"{kind.capitalize()} memory of a worker.",
+            {slot: table.slot(slot, cell) for slot in slots},
+        )
+    starts_us = {slot: table.slot(slot, "oldest_start_us") for slot in slots}
+    yield per_worker(
+        "wsgi_worker_request_elapsed_seconds",
+        "Age of a worker's oldest running call, 0 without one.",
+        {slot: max(0.0, now - start / 1e6) if start else 0.0 for slot, start in starts_us.items()},
+    )
+
+
+def per_worker(name: str, text: str, values: Mapping[int, float]) -> Metric:
+    """Return a gauge with one series per worker; of very many workers, those with the largest values."""
+    family = GaugeMetricFamily(name, text, labels=["worker"])
+    largest = sorted(values, key=lambda slot: values[slot], reverse=True)[:WORKERS_SHOWN]
+    for slot in sorted(largest):
+        family.add_metric([str(slot)], values[slot])
+    return family
