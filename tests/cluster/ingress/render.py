@@ -18,7 +18,7 @@ HEAD = """\
 worker_processes auto;
 daemon off;
 pid /tmp/nginx.pid;
-error_log stderr warn;
+error_log stderr error;
 worker_rlimit_nofile 65536;
 events {
   worker_connections 8192;
