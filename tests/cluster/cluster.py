@@ -114,11 +114,12 @@ class LocalCluster(Cluster):
         self.build()
         with exclusive(self.paths.cache / "cluster.lock"):
             local.up(self.paths)
-            # Before the images: when one of them cannot be built, the rest is there to look at.
+            # Images first: a pod that misses its image waits ten seconds and more for the next try.
+            _, missing = self._load_images()
             apply_addons(self.run_kubectl, self.addons)
-            self._load_images()
         with step("system pods ready"):
             wait_for_addons(self.run_kubectl, self.addons)
+        _refuse_missing(missing)
 
     def down(self) -> None:
         with exclusive(self.paths.cache / "cluster.lock"), step("take the cluster down"):
@@ -131,16 +132,22 @@ class LocalCluster(Cluster):
         if not self.is_running():
             raise ClusterError("the cluster is not running; start it: make cluster")
         with exclusive(self.paths.cache / "cluster.lock"):
-            return self._load_images()
+            changed, missing = self._load_images()
+        _refuse_missing(missing)
+        return changed
 
-    def _load_images(self) -> list[str]:
+    def _load_images(self) -> tuple[list[str], list[str]]:
+        """Load what changed and can be built; returns the names, and why others could not be built."""
         images, missing = build_images(read_contents(), self.paths)
         changed = local.load(images, self.paths)
         restart_users(self.run_kubectl, changed)
-        if missing:
-            raise ClusterError("\n".join(missing))
-        return changed
+        return changed, missing
 
     def restart_apiserver(self) -> None:
         with exclusive(self.paths.cache / "cluster.lock"):
             local.restart_apiserver(self.paths)
+
+
+def _refuse_missing(missing: list[str]) -> None:
+    if missing:
+        raise ClusterError("the cluster runs, but without these images:\n" + "\n".join(missing))
