@@ -56,7 +56,12 @@ def make_pod(
     if serves is not None:
         reload = AgentReload(wish.id, result, message) if wish and result else None
         agent = AgentStatus(
-            state=state, content={"source": serves}, workers_desired=2, workers_ready=2, workers_busy=1, reload=reload
+            state=state,
+            content={"source": serves},
+            workers_desired=2,
+            workers_ready=2,
+            workers_busy=1,
+            reload=reload,
         )
     return Pod(
         name=name, uid=f"uid-{name}", ip="10.0.0.1", template=template, ready=ready, terminating=terminating,

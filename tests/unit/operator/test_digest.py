@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from wsgiapp_operator.digest import digest_files, digest_object
 
-VECTORS = json.loads((Path(__file__).parents[2] / "golden" / "content_digest.json").read_text("utf-8"))
+VECTORS = json.loads(
+    (Path(__file__).parents[2] / "golden" / "content_digest.json").read_text("utf-8")
+)
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
@@ -19,7 +21,9 @@ def test_configmap_has_the_digest_of_its_files(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
 def test_secret_of_the_same_content_has_the_same_digest(case: dict[str, Any]) -> None:
-    encoded = {name: base64.b64encode(text.encode()).decode() for name, text in case["data"].items()}
+    encoded = {
+        name: base64.b64encode(text.encode()).decode() for name, text in case["data"].items()
+    }
     manifest = {"kind": "Secret", "data": encoded | case["binaryData"]}
     assert digest_object(manifest) == case["digest"]
 

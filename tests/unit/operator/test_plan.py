@@ -41,16 +41,30 @@ def test_nobody_else_is_asked_while_the_first_pod_reloads() -> None:
 @pytest.mark.parametrize(
     ("share", "expected"), [(1, ["b"]), (2, ["b", "c"]), ("50%", ["b"]), ("100%", ["b", "c"])]
 )
-def test_after_the_first_success_as_many_go_as_the_spec_allows(share: object, expected: list[str]) -> None:
-    step = plan(make_pod("a", serves="new"), make_pod("b"), make_pod("c"), reload={"maxUnavailable": share})
+def test_after_the_first_success_as_many_go_as_the_spec_allows(
+    share: object, expected: list[str]
+) -> None:
+    step = plan(
+        make_pod("a", serves="new"), make_pod("b"), make_pod("c"), reload={"maxUnavailable": share}
+    )
     assert asked(step) == expected
 
 
 def test_pods_that_reload_count_against_the_limit() -> None:
     first = make_pod("a", serves="new")
-    step = plan(first, make_pod("b", wish=NEW, result="pending"), make_pod("c"), reload={"maxUnavailable": 1})
+    step = plan(
+        first,
+        make_pod("b", wish=NEW, result="pending"),
+        make_pod("c"),
+        reload={"maxUnavailable": 1},
+    )
     assert asked(step) == []
-    step = plan(first, make_pod("b", wish=NEW, result="pending"), make_pod("c"), reload={"maxUnavailable": 2})
+    step = plan(
+        first,
+        make_pod("b", wish=NEW, result="pending"),
+        make_pod("c"),
+        reload={"maxUnavailable": 2},
+    )
     assert asked(step) == ["c"]
 
 
@@ -61,7 +75,10 @@ def test_pod_that_booted_with_the_new_content_proves_it_as_well() -> None:
 
 def test_pod_that_is_not_ready_proves_nothing() -> None:
     step = plan(
-        make_pod("a", serves="new", ready=False), make_pod("b"), make_pod("c"), reload={"maxUnavailable": 2}
+        make_pod("a", serves="new", ready=False),
+        make_pod("b"),
+        make_pod("c"),
+        reload={"maxUnavailable": 2},
     )
     assert asked(step) == ["b"]
 
@@ -75,7 +92,9 @@ def test_failed_reload_stops_the_others_and_is_told_with_its_last_line() -> None
 
 def test_failure_after_successes_stops_the_rest() -> None:
     step = plan(
-        make_pod("a", serves="new"), make_pod("b", wish=NEW, result="failed", message="boom"), make_pod("c")
+        make_pod("a", serves="new"),
+        make_pod("b", wish=NEW, result="failed", message="boom"),
+        make_pod("c"),
     )
     assert asked(step) == []
     assert step.count(Place.CURRENT) == 1
@@ -87,7 +106,9 @@ def test_the_fix_is_tried_on_the_failed_pod_first() -> None:
 
 
 def test_going_back_to_what_is_served_needs_no_reload() -> None:
-    step = plan(make_pod("a", serves="new", wish=OLDER, result="failed"), make_pod("b", serves="new"))
+    step = plan(
+        make_pod("a", serves="new", wish=OLDER, result="failed"), make_pod("b", serves="new")
+    )
     assert step.failure is None
     assert set(step.places.values()) == {Place.CURRENT}
 
@@ -105,7 +126,9 @@ def test_touch_of_the_object_does_not_ask_pods_that_are_at_it() -> None:
     assert asked(step) == []
 
 
-@pytest.mark.parametrize(("result", "words"), [("running", "not ready within"), ("pending", "did not show")])
+@pytest.mark.parametrize(
+    ("result", "words"), [("running", "not ready within"), ("pending", "did not show")]
+)
 def test_reload_that_takes_too_long_counts_as_failed(result: str, words: str) -> None:
     step = plan(make_pod("a", wish=NEW, result=result, asked_s_ago=121), make_pod("b"))
     assert asked(step) == []

@@ -1,0 +1,197 @@
+"""Writes happen only where something differs, and never to what is somebody else's."""
+
+from typing import Any
+
+import pytest
+from wsgiapp_operator.api import Manifest
+from wsgiapp_operator.apply import Gone, Retry, Taken, Writer, check_owner, contains
+from wsgiapp_operator.build import build_children
+from wsgiapp_operator.cache import Cache
+from wsgiapp_operator.cluster import ApiError
+from wsgiapp_operator.metrics import Metrics
+
+from tests.unit.operator.fake_cluster import FakeCluster
+from tests.unit.operator.samples import PLATFORM, make_app, make_manifest
+
+APP = make_app()
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted"),
+    [
+        ({"a": 1, "added": 2}, {"a": 1}),
+        ({}, {"paused": False, "empty": {}, "none": []}),
+        (
+            {"limits": {"cpu": "1", "memory": "1Gi"}},
+            {"limits": {"cpu": "1000m", "memory": "1024Mi"}},
+        ),
+        ({"sizeLimit": "16Mi"}, {"sizeLimit": "16384Ki"}),
+        (
+            {"containers": [{"name": "mesh"}, {"name": "app", "image": "x", "tty": False}]},
+            {"containers": [{"name": "app", "image": "x"}]},
+        ),
+        ({"args": ["a", "b"]}, {"args": ["a", "b"]}),
+    ],
+)
+def test_fields_of_others_and_other_spellings_are_no_difference(
+    live: Manifest, wanted: Manifest
+) -> None:
+    assert contains(live, wanted)
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted"),
+    [
+        ({"a": 1}, {"a": 2}),
+        ({}, {"a": 1}),
+        ({"selector": {"app": "x", "more": "y"}}, {"selector": {"app": "x"}}),
+        ({"args": ["a"]}, {"args": ["a", "b"]}),
+        ({"args": ["b", "a"]}, {"args": ["a", "b"]}),
+        ({"rules": [{"host": "a"}, {"host": "b"}]}, {"rules": [{"host": "a"}]}),
+        (
+            {"containers": [{"name": "app", "image": "y"}]},
+            {"containers": [{"name": "app", "image": "x"}]},
+        ),
+        ({"containers": [{"name": "mesh"}]}, {"containers": [{"name": "app"}]}),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}),
+        ({"env": [{"name": "K", "value": "1"}]}, {"env": [{"name": "K", "value": "1000m"}]}),
+        ({"a": "text"}, {"a": {"b": 1}}),
+    ],
+)
+def test_edits_of_wanted_fields_are_differences(live: Manifest, wanted: Manifest) -> None:
+    assert not contains(live, wanted)
+
+
+def owned(uid: str = APP.uid, **metadata: Any) -> Manifest:
+    owner = {"kind": "WsgiApp", "name": "shop", "uid": uid, "controller": True}
+    return {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner], **metadata}}
+
+
+def test_own_child_and_orphan_of_ours_may_be_written() -> None:
+    check_owner(APP, owned())
+    labels = {"app.kubernetes.io/managed-by": "wsgiapp-operator"}
+    check_owner(APP, {"kind": "Service", "metadata": {"name": "shop", "labels": labels}})
+
+
+def test_object_of_somebody_else_is_told_and_not_taken() -> None:
+    with pytest.raises(Taken) as taken:
+        check_owner(APP, {"kind": "Service", "metadata": {"name": "shop"}})
+    assert taken.value.trouble.reason == "NameTaken"
+    assert "Service shop exists" in taken.value.trouble.message
+    assert "another name" in taken.value.trouble.message
+    owner = {"kind": "Helm", "name": "other", "uid": "x", "controller": True}
+    with pytest.raises(Taken, match="Helm other"):
+        check_owner(
+            APP, {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner]}}
+        )
+
+
+@pytest.mark.parametrize(
+    "live", [owned("uid-of-the-app-before"), owned(deletionTimestamp="2026-11-22T12:00:00Z")]
+)
+def test_object_on_its_way_out_is_waited_for(live: Manifest) -> None:
+    with pytest.raises(Retry):
+        check_owner(APP, live)
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    cluster = FakeCluster()
+    cluster.put(make_manifest())
+    return cluster
+
+
+@pytest.fixture
+def writer(cluster: FakeCluster) -> Writer:
+    return Writer(cluster, Cache(), Metrics())  # type: ignore[arg-type]  # a fake
+
+
+async def test_settled_children_are_not_written_again(cluster: FakeCluster, writer: Writer) -> None:
+    desired = build_children(APP, PLATFORM, {})
+    live, troubles = await writer.apply_children(APP, desired, {})
+    assert troubles == []
+    assert [verb for verb, _, _ in cluster.writes] == ["apply"] * 4
+    cluster.writes.clear()
+    again, _ = await writer.apply_children(APP, desired, live)
+    assert cluster.writes == []
+    assert again == live
+
+
+async def test_edited_child_is_put_back(cluster: FakeCluster, writer: Writer) -> None:
+    desired = build_children(APP, PLATFORM, {})
+    live, _ = await writer.apply_children(APP, desired, {})
+    live["Service"]["spec"]["ports"][0]["targetPort"] = 9999
+    cluster.writes.clear()
+    now, _ = await writer.apply_children(APP, desired, live)
+    assert cluster.writes == [("apply", "Service", "shop")]
+    assert now["Service"]["spec"]["ports"][0]["targetPort"] == "http"
+
+
+async def test_field_that_is_no_longer_wanted_is_noticed_by_the_hash(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    env = [{"name": "KEY", "value": "x"}]
+    live, _ = await writer.apply_children(APP, build_children(make_app(env=env), PLATFORM, {}), {})
+    cluster.writes.clear()
+    await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    assert cluster.writes == [("apply", "Deployment", "shop")]
+
+
+async def test_child_that_is_no_longer_wanted_is_deleted(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    with_ingress = make_app(ingress={"hosts": ["shop.example.com"]})
+    live, _ = await writer.apply_children(
+        with_ingress, build_children(with_ingress, PLATFORM, {}), {}
+    )
+    cluster.writes.clear()
+    now, _ = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    assert ("delete", "Ingress", "shop") in cluster.writes
+    assert "Ingress" not in now
+
+
+async def test_namesake_of_a_child_that_is_not_ours_is_never_deleted(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    live, _ = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    live["Ingress"] = {
+        "kind": "Ingress",
+        "metadata": {"name": "shop", "namespace": "web", "uid": "x"},
+    }
+    cluster.writes.clear()
+    await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    assert cluster.writes == []
+
+
+async def test_refusal_of_one_child_is_told_and_the_others_are_written(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    cluster.refusals["Deployment"] = ApiError(403, "exceeded quota: compute")
+    live, troubles = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    assert [(t.reason, t.message) for t in troubles] == [
+        ("ApplyRefused", "Deployment shop: exceeded quota: compute")
+    ]
+    assert live.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget"}
+
+
+async def test_failure_of_the_api_server_is_no_trouble_of_the_app(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    cluster.refusals["Deployment"] = ApiError(503, "etcd is away")
+    with pytest.raises(ApiError, match="etcd is away"):
+        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+
+
+async def test_nothing_is_created_for_an_app_that_is_gone(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    cluster.remove("WsgiApp", "web", "shop")
+    with pytest.raises(Gone):
+        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    assert cluster.writes == []
+
+
+async def test_status_of_an_app_that_is_gone_is_told(cluster: FakeCluster, writer: Writer) -> None:
+    manifest = cluster.remove("WsgiApp", "web", "shop")
+    with pytest.raises(Gone):
+        await writer.write_status(manifest, {"replicas": 0})

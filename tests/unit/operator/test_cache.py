@@ -1,0 +1,116 @@
+"""The cache keeps the newest of everything, digests instead of contents, and forgets in time."""
+
+from typing import Any
+
+from wsgiapp_operator.api import Manifest
+from wsgiapp_operator.cache import AppKey, Cache, key_of
+
+from tests.unit.operator.samples import CODE
+
+SHOP = AppKey("web", "shop")
+
+
+def make(kind: str, name: str, version: int, **content: Any) -> Manifest:
+    labels = {"wsgi.dev/app": "shop"}
+    metadata = {"name": name, "namespace": "web", "resourceVersion": str(version), "labels": labels}
+    return {"kind": kind, "metadata": metadata, **content}
+
+
+def test_own_write_is_no_news_when_the_watch_brings_it() -> None:
+    cache = Cache()
+    assert cache.put(make("Service", "shop", 5)) == SHOP
+    assert cache.put(make("Service", "shop", 5)) is None
+    assert cache.put(make("Service", "shop", 6)) == SHOP
+
+
+def test_older_state_never_replaces_a_newer_one() -> None:
+    cache = Cache()
+    cache.put(make("Service", "shop", 7, spec={"a": 7}))
+    assert cache.put(make("Service", "shop", 6, spec={"a": 6})) is None
+    found = cache.get("Service", "web", "shop")
+    assert found is not None
+    assert found["spec"] == {"a": 7}
+
+
+def test_answer_to_a_write_after_the_deletion_does_not_bring_the_object_back() -> None:
+    cache = Cache()
+    cache.put(make("Pod", "p", 5))
+    assert cache.forget(make("Pod", "p", 9)) == SHOP
+    assert cache.put(make("Pod", "p", 8)) is None
+    assert cache.get("Pod", "web", "p") is None
+
+
+def test_late_word_of_an_older_deletion_leaves_the_namesake() -> None:
+    cache = Cache()
+    cache.put(make("Service", "shop", 9))
+    cache.forget(make("Service", "shop", 8))
+    assert cache.get("Service", "web", "shop") is not None
+
+
+def test_listing_drops_what_went_unseen_and_spares_what_is_newer() -> None:
+    cache = Cache()
+    for name, version in (("gone", 1), ("there", 2)):
+        cache.put(make("Pod", name, version))
+    before = cache.newest_version()
+    cache.put(make("Pod", "made-meanwhile", 3))
+    assert cache.keep_only("Pod", [key_of(make("Pod", "there", 2))], before) == {SHOP}
+    assert [pod["metadata"]["name"] for pod in cache.pods(SHOP)] == ["made-meanwhile", "there"]
+
+
+def test_what_nobody_reads_is_not_kept() -> None:
+    cache = Cache()
+    pod = make("Pod", "p", 1)
+    pod["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    pod["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": "{}",
+        "a": "b",
+    }
+    cache.put(pod)
+    metadata = cache.pods(SHOP)[0]["metadata"]
+    assert "managedFields" not in metadata
+    assert metadata["annotations"] == {"a": "b"}
+
+
+def test_content_is_noted_only_for_those_who_mount_it() -> None:
+    cache = Cache()
+    content = make("ConfigMap", CODE.name, 3, data={"app.py": "x"})
+    assert cache.note_content(content) == set()
+    cache.refer(SHOP, [CODE])
+    assert cache.digest("web", CODE) is None
+    assert cache.note_content(content) == {SHOP}
+
+
+def test_change_without_a_change_of_content_is_known_by_its_version() -> None:
+    cache = Cache()
+    cache.refer(SHOP, [CODE])
+    cache.note_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"}))
+    assert cache.note_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"})) == set()
+    assert cache.note_content(make("ConfigMap", CODE.name, 2, data={"app.py": "y"})) == set()
+    before = cache.digest("web", CODE)
+    assert cache.note_content(make("ConfigMap", CODE.name, 4, data={"app.py": "x"})) == {SHOP}
+    after = cache.digest("web", CODE)
+    assert before is not None
+    assert after is not None
+    assert before.digest == after.digest
+
+
+def test_deleted_content_is_known_as_missing() -> None:
+    cache = Cache()
+    cache.refer(SHOP, [CODE])
+    cache.note_content(make("ConfigMap", CODE.name, 3, data={}))
+    assert cache.note_content(make("ConfigMap", CODE.name, 4, data={}), deleted=True) == {SHOP}
+    seen = cache.digest("web", CODE)
+    assert seen is not None
+    assert seen.digest is None
+
+
+def test_digest_goes_with_its_last_user() -> None:
+    cache = Cache()
+    other = AppKey("web", "other")
+    for app in (SHOP, other):
+        cache.refer(app, [CODE])
+    cache.note_content(make("ConfigMap", CODE.name, 3, data={}))
+    cache.refer(SHOP, [])
+    assert cache.digest("web", CODE) is not None
+    cache.refer(other, [])
+    assert cache.digest("web", CODE) is None

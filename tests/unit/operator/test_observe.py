@@ -1,0 +1,122 @@
+"""What pods and agents say, read without trust, and troubles told so that a person can act."""
+
+from typing import Any
+
+import pytest
+from wsgiapp_operator.observe import Trouble, parse_agent_status, parse_pod, parse_wish
+
+
+def make(containers: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {"name": "shop-1", "uid": "u"},
+        "status": {"phase": "Running", "containerStatuses": containers, **status},
+    }
+
+
+def crashed(message: str = "", **terminated: Any) -> dict[str, Any]:
+    ended = {"exitCode": 3, "message": message, **terminated}
+    return {
+        "name": "app",
+        "ready": False,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+        "lastState": {"terminated": ended},
+    }
+
+
+def test_crash_at_boot_shows_the_last_line_of_the_termination_message() -> None:
+    text = "Traceback (most recent call last):\n  File \"app.py\"\nModuleNotFoundError: No module named 'flsk'\n"
+    assert parse_pod(make([crashed(text)])).trouble == Trouble(
+        "AppCrashed", "container app ended: ModuleNotFoundError: No module named 'flsk'"
+    )
+
+
+def test_crash_without_a_word_shows_the_exit_code() -> None:
+    trouble = parse_pod(make([crashed(exitCode=139)])).trouble
+    assert trouble is not None
+    assert "exit code 139" in trouble.message
+
+
+def test_out_of_memory_names_the_field_to_raise() -> None:
+    trouble = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).trouble
+    assert trouble is not None
+    assert trouble.reason == "OutOfMemory"
+    assert "spec.resources.limits.memory" in trouble.message
+
+
+@pytest.mark.parametrize(
+    "reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"]
+)
+def test_container_that_cannot_start_is_told_in_the_kubelets_words(reason: str) -> None:
+    waiting = {"reason": reason, "message": 'secret "shop-secret" not found'}
+    trouble = parse_pod(
+        make([{"name": "app", "ready": False, "state": {"waiting": waiting}}])
+    ).trouble
+    assert trouble == Trouble(reason, 'container app: secret "shop-secret" not found')
+
+
+def test_trouble_of_the_agent_is_told_too() -> None:
+    waiting = {"reason": "ErrImagePull", "message": "not found"}
+    pod = make([], initContainerStatuses=[{"name": "agent", "state": {"waiting": waiting}}])
+    assert parse_pod(pod).trouble == Trouble("ErrImagePull", "container agent: not found")
+
+
+def test_pod_without_a_node_is_told_in_the_schedulers_words() -> None:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "message": "0/1 nodes: Insufficient memory",
+    }
+    pod = make([], phase="Pending", conditions=[condition])
+    assert parse_pod(pod).trouble == Trouble("Unschedulable", "0/1 nodes: Insufficient memory")
+
+
+def test_evicted_pod_is_told() -> None:
+    pod = make([], phase="Failed", reason="Evicted", message="low on memory")
+    assert parse_pod(pod).trouble == Trouble("Evicted", "low on memory")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {
+            "name": "app",
+            "ready": True,
+            "state": {"running": {}},
+            "lastState": {"terminated": {"exitCode": 1}},
+        },
+        {"name": "app", "ready": False, "started": True, "state": {"running": {}}},
+        {"name": "app", "ready": False, "state": {"waiting": {"reason": "PodInitializing"}}},
+        {"name": "app", "ready": False, "state": {"terminated": {"exitCode": 0}}},
+    ],
+)
+def test_normal_states_are_no_trouble(container: dict[str, Any]) -> None:
+    assert parse_pod(make([container])).trouble is None
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "no json", "[]", '{"id": 1}', '{"id": "x", "content": 3}']
+)
+def test_garbled_wish_counts_as_none(text: str | None) -> None:
+    assert parse_wish(text) is None
+
+
+def test_agent_status_is_read() -> None:
+    status = {
+        "state": "serving",
+        "generation": 2,
+        "content": {"source": "abc"},
+        "workers": {"desired": 4, "ready": 3, "busy": 1},
+        "reload": {"id": "x", "result": "failed", "message": "boom"},
+        "queue": {"depth": 0, "limit": 128},
+    }
+    agent = parse_agent_status(status, "3 of 4 workers are ready")
+    assert (agent.workers_desired, agent.workers_ready, agent.workers_busy) == (4, 3, 1)
+    assert agent.reload is not None
+    assert (agent.reload.result, agent.reload.message) == ("failed", "boom")
+
+
+@pytest.mark.parametrize("status", [{}, {"state": "serving"}, {"state": "serving", "workers": {}}])
+def test_answer_that_is_no_status_is_refused(status: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        parse_agent_status(status, "")

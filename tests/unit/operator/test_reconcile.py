@@ -1,0 +1,302 @@
+"""The whole story against an API server in memory: apply, settle, reload, fail, mend, restart, delete."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from wsgiapp_operator.api import Manifest
+from wsgiapp_operator.apply import Writer
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.digest import digest_object
+from wsgiapp_operator.listing import list_everything
+from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod
+from wsgiapp_operator.reconcile import Reconciler
+
+from tests.unit.operator.fake_cluster import FakeCluster
+from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest
+
+KEY = AppKey("web", "shop")
+
+
+class FakeAgents:
+    """Agents of servers that load what their pod is asked for, unless it holds `broken`."""
+
+    def __init__(self) -> None:
+        self.serves: dict[str, str] = {}
+        self.broken: str | None = None
+
+    async def ask_all(self, pods: Iterable[Pod]) -> list[Pod]:
+        return [replace(pod, agent=self._answer(pod)) for pod in pods]
+
+    def _answer(self, pod: Pod) -> AgentStatus:
+        reload = None
+        if pod.wish is not None:
+            is_bad = pod.wish.content["source"] == self.broken
+            if not is_bad:
+                self.serves[pod.name] = pod.wish.content["source"]
+            message = "ImportError: no" if is_bad else ""
+            reload = AgentReload(pod.wish.id, "failed" if is_bad else "succeeded", message)
+        return AgentStatus(
+            state="serving", content={"source": self.serves[pod.name]},
+            workers_desired=2, workers_ready=2, workers_busy=0, reload=reload,
+        )  # fmt: skip
+
+
+class World:
+    """A cluster with the operator in it, and the little of Kubernetes that the story needs."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster()
+        self.agents = FakeAgents()
+        self.start_operator()
+
+    def start_operator(self) -> None:
+        """Start a new operator that knows nothing."""
+        self.cache, self.metrics = Cache(), Metrics()
+        self.reconciler = Reconciler(
+            cluster=self.cluster,  # type: ignore[arg-type]  # a fake
+            cache=self.cache,
+            agents=self.agents,  # type: ignore[arg-type]  # a fake
+            writer=Writer(self.cluster, self.cache, self.metrics),  # type: ignore[arg-type]  # a fake
+            metrics=self.metrics,
+            platform=PLATFORM,
+            now=lambda: NOW,
+        )
+
+    def see(self, manifest: Manifest) -> Manifest:
+        """Store an object and let the watch tell of it."""
+        stored = self.cluster.put(manifest)
+        self.cache.put(stored)
+        self.cache.note_content(stored)
+        return stored
+
+    def write_code(self, text: str) -> str:
+        """Create or change the ConfigMap with the code; return its digest."""
+        metadata: Manifest = {"name": CODE.name, "namespace": "web"}
+        stored = self.see({"kind": "ConfigMap", "metadata": metadata, "data": {"app.py": text}})
+        return digest_object(stored)
+
+    def run_pods(self, serves: str, count: int = 3) -> None:
+        """Do what controllers and kubelet do: pods of the template, the Deployment's numbers."""
+        deployment = self.child("Deployment")
+        template = deployment["spec"]["template"]["metadata"]
+        for name in [f"shop-{i}" for i in range(count)]:
+            self.agents.serves[name] = serves
+            ready = [{"type": "Ready", "status": "True"}]
+            status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
+            metadata = {"name": name, "namespace": "web", **template}
+            self.see({"kind": "Pod", "metadata": metadata, "status": status})
+        numbers = dict.fromkeys(
+            ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count
+        )
+        conditions = [
+            {"type": "Available", "status": "True"},
+            {"type": "Progressing", "status": "True"},
+        ]
+        generation = deployment["metadata"]["generation"]
+        self.see(
+            {
+                **deployment,
+                "status": {**numbers, "conditions": conditions, "observedGeneration": generation},
+            }
+        )
+
+    async def reconcile(self, times: int = 1) -> float | None:
+        again_s = None
+        for _ in range(times):
+            again_s = await self.reconciler.reconcile(KEY)
+        return again_s
+
+    def child(self, kind: str) -> Manifest:
+        return self.cluster.objects[kind, "web", "shop"]
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        conditions = self.child("WsgiApp")["status"]["conditions"]
+        found = next(c for c in conditions if c["type"] == kind)
+        return found["status"], found["reason"]
+
+    def events(self) -> list[str]:
+        return [m["reason"] for (kind, _, _), m in self.cluster.objects.items() if kind == "Event"]
+
+
+@pytest.fixture
+async def world() -> World:
+    """Three pods that serve version 1, settled."""
+    world = World()
+    first = world.write_code("VERSION = 1")
+    world.see(make_manifest())
+    await world.reconcile()
+    world.run_pods(first)
+    await world.reconcile()
+    world.cluster.writes.clear()
+    return world
+
+
+async def test_applied_app_has_its_children_and_gets_ready(world: World) -> None:
+    assert {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget"} <= {
+        k[0] for k in world.cluster.objects
+    }
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+async def test_settled_app_is_looked_at_without_a_write(world: World) -> None:
+    assert await world.reconcile() == 60.0
+    assert world.cluster.writes == []
+
+
+async def test_new_operator_writes_nothing_to_a_settled_cluster(world: World) -> None:
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    await world.reconcile()
+    assert world.cluster.writes == []
+
+
+async def test_changed_code_reaches_all_pods_one_by_one(world: World) -> None:
+    second = world.write_code("VERSION = 2")
+    await world.reconcile()
+    assert list(world.agents.serves.values()).count(second) == 0
+    assert [w for w in world.cluster.writes if w[0] == "merge"] == [("merge", "Pod", "shop-0")]
+    assert world.condition("Reloaded") == ("Unknown", "Reloading")
+    await world.reconcile(4)
+    assert set(world.agents.serves.values()) == {second}
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+    assert [e for e in world.events() if e.startswith("Reload")] == [
+        "ReloadStarted",
+        "ReloadFinished",
+    ]
+    assert not any(kind == "Deployment" for _, kind, _ in world.cluster.writes)
+
+
+async def test_broken_code_stops_at_the_first_pod_and_the_fix_goes_through(world: World) -> None:
+    world.agents.broken = world.write_code("VERSION = ")
+    await world.reconcile(4)
+    assert [name for verb, _, name in world.cluster.writes if verb == "merge"] == ["shop-0"]
+    assert world.condition("Reloaded") == ("False", "ReloadFailed")
+    assert world.condition("Available")[0] == "True"
+    assert world.child("WsgiApp")["status"]["reload"]["message"] == "ImportError: no"
+    third = world.write_code("VERSION = 3")
+    await world.reconcile(6)
+    assert set(world.agents.serves.values()) == {third}
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+async def test_operator_killed_in_the_middle_of_a_reload_finishes_it(world: World) -> None:
+    second = world.write_code("VERSION = 2")
+    await world.reconcile(2)
+    assert 0 < list(world.agents.serves.values()).count(second) < 3
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    await world.reconcile(4)
+    assert set(world.agents.serves.values()) == {second}
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+
+
+async def test_missing_code_is_waited_for_without_pods() -> None:
+    world = World()
+    world.see(make_manifest())
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "ConfigMapMissing")
+    assert ("Deployment", "web", "shop") not in world.cluster.objects
+    assert ("Service", "web", "shop") in world.cluster.objects
+    world.write_code("VERSION = 1")
+    await world.reconcile()
+    assert ("Deployment", "web", "shop") in world.cluster.objects
+
+
+async def test_code_deleted_under_running_pods_changes_nothing_that_runs(world: World) -> None:
+    gone = world.cluster.remove("ConfigMap", "web", CODE.name)
+    gone["metadata"]["resourceVersion"] = "999"
+    world.cache.note_content(gone, deleted=True)
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "ConfigMapMissing")
+    assert {kind for _, kind, _ in world.cluster.writes} <= {"WsgiApp", "Event"}
+
+
+async def test_config_with_restart_replaces_the_pods_when_it_changes() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    config = [
+        {"name": "db", "secret": {"name": "db"}, "mountPath": "/etc/db", "onChange": "Restart"}
+    ]
+    secret: dict[str, Any] = {
+        "kind": "Secret",
+        "metadata": {"name": "db", "namespace": "web"},
+        "data": {"k": "eA=="},
+    }
+    world.see(secret)
+    world.see(make_manifest(config=config))
+    await world.reconcile()
+    before = world.child("Deployment")["spec"]["template"]
+    secret["data"] = {"k": "eQ=="}
+    world.see(secret)
+    await world.reconcile()
+    changed = world.child("Deployment")["spec"]["template"]
+    assert changed != before
+    gone = world.cluster.remove("Secret", "web", "db")
+    gone["metadata"]["resourceVersion"] = "999"
+    world.cache.note_content(gone, deleted=True)
+    await world.reconcile()
+    assert world.child("Deployment")["spec"]["template"] == changed
+
+
+async def test_number_of_busy_workers_alone_is_not_written_each_time(world: World) -> None:
+    asked = world.agents._answer
+
+    def busier(pod: Pod) -> AgentStatus:
+        return replace(asked(pod), workers_busy=1)
+
+    world.agents._answer = busier  # type: ignore[method-assign]  # the app has got requests
+    await world.reconcile(5)
+    assert world.cluster.writes == []
+
+
+async def test_scaling_changes_the_replicas_and_no_pod(world: World) -> None:
+    template = world.child("Deployment")["spec"]["template"]
+    app = world.child("WsgiApp")
+    world.see({**app, "spec": {**app["spec"], "replicas": 5}})
+    await world.reconcile()
+    assert world.child("Deployment")["spec"]["replicas"] == 5
+    assert world.child("Deployment")["spec"]["template"] == template
+
+
+async def test_spec_that_cannot_be_read_leaves_what_runs(world: World) -> None:
+    app = world.child("WsgiApp")
+    world.see({**app, "spec": {"image": "shop:1"}})
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert {kind for _, kind, _ in world.cluster.writes} == {"WsgiApp"}
+
+
+async def test_foreign_service_of_the_same_name_is_left_alone_and_told() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    foreign = {
+        "kind": "Service",
+        "metadata": {"name": "shop", "namespace": "web"},
+        "spec": {"a": 1},
+    }
+    world.cluster.put(foreign)
+    world.see(make_manifest())
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "NameTaken")
+    assert world.child("Service")["spec"] == {"a": 1}
+
+
+async def test_deleted_app_is_forgotten_without_a_write(world: World) -> None:
+    gone = world.cluster.remove("WsgiApp", "web", "shop")
+    gone["metadata"]["resourceVersion"] = "999"
+    world.cache.forget(gone)
+    assert await world.reconcile() is None
+    assert world.cluster.writes == []
+
+
+async def test_deletion_that_the_watch_never_told_of_is_found_out() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    world.see(make_manifest())
+    world.cluster.remove("WsgiApp", "web", "shop")
+    assert await world.reconcile() == 0.0
+    assert await world.reconcile() is None
+    assert world.cluster.writes == []

@@ -1,0 +1,32 @@
+"""Settings come from flags or environment; a wrong one is refused with what is allowed."""
+
+import pytest
+from wsgiapp_operator.settings import read_settings
+
+
+def test_flag_wins_over_its_variable() -> None:
+    environ = {
+        "WSGIAPP_OPERATOR_NAMESPACES": "a,b",
+        "WSGIAPP_OPERATOR_PREFORK_IMAGE": "mirror/prefork:1",
+    }
+    settings = read_settings(["--namespaces", "c"], environ)
+    assert settings.namespaces == ("c",)
+    assert settings.prefork_image == "mirror/prefork:1"
+
+
+def test_empty_variable_is_none() -> None:
+    settings = read_settings([], {"WSGIAPP_OPERATOR_NAMESPACES": "", "WSGIAPP_OPERATOR_LISTEN": ""})
+    assert settings.namespaces == ()
+    assert settings.listen == "0.0.0.0:8080"
+
+
+def test_namespaces_are_separated_by_commas() -> None:
+    assert read_settings(["--namespaces", "a, b,"], {}).namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize("listen", ["8080", ":8080", "0.0.0.0:http", "0.0.0.0:99999"])
+def test_wrong_address_is_refused(listen: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--listen", listen], {})
+    assert ended.value.code == 2
+    assert "use HOST:PORT" in capsys.readouterr().err
