@@ -7,6 +7,7 @@ Each test has a namespace of its own; a test that fails shows what was going on 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -39,15 +40,19 @@ _FOLDER = ROOT / "build" / "e2e"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A running cluster with the images of this tree."""
+    """A running cluster with the images of this tree, for one run at a time."""
     cluster = Cluster.from_env()
-    started_here = not cluster.is_running()
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        if started_here and os.environ.get("KEEP_CLUSTER") != "1":
-            cluster.down()
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    with (_FOLDER / "lock").open("w") as lock:
+        # Two runs would upgrade, remove and kill each other's operator.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        started_here = not cluster.is_running()
+        try:
+            cluster.up()
+            yield cluster
+        finally:
+            if started_here and os.environ.get("KEEP_CLUSTER") != "1":
+                cluster.down()
 
 
 @pytest.fixture(scope="session")
