@@ -8,7 +8,14 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    make_wsgi_app,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +27,7 @@ class Metrics:
     """All figures. Labels are bounded: by kind, result, and one series an app."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # one more series for each that is there, and nobody reads it
         self.registry = CollectorRegistry()
         self.reconcile_seconds = Histogram(
             "wsgiapp_operator_reconcile_duration_seconds",

@@ -20,7 +20,8 @@ BOOTING = "booting"
 class Place(enum.Enum):
     """Where a pod stands on the way to the wanted content."""
 
-    STARTING = "starting"  # boots, or does not answer: what it serves is not known yet
+    STARTING = "starting"  # boots: what it serves is not known yet
+    SILENT = "silent"  # is ready, but its agent does not answer
     OUTDATED = "outdated"  # serves other content
     RELOADING = "reloading"  # was asked to reload
     CURRENT = "current"  # serves the wanted content
@@ -108,7 +109,9 @@ def make_wish(app: App, digests: Mapping[Ref, Digest]) -> tuple[Wish | None, str
 
 def place_pod(pod: Pod, wish: Wish, timeout_s: int, now: datetime) -> Place:
     agent = pod.agent
-    if agent is None or agent.state == BOOTING:
+    if agent is None:
+        return Place.SILENT if pod.ready else Place.STARTING
+    if agent.state == BOOTING:
         return Place.STARTING
     result = agent.reload.result if agent.reload is not None else None
     is_loaded = all(agent.content.get(name) == digest for name, digest in wish.content.items())
@@ -135,4 +138,8 @@ def explain_failure(pod: Pod, app: App) -> str:
         return reload.message or "the new generation did not boot"
     if reload is not None and reload.result == "running":
         return f"the new generation was not ready within spec.reload.timeoutSeconds ({app.reload.timeout_s})"
-    return f"the pod's files did not show the new content within spec.reload.timeoutSeconds ({app.reload.timeout_s})"
+    waits_for = f" ({reload.message})" if reload is not None and reload.message else ""
+    return (
+        "the pod's files did not show the new content within "
+        f"spec.reload.timeoutSeconds ({app.reload.timeout_s}){waits_for}"
+    )

@@ -154,7 +154,7 @@ def choose_pause(app: App, observed: Observed, plan: ReloadPlan) -> float:
     """Return when to look again without an event: soon while agents are at work."""
     if plan.is_running:
         return POLL_S
-    if any(pod.ready and plan.places.get(pod.name) is Place.STARTING for pod in observed.pods):
+    if plan.count(Place.SILENT):
         return SETTLE_S
     is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
     return RESYNC_S if is_whole else UNREADY_S

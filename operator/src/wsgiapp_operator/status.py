@@ -11,6 +11,7 @@ from typing import Any
 
 from wsgiapp_operator.api import App, Manifest, Ref
 from wsgiapp_operator.build.child import selector
+from wsgiapp_operator.build.deployment import AGENT_PORT
 from wsgiapp_operator.observe import Observed, Pod, Trouble
 from wsgiapp_operator.plan import Place, ReloadPlan
 
@@ -52,7 +53,7 @@ def build_status(
     conditions = [
         judge_available(app, deployment, counts, trouble),
         judge_progressing(app, deployment, counts, trouble),
-        judge_reloaded(app, observed.missing, plan),
+        judge_reloaded(app, observed, plan),
     ]
     conditions.insert(0, judge_ready(app, observed.missing, troubles, trouble, counts, conditions))
     status: Manifest = {
@@ -181,38 +182,49 @@ def judge_progressing(
     return Condition(type="Progressing", status=status, reason=reason, message=message)
 
 
-def judge_reloaded(app: App, missing: Sequence[Ref], plan: ReloadPlan) -> Condition:
+def judge_reloaded(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
     total, current = len(plan.places), plan.count(Place.CURRENT)
-    if missing:
-        status, reason, message = "Unknown", *explain_missing(app, missing)
+    status, reason = "Unknown", "Starting"
+    message = f"{current} of {max(total, app.replicas)} pods say that they serve the newest content"
+    if observed.missing:
+        reason, message = explain_missing(app, observed.missing)
     elif plan.wish is None:
-        status, reason, message = (
-            "True",
-            "NothingToReload",
-            "the app has no source and no config with onChange: Reload",
-        )
+        status, reason = "True", "NothingToReload"
+        message = "the app has no source and no config with onChange: Reload"
     elif plan.failure is not None:
         pod, why = plan.failure
         status, reason = "False", "ReloadFailed"
         message = (
-            f"pod {pod} could not load the new content and serves on with the old: {why}. "
-            f"{current} of {total} pods have it; mend {name_contents(app)}, the next change is tried on this pod first"
+            f"pod {pod} could not load the new content and serves on with the old: {why}. {current} of {total} "
+            f"pods have it; mend {name_contents(app)}, the next change is tried on this pod first"
         )
     elif plan.is_running or plan.count(Place.OUTDATED):
-        status, reason = "Unknown", "Reloading"
-        message = f"{current} of {total} pods serve the new content"
-    elif current < total or not total:
-        status, reason = "Unknown", "Starting"
+        reason, message = "Reloading", f"{current} of {total} pods serve the new content"
+    elif plan.count(Place.SILENT):
+        # A slow answer says nothing about content that was seen to be loaded.
+        if known := find_loaded(observed.status, plan.content_hash):
+            return known
+        reason = "AgentsSilent"
         message = (
-            f"{current} of {max(total, app.replicas)} pods say that they serve the newest content"
+            f"the agents of {plan.count(Place.SILENT)} of {total} pods do not answer the operator; "
+            f"let it reach port {AGENT_PORT} of the pods (NetworkPolicy)"
         )
-    else:
-        status, reason, message = (
-            "True",
-            "ContentLoaded",
-            f"all {total} pods serve the newest content",
-        )
+    elif total and current == total:
+        status, reason = "True", "ContentLoaded"
+        message = f"all {total} pods serve the newest content"
     return Condition(type="Reloaded", status=status, reason=reason, message=message)
+
+
+def find_loaded(previous: Manifest, content_hash: str) -> Condition | None:
+    """Return the condition that said that this very content is loaded, if one did."""
+    if previous.get("reload", {}).get("hash") != content_hash:
+        return None
+    for condition in previous.get("conditions", ()):
+        if condition["type"] == "Reloaded" and condition["reason"] == "ContentLoaded":
+            return Condition(
+                **{key: condition[key] for key in ("type", "status", "reason", "message")}
+            )
+    return None
 
 
 def judge_ready(

@@ -142,9 +142,18 @@ def test_pod_that_was_asked_but_whose_agent_has_not_seen_it_is_waited_for() -> N
     assert step.places["a"] is Place.RELOADING
 
 
-@pytest.mark.parametrize("pod", [make_pod("a", serves=None), make_pod("a", state="booting")])
-def test_pod_of_which_nothing_is_known_is_waited_for(pod: Pod) -> None:
-    assert plan(pod).places == {"a": Place.STARTING}
+@pytest.mark.parametrize(
+    ("pod", "place"),
+    [
+        (make_pod("a", serves=None, ready=False), Place.STARTING),
+        (make_pod("a", state="booting", ready=False), Place.STARTING),
+        (make_pod("a", serves=None), Place.SILENT),
+    ],
+)
+def test_pod_of_which_nothing_is_known_is_waited_for(pod: Pod, place: Place) -> None:
+    step = plan(pod, make_pod("b", serves="new"))
+    assert step.places["a"] is place
+    assert asked(step) == []
 
 
 def test_pods_of_an_older_template_are_left_to_the_rollout() -> None:

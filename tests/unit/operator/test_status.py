@@ -200,9 +200,24 @@ def test_app_without_contents_has_nothing_to_reload() -> None:
     assert "reload" not in status
 
 
-def test_pods_whose_agents_do_not_answer_leave_the_reload_unknown() -> None:
+def test_agents_that_do_not_answer_are_told_with_what_to_look_at() -> None:
     pods = tuple(make_pod(name, serves=None) for name in "abc")
-    assert condition(judge(*pods), "Reloaded")[:2] == ("Unknown", "Starting")
+    reloaded = condition(judge(*pods), "Reloaded")
+    assert reloaded[:2] == ("Unknown", "AgentsSilent")
+    assert "port 9000" in reloaded[2]
+    assert "NetworkPolicy" in reloaded[2]
+
+
+def test_agent_that_is_slow_for_once_does_not_undo_what_was_seen() -> None:
+    settled = judge(*PODS)
+    slow = judge(make_pod("a", serves=None), *PODS[1:], previous=settled)
+    assert condition(slow, "Reloaded") == condition(settled, "Reloaded")
+    assert condition(slow, "Ready")[0] == "True"
+    settled["reload"]["hash"] = "other"
+    assert (
+        condition(judge(make_pod("a", serves=None), *PODS[1:], previous=settled), "Ready")[0]
+        == "False"
+    )
 
 
 def test_time_of_a_condition_changes_only_with_its_status() -> None:
