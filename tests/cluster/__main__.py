@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(f"error: {error}; choose a writable folder by WSGIAPP_CACHE", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\nstopped; run `python -m tests.cluster {command}` again to go on", file=sys.stderr)
         return 130

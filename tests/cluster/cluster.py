@@ -111,6 +111,7 @@ class LocalCluster(Cluster):
             local.build(self.paths)
 
     def up(self) -> None:
+        _refuse_without_root()
         self.build()
         with exclusive(self.paths.cache / "cluster.lock"):
             local.up(self.paths)
@@ -122,6 +123,7 @@ class LocalCluster(Cluster):
         _refuse_missing(missing)
 
     def down(self) -> None:
+        _refuse_without_root()
         with exclusive(self.paths.cache / "cluster.lock"), step("take the cluster down"):
             take_down(self.paths)
 
@@ -146,6 +148,11 @@ class LocalCluster(Cluster):
     def restart_apiserver(self) -> None:
         with exclusive(self.paths.cache / "cluster.lock"):
             local.restart_apiserver(self.paths)
+
+
+def _refuse_without_root() -> None:
+    if os.geteuid() != 0:
+        raise ClusterError("the local cluster needs root; run as root, or use CLUSTER=kind")
 
 
 def _refuse_missing(missing: list[str]) -> None:

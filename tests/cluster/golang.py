@@ -92,7 +92,7 @@ def _build(program: Program, go: Path, paths: Paths) -> None:
     fresh = paths.bin / f".{program.name}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    argv: list[str | Path] = [go, "build", "-trimpath", "-mod=readonly"]
+    argv: list[str | Path] = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
     argv += ["-tags", program.tags, "-ldflags", program.ldflags, "-o", f"{fresh}/", program.package]
     env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     with step(f"build {program.name} (Go)", expect=program.cold):
