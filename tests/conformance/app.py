@@ -206,7 +206,7 @@ def exc_info(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
     try:
         raise KeyError("replace")
     except KeyError:
-        start_response("500 Replaced", TEXT, None if how == "without" else sys.exc_info())  # type: ignore[arg-type]
+        start_response("500 Replaced", TEXT, None if how == "without" else sys.exc_info())
     return [b"replaced"]
 
 

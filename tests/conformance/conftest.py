@@ -34,11 +34,18 @@ SERVERS: dict[str, tuple[str, ...]] = {
 def serving() -> Iterator[Callable[[str], Serving]]:
     """Return a running server by its name in SERVERS."""
     running: dict[str, Serving] = {}
+    failed: dict[str, Exception] = {}
     with ExitStack() as stack:
 
         def named(name: str) -> Serving:
+            if name in failed:  # a server that does not start is told of once, not 900 times
+                pytest.fail(f"the server {name} did not start: {failed[name]}", pytrace=False)
             if name not in running:
-                running[name] = stack.enter_context(Serving(*SERVERS[name]))
+                try:
+                    running[name] = stack.enter_context(Serving(*SERVERS[name]))
+                except Exception as error:
+                    failed[name] = error
+                    raise
             return running[name]
 
         yield named
