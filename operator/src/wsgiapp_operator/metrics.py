@@ -27,7 +27,8 @@ class Metrics:
     """All figures. Labels are bounded: by kind, result, and one series an app."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # one more series for each that is there, and nobody reads it
+        # One more series for each that is there, and nobody reads it.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         self.reconcile_seconds = Histogram(
             "wsgiapp_operator_reconcile_duration_seconds",
