@@ -182,10 +182,10 @@ impl Reactor {
     }
 
     /// Puts a connection back after its call; perhaps its next request is already there.
-    pub fn take_back(&mut self, conn: Call, next: Next) {
+    pub fn take_back(&mut self, conn: Call, next: Next, now_us: u64) {
         #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
         let index = conn.token as u32;
-        self.now_us = sys::monotonic_us();
+        self.now_us = self.now_us.max(now_us);
         self.guarded(index, conn, |_, _, _, _| next);
     }
 

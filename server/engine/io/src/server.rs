@@ -348,8 +348,9 @@ impl Server {
         }
         let returned = std::mem::take(&mut lock(&self.desk).returned);
         self.returned_count.fetch_sub(returned.len(), AcqRel);
+        let now_us = sys::monotonic_us();
         for (conn, next) in returned {
-            reactor.take_back(conn, next);
+            reactor.take_back(conn, next, now_us);
         }
     }
 
@@ -473,7 +474,7 @@ impl Server {
         if answered == context.settings.max_requests {
             self.notify(Notice::MaxRequests);
         }
-        self.give_back(call, next);
+        self.give_back(call, next, end_us);
         self.calls.fetch_sub(1, AcqRel);
     }
 
@@ -495,9 +496,9 @@ impl Server {
         self.context.table.set(cell::oldest_start_us, oldest);
     }
 
-    fn give_back(&self, mut conn: Call, next: Next) {
+    fn give_back(&self, mut conn: Call, next: Next, now_us: u64) {
         if let Ok(mut reactor) = self.lead.try_lock() {
-            reactor.take_back(conn, next);
+            reactor.take_back(conn, next, now_us);
             self.spread(&mut reactor);
             return;
         }

@@ -16,7 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::text::latin1;
+use crate::text::{is_ascii_text, latin1};
 
 /// Keys of unknown names kept at most: beyond, they are made anew, so that hostile names cost no memory.
 const UNKNOWN_KEYS_MAX: usize = 256;
@@ -35,18 +35,27 @@ pub struct Facts {
 
 /// Builds environs for one app thread.
 pub struct Environ {
+    /// What most requests have in common, from the last ones where it depends on the connection.
     template: Py<PyDict>,
     script_name: Vec<u8>,
-    keys: Vec<Py<PyString>>,
+    keys: Vec<Key>,
     unknown_keys: HashMap<Vec<u8>, Py<PyString>>,
     methods: Vec<Py<PyString>>,
     names: Names,
     path: Vec<u8>,
-    /// The last peer and its strings.
-    peer: (String, Py<PyAny>),
-    /// The last near address and its strings.
-    local: (Address, Py<PyAny>, Py<PyAny>),
-    protocols: [Py<PyString>; 2],
+    /// What the template says of the connection.
+    peer: (String, u16),
+    local: Address,
+    protocol_1_0: Py<PyString>,
+}
+
+/// The environ key of a known field name.
+struct Key {
+    name: Py<PyString>,
+    /// The last value under this name: most clients send the same again and again. Not kept where a value is a secret,
+    /// or different each time.
+    last: Option<Py<PyString>>,
+    is_kept: bool,
 }
 
 struct Names {
@@ -64,6 +73,25 @@ struct Names {
     https: Py<PyString>,
 }
 
+/// Longest value kept for the next request.
+const KEPT_VALUE_BYTES: usize = 512;
+
+/// Fields whose values are never kept.
+const NOT_KEPT: [NameId; 9] = [
+    NameId::COOKIE,
+    NameId::AUTHORIZATION,
+    NameId::PROXY_AUTHORIZATION,
+    NameId::CONTENT_LENGTH,
+    NameId::X_CSRF_TOKEN,
+    NameId::X_CSRFTOKEN,
+    NameId::X_API_KEY,
+    NameId::X_REQUEST_ID,
+    NameId::TRACEPARENT,
+];
+
+/// Room for the fields of an ordinary request, so that adding them does not make the dict grow.
+const TEMPLATE_ROOM: usize = 24;
+
 fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
     PyString::intern(py, text).unbind()
 }
@@ -79,9 +107,26 @@ fn key_of(name: &[u8]) -> String {
     }
 }
 
+fn keys(py: Python<'_>) -> Vec<Key> {
+    let not_kept = NOT_KEPT.map(NameId::index);
+    let names = KNOWN.iter().enumerate();
+    names
+        .map(|(index, name)| Key {
+            name: interned(py, &key_of(name.as_bytes())),
+            last: None,
+            is_kept: !not_kept.contains(&index),
+        })
+        .collect()
+}
+
 impl Environ {
-    /// Prepares what all environs of a thread share. `errors` is `wsgi.errors`.
-    pub fn new(py: Python<'_>, facts: &Facts, errors: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// Prepares what all environs of a thread share. `errors` is `wsgi.errors`, `input` that of a request without body.
+    pub fn new(
+        py: Python<'_>,
+        facts: &Facts,
+        errors: &Bound<'_, PyAny>,
+        input: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
         let names = Names {
             request_method: interned(py, "REQUEST_METHOD"),
             path_info: interned(py, "PATH_INFO"),
@@ -96,22 +141,24 @@ impl Environ {
             input: interned(py, "wsgi.input"),
             https: interned(py, "https"),
         };
-        let protocols = [interned(py, "HTTP/1.0"), interned(py, "HTTP/1.1")];
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let methods: Vec<_> = methods.iter().map(|method| interned(py, method)).collect();
         let template = PyDict::new(py);
         let empty = PyString::intern(py, "");
-        template.set_item(&names.request_method, &empty)?;
-        template.set_item("SCRIPT_NAME", &facts.script_name)?;
+        template.set_item(&names.request_method, &methods[0])?;
+        template.set_item(interned(py, "SCRIPT_NAME"), &facts.script_name)?;
         template.set_item(&names.path_info, &empty)?;
         template.set_item(&names.query_string, &empty)?;
         template.set_item(&names.raw_uri, &empty)?;
         template.set_item(&names.server_name, &empty)?;
         template.set_item(&names.server_port, &empty)?;
-        template.set_item(&names.server_protocol, &protocols[1])?;
-        template.set_item("SERVER_SOFTWARE", &facts.server_software)?;
+        template.set_item(&names.server_protocol, interned(py, "HTTP/1.1"))?;
+        template.set_item(interned(py, "SERVER_SOFTWARE"), &facts.server_software)?;
         template.set_item(&names.remote_addr, &empty)?;
+        template.set_item(&names.remote_port, interned(py, "0"))?;
         template.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         template.set_item(&names.url_scheme, interned(py, "http"))?;
-        template.set_item(&names.input, py.None())?;
+        template.set_item(&names.input, input)?;
         template.set_item("wsgi.errors", errors)?;
         template.set_item("wsgi.multithread", facts.is_multithread)?;
         template.set_item("wsgi.multiprocess", facts.is_multiprocess)?;
@@ -119,88 +166,106 @@ impl Environ {
         template.set_item("wsgi.input_terminated", true)?;
         template
             .set_item("wsgi.file_wrapper", py.get_type::<crate::file_wrapper::FileWrapper>())?;
-        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        // A dict never shrinks by itself, and a copy has the room of its original.
+        for filler in template.len()..TEMPLATE_ROOM {
+            template.set_item(format!("filler {filler}"), &empty)?;
+        }
+        for filler in (0..TEMPLATE_ROOM).rev() {
+            let filler = format!("filler {filler}");
+            if template.contains(&filler)? {
+                template.del_item(filler)?;
+            }
+        }
         Ok(Self {
             template: template.unbind(),
             script_name: facts.script_name.clone().into_bytes(),
-            keys: KNOWN.iter().map(|name| interned(py, &key_of(name.as_bytes()))).collect(),
+            keys: keys(py),
             unknown_keys: HashMap::new(),
-            methods: methods.iter().map(|method| interned(py, method)).collect(),
+            methods,
             names,
             path: Vec::new(),
-            peer: (String::new(), empty.clone().unbind().into_any()),
-            local: (Address::Unix, empty.clone().unbind().into_any(), empty.unbind().into_any()),
-            protocols,
+            peer: (String::new(), 0),
+            local: Address::Unix,
+            protocol_1_0: interned(py, "HTTP/1.0"),
         })
     }
 
-    /// The environ of the call on `conn`.
-    pub fn build<'py>(
-        &mut self,
-        py: Python<'py>,
-        conn: &Conn,
-        input: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    /// The environ of the call on `conn`; its `wsgi.input` has no body.
+    pub fn build<'py>(&mut self, py: Python<'py>, conn: &Conn) -> PyResult<Bound<'py, PyDict>> {
+        self.renew_addresses(py, conn)?;
         let request = conn.request();
         let (head, bytes) = (&request.head, request.head_bytes());
         let environ = self.template.bind(py).copy()?;
 
         match head.method {
+            Method::Get => {}
             Method::Other => {
-                set(&environ, &self.names.request_method, &latin1(py, head.method_name.of(bytes))?)?
+                set(
+                    &environ,
+                    &self.names.request_method,
+                    &latin1(py, head.method_name.of(bytes))?,
+                )?;
             }
             method => {
-                set(&environ, &self.names.request_method, self.methods[method as usize].bind(py))?
+                set(&environ, &self.names.request_method, self.methods[method as usize].bind(py))?;
             }
         }
+        let target = latin1(py, head.target.of(bytes))?;
         let mut path = head.path(bytes);
         if head.is_path_encoded {
             decode_path(path, &mut self.path);
             path = &self.path;
         }
-        set(&environ, &self.names.path_info, &latin1(py, below(path, &self.script_name))?)?;
-        set(&environ, &self.names.raw_uri, &latin1(py, head.target.of(bytes))?)?;
+        let path = below(path, &self.script_name);
+        if path.len() == head.target.len() && !head.is_path_encoded {
+            set(&environ, &self.names.path_info, &target)?;
+        } else {
+            set(&environ, &self.names.path_info, &latin1(py, path)?)?;
+        }
+        set(&environ, &self.names.raw_uri, &target)?;
         if !head.query.is_empty() {
             set(&environ, &self.names.query_string, &latin1(py, head.query.of(bytes))?)?;
         }
         if head.minor == 0 {
-            set(&environ, &self.names.server_protocol, self.protocols[0].bind(py))?;
+            set(&environ, &self.names.server_protocol, self.protocol_1_0.bind(py))?;
         }
-        self.set_addresses(py, conn, &environ)?;
         if conn.scheme == Scheme::Https {
             set(&environ, &self.names.url_scheme, self.names.https.bind(py))?;
         }
         for field in &head.fields {
             self.set_field(py, &environ, field, bytes)?;
         }
-        set(&environ, &self.names.input, input)?;
         Ok(environ)
     }
 
-    fn set_addresses(
-        &mut self,
-        py: Python<'_>,
-        conn: &Conn,
-        environ: &Bound<'_, PyDict>,
-    ) -> PyResult<()> {
-        if self.local.0 != conn.local {
+    /// Puts another `wsgi.input` in.
+    pub fn set_input(&self, environ: &Bound<'_, PyDict>, input: &Bound<'_, PyAny>) -> PyResult<()> {
+        set(environ, &self.names.input, input)
+    }
+
+    fn renew_addresses(&mut self, py: Python<'_>, conn: &Conn) -> PyResult<()> {
+        let template = self.template.bind(py);
+        if self.local != conn.local {
             let (name, port) = match &conn.local {
                 Address::Ip(ip, port) => (ip.to_string(), port.to_string()),
                 Address::Unix => (String::new(), String::new()),
             };
-            let (name, port) =
-                (latin1(py, name.as_bytes())?.unbind(), latin1(py, port.as_bytes())?.unbind());
-            self.local = (conn.local.clone(), name, port);
+            set(template, &self.names.server_name, &latin1(py, name.as_bytes())?)?;
+            set(template, &self.names.server_port, &latin1(py, port.as_bytes())?)?;
+            self.local = conn.local.clone();
         }
-        set(environ, &self.names.server_name, self.local.1.bind(py))?;
-        set(environ, &self.names.server_port, self.local.2.bind(py))?;
+        if self.peer.1 != conn.peer.port {
+            let mut digits = [0; 5];
+            let port = latin1(py, decimal(conn.peer.port, &mut digits))?;
+            set(template, &self.names.remote_port, &port)?;
+            self.peer.1 = conn.peer.port;
+        }
         if self.peer.0 != conn.peer.host {
-            self.peer = (conn.peer.host.clone(), latin1(py, conn.peer.host.as_bytes())?.unbind());
+            let host = latin1(py, conn.peer.host.as_bytes())?;
+            set(template, &self.names.remote_addr, &host)?;
+            self.peer.0.clone_from(&conn.peer.host);
         }
-        set(environ, &self.names.remote_addr, self.peer.1.bind(py))?;
-        let mut port = [0; 5];
-        let port = decimal(conn.peer.port, &mut port);
-        set(environ, &self.names.remote_port, &latin1(py, port)?)
+        Ok(())
     }
 
     fn set_field(
@@ -210,14 +275,24 @@ impl Environ {
         field: &Field,
         bytes: &[u8],
     ) -> PyResult<()> {
-        let value = latin1(py, field.value.of(bytes))?;
+        let value = field.value.of(bytes);
         if field.id != NameId::UNKNOWN {
-            let key = &self.keys[field.id.index()];
+            let key = &mut self.keys[field.id.index()];
             if field.is_repeat {
-                return append(environ, key, &value, field.id);
+                return append(environ, &key.name, &latin1(py, value)?, field.id);
             }
-            return set(environ, key, &value);
+            if let Some(last) = &key.last
+                && is_ascii_text(last.bind(py), value)
+            {
+                return set(environ, &key.name, last.bind(py));
+            }
+            let text = latin1(py, value)?;
+            if key.is_kept && value.len() <= KEPT_VALUE_BYTES && value.is_ascii() {
+                key.last = Some(text.clone().cast_into::<PyString>()?.unbind());
+            }
+            return set(environ, &key.name, &text);
         }
+        let value = latin1(py, value)?;
         let name = field.name.of(bytes);
         if let Some(key) = self.unknown_keys.get(name) {
             return set_new(environ, key, &value);

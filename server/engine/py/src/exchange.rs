@@ -19,7 +19,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::file_wrapper::bytes_block;
 use crate::input::Stream;
-use crate::text::bytes_of;
+use crate::text::{ascii_bytes, bytes_of};
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
@@ -87,6 +87,10 @@ struct State {
     status: u16,
     body_bytes: u64,
     raw_fd: i32,
+    /// When the call began.
+    start_us: u64,
+    /// The bound method `write`, once made. A reference cycle, which [`Exchange::retire`] breaks.
+    write: Option<Py<PyAny>>,
 }
 
 /// See the head of this file.
@@ -113,7 +117,7 @@ impl Exchange {
     }
 
     /// A call begins.
-    pub fn open(&self, held: Held) {
+    pub fn open(&self, held: Held, start_us: u64) {
         let mut state = self.lock();
         state.raw_fd = held.peek(|call| call.raw_fd()).unwrap_or(-1);
         state.held = Some(held);
@@ -123,6 +127,22 @@ impl Exchange {
         state.is_gone = false;
         state.status = 500;
         state.body_bytes = 0;
+        state.start_us = start_us;
+    }
+
+    /// Whether the app kept `write`.
+    pub fn is_write_kept(&self) -> bool {
+        // SAFETY: the caller is a method of a thread that has the GIL; the object lives.
+        self.lock()
+            .write
+            .as_ref()
+            .is_some_and(|write| unsafe { ffi::Py_REFCNT(write.as_ptr()) } > 1)
+    }
+
+    /// No call will come any more.
+    pub fn retire(&self) {
+        let write = self.lock().write.take();
+        drop(write);
     }
 
     /// `Date`, renewed ten times a second at most.
@@ -134,22 +154,48 @@ impl Exchange {
         date.1
     }
 
+    /// What of the request decides how its answer looks; `None` after the call.
+    fn answering(&self, state: &State) -> Option<Answering> {
+        let held = state.held.as_ref()?;
+        let is_received = held.is_body_received();
+        held.peek(|call| {
+            let head = &call.request().head;
+            Answering {
+                minor: head.minor,
+                is_head: head.method == Method::Head,
+                keep_alive: is_received && self.server.may_keep(call),
+            }
+        })
+    }
+
+    /// `start_response` for the usual: a list of tuples of ASCII strings, all of them right. False when it is not
+    /// that; then nothing has happened.
+    fn start_usual(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> bool {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(answering) = self.answering(state) else { return false };
+        state.progress = Progress::Silent;
+        state.out.clear();
+        // SAFETY: the GIL is held and no Python code runs here, so the list, its tuples and their strings stay.
+        let reply =
+            unsafe { write_usual(&mut state.out, answering, status.as_ptr(), headers.as_ptr()) };
+        let Some(reply) = reply else {
+            state.out.clear();
+            return false;
+        };
+        state.status = reply.status();
+        state.progress = Progress::Started(reply);
+        true
+    }
+
     fn start(&self, status: &[u8], fields: &[(&[u8], &[u8])]) -> PyResult<()> {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some(held) = &state.held else {
+        let Some(answering) = self.answering(state) else {
             return Err(PyAssertionError::new_err(
                 "start_response was called after the call was over",
             ));
         };
-        let keep_alive = held.is_body_received()
-            && held.peek(|call| self.server.may_keep(call)).unwrap_or(false);
-        let answering = held
-            .peek(|call| {
-                let head = &call.request().head;
-                Answering { minor: head.minor, is_head: head.method == Method::Head, keep_alive }
-            })
-            .unwrap_or(Answering { minor: 1, is_head: false, keep_alive: false });
         state.progress = Progress::Silent;
         state.out.clear();
         let mut reply = Reply::start(&mut state.out, answering, status)
@@ -173,7 +219,7 @@ impl Exchange {
     fn begin_body(&self, state: &mut State, whole_body: Option<u64>) -> PyResult<()> {
         match std::mem::take(&mut state.progress) {
             Progress::Started(reply) => {
-                let date = self.date(prefork_io::sys::monotonic_us());
+                let date = self.date(state.start_us);
                 let server = &self.server.context.settings.server;
                 state.progress =
                     Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
@@ -329,7 +375,7 @@ impl Exchange {
     }
 
     /// Ends the answer: sends what is left of it, and gives the call back with what it came to.
-    pub fn finish(&self) -> Option<(Call, u16, u64, bool)> {
+    pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
         let mut keeps = false;
         let mut state = self.lock();
         if !state.is_gone && matches!(state.progress, Progress::Started(_)) {
@@ -350,18 +396,44 @@ impl Exchange {
         let is_received = held.is_body_received();
         let mut call = held.end()?;
         call.lingers = !is_received;
-        Some((call, state.status, state.body_bytes, keeps && is_received))
-    }
-
-    /// The outcome for counters and log.
-    pub fn outcome(status: u16, body_bytes: u64, start_us: u64) -> Outcome {
-        Outcome {
-            status,
-            body_bytes,
-            start_us,
+        let outcome = Outcome {
+            status: state.status,
+            body_bytes: state.body_bytes,
+            start_us: state.start_us,
             end_us: prefork_io::sys::monotonic_us(),
             is_counted: false,
+        };
+        Some((call, outcome, keeps && is_received))
+    }
+}
+
+/// See [`Exchange::start_usual`].
+///
+/// # Safety
+/// The GIL is held and no Python code runs meanwhile; both objects are alive.
+unsafe fn write_usual(
+    out: &mut Vec<u8>,
+    answering: Answering,
+    status: *mut ffi::PyObject,
+    headers: *mut ffi::PyObject,
+) -> Option<Reply> {
+    // SAFETY: by the caller's promise all objects live; types are checked before they are read, indices are below the
+    // lengths.
+    unsafe {
+        if ffi::PyList_CheckExact(headers) == 0 {
+            return None;
         }
+        let mut reply = Reply::start(out, answering, ascii_bytes(status)?).ok()?;
+        for index in 0..ffi::PyList_GET_SIZE(headers) {
+            let pair = ffi::PyList_GET_ITEM(headers, index);
+            if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {
+                return None;
+            }
+            let name = ascii_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
+            let value = ascii_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?;
+            reply.field(out, name, value).ok()?;
+        }
+        Some(reply)
     }
 }
 
@@ -386,6 +458,9 @@ impl Exchange {
             }
             None => {}
         }
+        if this.start_usual(status, headers) {
+            return Self::write_method(slf);
+        }
         let status_bytes = bytes_of(status, "status")?;
         let headers = fast_sequence(headers, "headers must be a list of (name, value) tuples")?;
         let mut pairs = Vec::with_capacity(headers.len());
@@ -397,7 +472,7 @@ impl Exchange {
             fields.push((bytes_of(name, "a header name")?, bytes_of(value, "a header value")?));
         }
         this.start(status_bytes, &fields)?;
-        slf.getattr(pyo3::intern!(slf.py(), "write"))
+        Self::write_method(slf)
     }
 
     /// The `write(data)` callable of PEP 3333.
@@ -410,6 +485,19 @@ impl Exchange {
         self.begin_body(&mut self.lock(), None)?;
         self.add_block(block);
         Ok(())
+    }
+}
+
+impl Exchange {
+    /// The bound method `write`, made once.
+    fn write_method<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        if let Some(write) = &slf.get().lock().write {
+            return Ok(write.bind(py).clone());
+        }
+        let write = slf.getattr(pyo3::intern!(py, "write"))?;
+        slf.get().lock().write = Some(write.clone().unbind());
+        Ok(write)
     }
 }
 

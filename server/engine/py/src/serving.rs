@@ -23,7 +23,6 @@ pub struct Serving<'py> {
     app: Bound<'py, PyAny>,
     errors: Bound<'py, PyAny>,
     environ: Environ,
-    empty_input: Bound<'py, PyAny>,
     exchange: Bound<'py, Exchange>,
     start_response: Bound<'py, PyAny>,
 }
@@ -38,20 +37,10 @@ impl<'py> Serving<'py> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
         let errors = py.import("sys")?.getattr("stderr")?;
-        let environ = Environ::new(py, facts, &errors)?;
         let empty_input = Bound::new(py, Input::of_bytes(Vec::new()))?.into_any();
+        let environ = Environ::new(py, facts, &errors, &empty_input)?;
         let (exchange, start_response) = new_exchange(py, &server, number)?;
-        Ok(Some(Self {
-            py,
-            server,
-            number,
-            app,
-            errors,
-            environ,
-            empty_input,
-            exchange,
-            start_response,
-        }))
+        Ok(Some(Self { py, server, number, app, errors, environ, exchange, start_response }))
     }
 
     /// Serves until the engine is done.
@@ -76,12 +65,15 @@ impl<'py> Serving<'py> {
         let start_us = self.server.begin(self.number, &call);
         if catch_unwind(AssertUnwindSafe(|| self.answer(call, start_us))).is_err() {
             self.server.abandon(self.number, token);
+            self.exchange.get().retire();
             (self.exchange, self.start_response) =
                 new_exchange(self.py, &self.server, self.number)?;
         }
-        // Somebody kept start_response: a late use of it must not reach the next answer.
+        // Somebody kept start_response or write: a late use of it must not reach the next answer.
         // SAFETY: the GIL is held and the object lives.
-        if unsafe { ffi::Py_REFCNT(self.start_response.as_ptr()) } > 1 {
+        let is_kept = unsafe { ffi::Py_REFCNT(self.start_response.as_ptr()) } > 1;
+        if is_kept || self.exchange.get().is_write_kept() {
+            self.exchange.get().retire();
             (self.exchange, self.start_response) =
                 new_exchange(self.py, &self.server, self.number)?;
         }
@@ -90,46 +82,38 @@ impl<'py> Serving<'py> {
 
     fn answer(&mut self, mut call: Call, start_us: u64) {
         let py = self.py;
-        let mut request_line = None;
-        let prepared = self.prepare(&mut call);
-        let held = match &prepared {
-            Ok((_, true)) => Held::Shared(Stream::new(self.server.clone(), self.number, call)),
-            _ => Held::Own(call),
+        let environ = self.environ.build(py, &call);
+        let (held, input) = if !call.is_body_received() {
+            let stream = Stream::new(self.server.clone(), self.number, call);
+            (Held::Shared(stream.clone()), Some(Input::of_stream(stream)))
+        } else if call.request().body().is_empty() {
+            (Held::Own(call), None)
+        } else {
+            let body = call.request_mut().take_whole_body();
+            (Held::Own(call), Some(Input::of_bytes(body)))
         };
-        let result = prepared.and_then(|(environ, _)| {
-            if let Held::Shared(stream) = &held {
-                environ.set_item(
-                    intern!(py, "wsgi.input"),
-                    Bound::new(py, Input::of_stream(stream.clone()))?,
-                )?;
-            }
-            self.exchange.get().open(held);
-            let result = self.call_app(&environ);
-            if result.is_err() {
-                request_line = request_line_of(&environ);
-            }
-            result
-        });
-        if let Err(error) = result {
-            self.report(&error, request_line.as_deref().unwrap_or("?"));
+        self.exchange.get().open(held, start_us);
+        if let Err(error) = self.run_app(environ, input) {
             self.exchange.get().fail(py);
+            drop(error);
         }
-        if let Some((call, status, body_bytes, keeps)) = self.exchange.get().finish() {
-            let outcome = Exchange::outcome(status, body_bytes, start_us);
+        if let Some((call, outcome, keeps)) = self.exchange.get().finish() {
             self.server.end(self.number, call, outcome, keeps);
         }
     }
 
-    /// The environ of a call, and whether its body is still coming.
-    fn prepare(&mut self, call: &mut Call) -> PyResult<(Bound<'py, PyDict>, bool)> {
-        let py = self.py;
-        let is_streamed = !call.is_body_received();
-        let input = if is_streamed || call.request().body().is_empty() {
-            self.empty_input.clone()
-        } else {
-            Bound::new(py, Input::of_bytes(call.request_mut().take_whole_body()))?.into_any()
+    /// Calls the app and sends what it returns; reports its error.
+    fn run_app(&self, environ: PyResult<Bound<'py, PyDict>>, input: Option<Input>) -> PyResult<()> {
+        let environ = environ.inspect_err(|error| self.report(error, "a request"))?;
+        let result = match input {
+            Some(input) => Bound::new(self.py, input)
+                .and_then(|input| self.environ.set_input(&environ, input.as_any()))
+                .and_then(|()| self.call_app(&environ)),
+            None => self.call_app(&environ),
         };
-        Ok((self.environ.build(py, call, &input)?, is_streamed))
+        result.inspect_err(|error| {
+            self.report(error, request_line_of(&environ).as_deref().unwrap_or("a request"));
+        })
     }
 
     fn call_app(&self, environ: &Bound<'py, PyDict>) -> PyResult<()> {
@@ -148,13 +132,18 @@ impl<'py> Serving<'py> {
     /// A list or tuple: all of the body is there, and there is no `close`.
     fn send_blocks(
         &self,
-        blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+        mut blocks: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
     ) -> PyResult<()> {
+        self.require_start()?;
+        if blocks.len() == 1
+            && let Some(block) = blocks.next()
+        {
+            return self.exchange.get().send_whole(std::slice::from_ref(bytes_block(&block)?));
+        }
         let mut all = Vec::with_capacity(blocks.len());
         for block in blocks {
             all.push(bytes_block(&block)?.clone());
         }
-        self.require_start()?;
         self.exchange.get().send_whole(&all)
     }
 

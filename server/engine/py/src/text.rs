@@ -32,6 +32,31 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
     }
 }
 
+/// Whether `text`, made by [`latin1`] of ASCII bytes, is the same as `bytes`.
+pub fn is_ascii_text(text: &Bound<'_, PyString>, bytes: &[u8]) -> bool {
+    let pointer = text.as_ptr();
+    // SAFETY: the GIL is held; a string made by PyUnicode_New with 127 is ready and has one byte per character.
+    unsafe {
+        ffi::PyUnicode_GET_LENGTH(pointer) == bytes.len().cast_signed()
+            && std::slice::from_raw_parts(ffi::PyUnicode_1BYTE_DATA(pointer), bytes.len()) == bytes
+    }
+}
+
+/// The bytes of a `str` that is ASCII, which nearly all are; `None` for everything else.
+///
+/// # Safety
+/// The GIL is held, `object` is alive, and the result is not used beyond that.
+pub unsafe fn ascii_bytes<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
+    // SAFETY: by the caller's promise; a compact ASCII string is ready and has its bytes in one piece.
+    unsafe {
+        if ffi::PyUnicode_CheckExact(object) == 0 || ffi::PyUnicode_IS_COMPACT_ASCII(object) == 0 {
+            return None;
+        }
+        let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(object)).unwrap_or(0);
+        Some(std::slice::from_raw_parts(ffi::PyUnicode_1BYTE_DATA(object), length))
+    }
+}
+
 /// The Latin-1 bytes of a `str`, without copying; `what` names it in errors.
 pub fn bytes_of<'a>(object: &'a Bound<'_, PyAny>, what: &str) -> PyResult<&'a [u8]> {
     if !object.is_instance_of::<PyString>() {
