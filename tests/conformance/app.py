@@ -60,6 +60,17 @@ def body_only(environ: WSGIEnvironment, start_response: StartResponse) -> Iterab
     return [body]
 
 
+def body_or_error(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Tell on `wsgi.errors` what reading the body raised, and answer all the same."""
+    try:
+        environ["wsgi.input"].read(-1)
+    except OSError as error:
+        environ["wsgi.errors"].write(f"reading raised {type(error).__name__}\n")
+        environ["wsgi.errors"].flush()
+    start_response("200 OK", TEXT)
+    return [b"answered"]
+
+
 def unread(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer without looking at the body."""
     start_response("200 OK", TEXT)
@@ -221,6 +232,7 @@ def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
 
 VALIDATED: dict[str, WSGIApplication] = {
     "/body": body_only,
+    "/body-or-error": body_or_error,
     "/unread": unread,
     "/read-by": read_by,
     "/generate": generate,

@@ -21,6 +21,8 @@ SERVERS: dict[str, tuple[str, ...]] = {
     ),
     "untrusting": ("--forwarded-allow-ips=192.0.2.1",),
     "below": ("--script-name=/shop",),
+    "many": ("--workers=2", "--threads=2"),
+    "unix": (),
     "hasty": (
         "--keep-alive=0.3",
         "--header-timeout=0.5",
@@ -42,7 +44,9 @@ def serving() -> Iterator[Callable[[str], Serving]]:
                 pytest.fail(f"the server {name} did not start: {failed[name]}", pytrace=False)
             if name not in running:
                 try:
-                    running[name] = stack.enter_context(Serving(*SERVERS[name]))
+                    running[name] = stack.enter_context(
+                        Serving(*SERVERS[name], is_unix=name == "unix")
+                    )
                 except Exception as error:
                     failed[name] = error
                     raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.conformance.wire import Wire
+from tests.conformance.wire import Address, Wire
 from tests.support.wait import NotYetError, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -24,21 +24,28 @@ class Serving:
     The listening socket is made here and passed on, so that the port is known and never taken.
     """
 
-    def __init__(self, *arguments: str, app: str = "tests.conformance.app:app") -> None:
+    def __init__(self, *arguments: str, is_unix: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="prefork-conformance-")
         self.log_path = Path(self._folder.name, "log")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.address: tuple[str, int] = listener.getsockname()[:2]
-            listener.set_inheritable(True)
-            command = self._command(listener.fileno(), arguments, app)
+        with self._listen(is_unix) as listener:
+            self.address: Address = listener.getsockname()
+            command = self._command(listener.fileno(), arguments)
             with self.log_path.open("wb") as log:
                 self._process = subprocess.Popen(
                     command, cwd=ROOT, stdout=log, stderr=log, pass_fds=[listener.fileno()]
                 )
 
-    def _command(self, fd: int, arguments: Sequence[str], app: str) -> list[str]:
+    def _listen(self, is_unix: bool) -> socket.socket:
+        if not is_unix:
+            return socket.create_server(("127.0.0.1", 0))
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{self._folder.name}/socket")
+        listener.listen()
+        return listener
+
+    def _command(self, fd: int, arguments: Sequence[str]) -> list[str]:
         own = ["--bind", f"fd://{fd}", "--run-dir", f"{self._folder.name}/run", "--workers", "1"]
-        return [sys.executable, "-m", "prefork", *own, *arguments, app]
+        return [sys.executable, "-m", "prefork", *own, *arguments, "tests.conformance.app:app"]
 
     def __enter__(self) -> Serving:
         try:

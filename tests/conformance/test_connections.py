@@ -197,3 +197,11 @@ def test_many_connections_at_once(plain: Serving) -> None:
     finally:
         for wire in wires:
             wire.__exit__(None, None, None)
+
+
+def test_hundreds_of_pipelined_requests_are_answered_in_order(plain: Serving) -> None:
+    count = 500
+    with plain.connect() as wire:
+        wire.send(b"".join(get(b"GET /%d HTTP/1.1" % number) for number in range(count)))
+        paths = [json.loads(wire.answer().body)["PATH_INFO"] for _ in range(count)]
+    assert paths == [f"/{number}" for number in range(count)]

@@ -56,6 +56,17 @@ def test_environ_has_what_pep_3333_wants(plain: Serving) -> None:
     assert seen["REMOTE_ADDR"] == "127.0.0.1"
 
 
+def test_environ_tells_of_threads_and_processes(serving: Callable[[str], Serving]) -> None:
+    seen = json.loads(ask(serving("many"), request("/")).body)
+    assert (seen["wsgi.multithread"], seen["wsgi.multiprocess"]) == (True, True)
+
+
+def test_unix_socket_has_an_environ_too(serving: Callable[[str], Serving]) -> None:
+    proto = get(b"GET / HTTP/1.1", b"X-Forwarded-Proto: https")
+    seen = json.loads(ask(serving("unix"), proto).body)
+    assert (seen["REMOTE_ADDR"], seen["wsgi.url_scheme"]) == ("", "https")
+
+
 def test_path_outside_the_script_name_stays_whole(serving: Callable[[str], Serving]) -> None:
     """A proxy may have cut the prefix off already, or a probe come straight to the pod."""
     seen = json.loads(ask(serving("below"), request("/elsewhere")).body)
@@ -109,17 +120,33 @@ def test_large_body_arrives_whole(framing: str, plain: Serving) -> None:
         assert_serves_on(wire)
 
 
-@pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_truncated_body_is_an_error_for_the_app(framing: str, plain: Serving) -> None:
-    if framing == "length":
-        sent = post(b"Content-Length: 200000", body=b"x" * 100_000, path=b"/body")
-    else:
-        sent = chunked(b"30d40\r\n" + b"x" * 100_000, path=b"/body")
+TRUNCATED = {
+    "length": post(b"Content-Length: 200000", body=b"x" * 100_000, path=b"/body-or-error"),
+    "chunked": chunked(b"30d40\r\n" + b"x" * 100_000, path=b"/body-or-error"),
+}
+
+
+@pytest.mark.parametrize("framing", TRUNCATED)
+def test_truncated_body_raises_and_ends_the_connection(framing: str, plain: Serving) -> None:
+    logged = len(plain.log())
     with plain.connect() as wire:
-        wire.send(sent)
+        wire.send(TRUNCATED[framing])
         wire.end()
-        rest = wire.rest()
-    assert not rest.startswith(b"HTTP/1.1 200")
+        wire.rest()
+    wait_until(
+        lambda: "reading raised ConnectionResetError" in plain.log()[logged:],
+        within_s=5,
+        what="the app's error",
+    )
+
+
+def test_small_truncated_body_never_reaches_the_app(plain: Serving) -> None:
+    logged = len(plain.log())
+    with plain.connect() as wire:
+        wire.send(post(b"Content-Length: 10", body=b"abc", path=b"/body-or-error"))
+        wire.end()
+        wire.assert_closed()
+    assert "reading raised" not in plain.log()[logged:]
 
 
 def test_malformed_chunk_behind_much_data_is_refused(plain: Serving) -> None:
@@ -231,6 +258,15 @@ def test_head_has_no_body(path: str, plain: Serving) -> None:
         wire.send(request(path, method="HEAD"))
         assert wire.answer("HEAD").status == 200
         assert_serves_on(wire)
+
+
+def test_refused_and_failed_heads_have_no_body_either(plain: Serving) -> None:
+    for sent in (b"HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n", request("/fails?before", method="HEAD")):
+        with plain.connect() as wire:
+            wire.send(sent)
+            assert wire.answer("HEAD").status in (400, 500)
+            wire.end()
+            wire.assert_closed()
 
 
 def test_head_keeps_the_content_length_of_the_app(plain: Serving) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
+# Host and port, or the path of a unix socket.
+Address = tuple[str, int] | str
+
 WAIT_S = 10.0
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) ([\t -~\x80-\xff]*)")
 FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t -~\x80-\xff]*)")
@@ -42,12 +45,22 @@ class Answer:
         return values[0] if values else None
 
 
+def _connect(address: Address) -> socket.socket:
+    if isinstance(address, str):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(WAIT_S)
+        connection.connect(address)
+        return connection
+    connection = socket.create_connection(address, timeout=WAIT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 class Wire:
     """A connection to the server under test."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._socket = socket.create_connection(address, timeout=WAIT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address: Address) -> None:
+        self._socket = _connect(address)
         self._received = bytearray()
 
     def __enter__(self) -> Wire:
