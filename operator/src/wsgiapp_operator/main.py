@@ -31,6 +31,7 @@ from wsgiapp_operator.settings import Settings, read_settings
 logger = logging.getLogger(__name__)
 
 PARALLEL = 8
+WEATHER = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 600.0
 FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
 BEAT_S = 1.0
@@ -87,7 +88,7 @@ async def operate(
 ) -> None:
     """Watch and reconcile until `stop`."""
     cache: Cache = Cache()
-    queue: KeyedQueue[AppKey] = KeyedQueue()
+    queue: KeyedQueue[AppKey] = KeyedQueue(WEATHER)
     async with aiohttp.ClientSession() as session, background(keep(lease, stop)) as keeping:
         platform = await read_platform(settings, cluster)
         reconciler = Reconciler(
@@ -160,7 +161,7 @@ async def relist_forever(
         await asyncio.sleep(pause_s)
         try:
             changed = await list_everything(cluster, cache, namespaces)
-        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+        except WEATHER as error:
             logger.warning("listing failed, will be repeated: error=%r", error)
             continue
         cache.forget_contents()

@@ -16,16 +16,21 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
+LONGEST_WEATHER_BACKOFF_S = 5.0
 
 
 class KeyedQueue(Generic[Key]):
     """Keys that are due now or later; adding a key again only ever makes it earlier.
 
+    Errors of the kinds in `weather` come from outside and pass: they are repeated soon, and logged
+    without a traceback. All others are taken for bugs.
+
     A key that is added while its handler runs is handled once more afterwards: the run may have
     looked before the change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weather: tuple[type[Exception], ...] = ()) -> None:
+        self._weather = weather
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._order = itertools.count()
@@ -71,11 +76,13 @@ class KeyedQueue(Generic[Key]):
             again_s = await handle(key)
             self._failures.pop(key, None)
         except Exception as error:
-            again_s = self._back_off(key)
-            # A traceback each time would bury the log while the API server is away.
+            is_weather = isinstance(error, self._weather)
+            again_s = self._back_off(
+                key, LONGEST_WEATHER_BACKOFF_S if is_weather else LONGEST_BACKOFF_S
+            )
             logger.warning(
                 "reconcile failed, will be repeated: app=%s after_s=%.1f error=%r", key, again_s, error,
-                exc_info=self._failures[key] == 3,
+                exc_info=not is_weather,
             )  # fmt: skip
         finally:
             self._running.discard(key)
@@ -83,10 +90,10 @@ class KeyedQueue(Generic[Key]):
         if again_s is not None:
             self.add(key, again_s)
 
-    def _back_off(self, key: Key) -> float:
+    def _back_off(self, key: Key, longest_s: float) -> float:
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
-        pause_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
+        pause_s = min(longest_s, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
         return pause_s * random.uniform(0.8, 1.2)
 
     async def _next(self) -> Key:

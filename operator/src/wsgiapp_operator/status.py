@@ -178,7 +178,10 @@ def judge_progressing(
         message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s}){why}"
     else:
         status, reason = "True", "RollingOut"
-        message = f"{counts.updated} of {app.replicas} pods have the newest template, {counts.available} serve{why}"
+        message = (
+            f"{counts.updated} of {app.replicas} pods of the newest template are there, "
+            f"{counts.available} of {counts.existing} pods in all serve{why}"
+        )
     return Condition(type="Progressing", status=status, reason=reason, message=message)
 
 

@@ -133,9 +133,9 @@ async def test_failure_is_repeated_and_harms_no_other_key(monkeypatch: pytest.Mo
 
 async def test_pause_grows_to_a_minute_and_is_forgotten_after_a_success() -> None:
     queue: KeyedQueue[str] = KeyedQueue()
-    pauses = [queue._back_off("a") for _ in range(12)]
+    pauses = [queue._back_off("a", 60.0) for _ in range(12)]
     assert pauses[0] < 1
     assert 45 < pauses[-1] <= 75
     assert all(late >= early * 0.6 for early, late in itertools.pairwise(pauses))
     queue.discard("a")
-    assert queue._back_off("a") < 1
+    assert queue._back_off("a", 60.0) < 1
