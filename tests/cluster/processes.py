@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def start(component: Component, paths: Paths) -> int:
         "HOME": "/root",
         MARK: f"{component.name}:{fingerprint(component)}",
     }
+    _raise_file_limit()
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
         component.argv[0],
@@ -97,6 +99,12 @@ def start(component: Component, paths: Paths) -> int:
         ],
         setsid=True,
     )
+
+
+def _raise_file_limit() -> None:
+    """Containers inherit it, and a shell's 1024 is too few for an nginx under load."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def log_of(name: str, paths: Paths) -> Path:
