@@ -63,6 +63,7 @@ lock: $(UV)     ## renew the hashed requirement files
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev -o requirements-dev.txt
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
 	@tests/support/lock-images
+	$(PY) server/lock_engine.py --renew
 
 clean:          ## remove what was built in the tree (the cache outside stays)
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache server/src/prefork/_engine*.so
@@ -76,9 +77,9 @@ $(UV): requirements-uv.txt
 	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
 	@touch $@
 
-.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.*' | grep -v /target/) server/build_engine.py
+.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.*' | grep -v /target/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
 	@tests/support/need-rust
-	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py
+	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py server/lock_engine.py server/engine/crates.txt
 	@touch $@
 
 .venv/.bench: .venv/.deps requirements-bench.txt

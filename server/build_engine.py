@@ -22,6 +22,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lock_engine
+
 SERVER = Path(__file__).resolve().parent
 MANIFEST = SERVER / "engine" / "Cargo.toml"
 PACKAGE = SERVER / "src" / "prefork"
@@ -38,6 +40,11 @@ def main() -> int:
     cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
     if cargo is None:
         sys.stderr.write("cargo is not installed: get Rust from https://rustup.rs, then repeat\n")
+        return 1
+    try:
+        lock_engine.lock(cargo)
+    except (lock_engine.LockError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     for wanted in arguments.python:
         if not build(cargo, wanted, arguments.into):
