@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
@@ -23,6 +24,8 @@ Key = tuple[str, str, str]  # kind, namespace, name
 
 # $(NAME) in an env value is replaced, $$(NAME) stands for itself (Kubernetes, dependent variables).
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")  # of a ConfigMap or Secret; it becomes a file's name
 
 
 class ManifestError(Exception):
@@ -76,7 +79,7 @@ def read_documents(texts: Mapping[str, str]) -> Documents:
 
 def _parse(source: str, text: str) -> Iterator[Manifest]:
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=StrictLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         row = f" line {mark.line + 1}:" if mark else ""
@@ -84,14 +87,38 @@ def _parse(source: str, text: str) -> Iterator[Manifest]:
     except yaml.YAMLError as error:
         raise ManifestError(f"{source}: {error}") from None
     for document in documents:
-        if document is None:
-            continue
-        if not isinstance(document, dict):
-            raise ManifestError(
-                f"{source}: a document is {type(document).__name__}, not an object with apiVersion,"
-                " kind and metadata"
-            )
-        yield from document.get("items") or [] if document.get("kind") == "List" else [document]
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        for each in document.get("items") or [] if is_list else [document]:
+            if isinstance(each, dict):
+                yield each
+            elif each is not None:
+                raise ManifestError(
+                    f"{source}: a document is {type(each).__name__}, not an object with apiVersion,"
+                    " kind and metadata"
+                )
+
+
+class StrictLoader(yaml.SafeLoader):
+    """A safe loader that reads as kubectl reads: no key twice, and a date is text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            fault = ""
+            if not isinstance(key, yaml.ScalarNode):
+                fault = "a key is a list or an object; use text"
+            elif key.value in seen:
+                fault = f"{key.value} is there twice; keep one"
+            if fault:
+                raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 def _key(source: str, document: Manifest) -> Key:
@@ -229,7 +256,7 @@ def _secret_data(found: Manifest) -> Files:
 
 def _texts(found: Manifest, member: str) -> dict[str, bytes]:
     files = {}
-    for key, value in (found.get(member) or {}).items():
+    for key, value in _entries(found, member):
         if not isinstance(value, str):
             raise ManifestError(
                 f"{_label(found)}: {member}[{key!r}] is {value!r}; it must be text: put it in quotes"
@@ -240,7 +267,7 @@ def _texts(found: Manifest, member: str) -> dict[str, bytes]:
 
 def _decoded(found: Manifest, member: str) -> dict[str, bytes]:
     files = {}
-    for key, value in (found.get(member) or {}).items():
+    for key, value in _entries(found, member):
         try:
             files[key] = base64.b64decode(value, validate=True)
         except (binascii.Error, TypeError, ValueError):
@@ -249,6 +276,20 @@ def _decoded(found: Manifest, member: str) -> dict[str, bytes]:
                 f"{_label(found)}: {member}[{key!r}] is not base64; {remedy}"
             ) from None
     return files
+
+
+def _entries(found: Manifest, member: str) -> Iterator[tuple[str, Any]]:
+    entries = found.get(member) or {}
+    if not isinstance(entries, dict):
+        raise ManifestError(
+            f"{_label(found)}: {member} is {type(entries).__name__}; use keys with texts"
+        )
+    for key, value in entries.items():
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or key.startswith(".."):
+            raise ManifestError(
+                f"{_label(found)}: {member} has the key {key!r}; use letters, digits, '-', '_' and '.'"
+            )
+        yield key, value
 
 
 def _label(found: Manifest) -> str:

@@ -276,6 +276,7 @@ class Session:
             say(f"metrics on http://{self._request.metrics}/metrics")
         if plan.left_out:
             say(f"left out on this machine: {', '.join(plan.left_out)}")
+        say(f"packages come from {sys.prefix}")
         files = ", ".join(str(path) for path in self._request.files)
         code = "" if plan.app.source else f" and *.py below {self._place.here}"
         say(f"watching {files}{code}; Ctrl-C stops")

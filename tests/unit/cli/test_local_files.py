@@ -53,6 +53,14 @@ def test_config_map_gives_text_and_binary_files() -> None:
     }
 
 
+def test_date_is_text_as_kubectl_reads_it() -> None:
+    documents, app = with_spec(
+        "  source: {configMap: {name: code}}\n", CONFIG_MAP.replace('"print(1)"', "2026-11-22")
+    )
+    assert app.source is not None
+    assert read_folder(documents, app, app.source)["app.py"] == b"2026-11-22"
+
+
 def test_string_data_of_a_secret_wins_over_data() -> None:
     documents, app = with_spec(
         "  config: [{name: keys, secret: {name: keys}, mountPath: /etc/keys}]\n", SECRET
@@ -66,6 +74,14 @@ def test_string_data_of_a_secret_wins_over_data() -> None:
 def test_list_is_read_as_its_items() -> None:
     text = "kind: List\napiVersion: v1\nitems:\n- " + APP.replace("\n", "\n  ")
     assert choose_app(read_documents({"app.yaml": text}))["metadata"]["name"] == "shop"
+
+
+def test_anchors_and_merges_are_understood() -> None:
+    text = APP.replace("image: i", "image: &i image") + "  env: [{name: IMAGE, value: *i}]\n"
+    text += "  resources:\n    requests: &r {cpu: 1, memory: 1Gi}\n    limits: {<<: *r, cpu: 2}\n"
+    app = parse_app(choose_app(read_documents({"app.yaml": text})))
+    assert app.env[0]["value"] == "image"
+    assert app.resources["limits"] == {"cpu": 2, "memory": "1Gi"}
 
 
 def test_environment_is_resolved_in_the_kubelets_order() -> None:
@@ -95,6 +111,10 @@ def test_environment_is_resolved_in_the_kubelets_order() -> None:
 
 BAD_FILES = [
     ("a: [1", ["app.yaml: line 1:", "expected ',' or ']'"]),
+    (APP + "  replicas: 2\n  replicas: 3\n", ["app.yaml: line 8:", "replicas is there twice"]),
+    ("? [a, b]\n: c\n", ["app.yaml: line 1:", "a key is a list"]),
+    ("kind: List\nitems: [text]\n", ["app.yaml", "str", "apiVersion"]),
+    ("kind: ConfigMap\nmetadata: text\n", ["app.yaml", "metadata.name"]),
     ("just text", ["app.yaml", "str", "apiVersion"]),
     ("kind: ConfigMap\n", ["app.yaml", "metadata.name"]),
     ("kind: ConfigMap\nmetadata: {name: x}\n", ["app.yaml", "no WsgiApp", "-f"]),
@@ -134,6 +154,10 @@ BAD_REFERENCES = [
         ["ConfigMap 'numbers'", "data['port'] is 80", "quotes"],
     ),
     (
+        "  config: [{name: x, configMap: {name: paths}, mountPath: /x}]\n",
+        ["ConfigMap 'paths'", "data has the key '../x'", "use letters"],
+    ),
+    (
         "  config: [{name: x, secret: {name: plain}, mountPath: /x}]\n",
         ["Secret 'plain'", "data['a'] is not base64", "stringData"],
     ),
@@ -142,6 +166,10 @@ BAD_OBJECTS = """\
 kind: ConfigMap
 metadata: {name: numbers}
 data: {port: 80}
+---
+kind: ConfigMap
+metadata: {name: paths}
+data: {../x: text}
 ---
 kind: Secret
 metadata: {name: plain}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from wsgiapp_operator.local_files import ManifestError
 from wsgiapp_operator.local_run import Place, Plan, Step, decide, make_plan
 from wsgiapp_operator.schema import Invalid
 
@@ -139,3 +141,39 @@ def test_bad_spec_is_refused_with_field_value_and_remedy() -> None:
 def test_example_flask_changes_its_version_in_one_line() -> None:
     documents = list(yaml.safe_load_all((EXAMPLES / "flask.yaml").read_text()))
     assert documents[0]["data"]["app.py"].count('VERSION = "1"') == 1
+
+
+JUNK: tuple[Any, ...] = (None, 0, True, "x", [], [1], {"name": 1})
+
+
+@pytest.mark.parametrize("name", ["flask.yaml", "django.yaml"])
+def test_whatever_stands_anywhere_is_planned_or_refused_with_a_reason(name: str) -> None:
+    """Every node of an example, replaced by each junk value: never a crash."""
+    documents = list(yaml.safe_load_all((EXAMPLES / name).read_text()))
+    refused = 0
+    for path in paths_of(documents):
+        for junk in JUNK:
+            text = yaml.safe_dump_all(replaced(documents, path, junk))
+            try:
+                make_plan({name: text}, name=None, place=PLACE)
+            except (ManifestError, Invalid):
+                refused += 1
+    assert refused > 200
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every node below `value`."""
+    if not isinstance(value, dict | list):
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        yield from paths_of(item, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """Return `value` with the node at `path` replaced."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(copy[path[0]], path[1:], new)
+    return copy
