@@ -77,9 +77,9 @@ $(UV): requirements-uv.txt
 	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
 	@touch $@
 
-.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.*' | grep -v /target/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
+.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.toml' | grep -v /target/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
 	@tests/support/need-rust
-	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py server/lock_engine.py server/engine/crates.txt
+	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py
 	@touch $@
 
 .venv/.bench: .venv/.deps requirements-bench.txt
