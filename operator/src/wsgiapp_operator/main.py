@@ -180,6 +180,7 @@ async def watch(
     settings.peering.standalone = True
     settings.watching.server_timeout = 300
     settings.watching.reconnect_backoff = 0.1
+    settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
     settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
     settings.queueing.idle_timeout = 1.0
 

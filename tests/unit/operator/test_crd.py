@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from wsgiapp_operator.reference import render_reference
 from wsgiapp_operator.schema import load_crd, load_spec_schema
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +84,11 @@ def test_negative_manifest_names_field_and_remedy_and_is_a_wsgiapp(path: Path) -
     manifest = yaml.safe_load(text)
     assert manifest["kind"] == "WsgiApp"
     assert manifest["apiVersion"] == "wsgi.dev/v1alpha1"
+
+
+def test_reference_is_fresh() -> None:
+    shown = (ROOT / "docs" / "wsgiapp.md").read_text("utf-8")
+    assert shown == render_reference(), "run `make generate`"
 
 
 def test_there_are_enough_negative_manifests() -> None:
