@@ -26,6 +26,7 @@ from wsgiapp_operator.status import show_time
 
 logger = logging.getLogger(__name__)
 
+NAMESPACE_GOES = "NamespaceTerminating"
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
 MERGE_KEYS = ("name", "mountPath", "containerPort", "port")
 EXACT = frozenset({"selector", "matchLabels", "tls"})  # maps and lists that are replaced as a whole
@@ -74,6 +75,8 @@ class Writer:
             except Taken as taken:
                 troubles.append(taken.trouble)
             except ApiError as error:
+                if NAMESPACE_GOES in error.causes:
+                    raise Retry(f"namespace {app.namespace} is being deleted", 10.0) from error
                 if not error.is_refusal:
                     raise
                 troubles.append(Trouble("ApplyRefused", f"{kind} {app.name}: {error.message}"))

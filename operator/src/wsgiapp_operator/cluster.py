@@ -38,12 +38,13 @@ KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
 
 
 class ApiError(Exception):
-    """The API server said no; `message` is what it wrote."""
+    """The API server said no; `message` is what it wrote, `causes` are its reasons for programs."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, causes: tuple[str, ...] = ()) -> None:
         super().__init__(f"{message} (status {status})")
         self.status = status
         self.message = message
+        self.causes = causes
 
     @property
     def is_refusal(self) -> bool:
@@ -186,14 +187,17 @@ class Cluster:
                 *arguments, **options, serializer=lambda _, data: data, _request_timeout=TIMEOUT_S
             )
         except DynamicApiError as error:
-            raise ApiError(error.status or 0, read_message(error)) from error
+            raise read_error(error) from error
         return answer
 
 
-def read_message(error: DynamicApiError) -> str:
-    """Return the message of the Status object that the API server sent, or what there is."""
+def read_error(error: DynamicApiError) -> ApiError:
+    """Return what the API server's Status object says, or what there is without one."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body
     try:
-        return str(json.loads(body or "")["message"])
-    except (ValueError, KeyError, TypeError):
-        return str(body or error.reason)
+        status = json.loads(body or "")
+        causes = (status.get("details") or {}).get("causes") or ()
+        reasons = tuple(str(cause.get("reason", "")) for cause in causes)
+        return ApiError(error.status or 0, str(status["message"]), reasons)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ApiError(error.status or 0, str(body or error.reason))

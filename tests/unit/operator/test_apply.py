@@ -182,6 +182,14 @@ async def test_failure_of_the_api_server_is_no_trouble_of_the_app(
         await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
 
 
+async def test_namespace_on_its_way_out_is_no_trouble_of_the_app(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    cluster.refusals["Service"] = ApiError(403, "forbidden", ("NamespaceTerminating",))
+    with pytest.raises(Retry, match="namespace web is being deleted"):
+        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+
+
 async def test_nothing_is_created_for_an_app_that_is_gone(
     cluster: FakeCluster, writer: Writer
 ) -> None:
