@@ -1,6 +1,7 @@
 """Reloads with real processes: new code for every request, none lost, a broken app changes nothing."""
 
 import signal
+import textwrap
 import threading
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_reload_with_and_without_preloading(folder: Path, preload: str):
         assert (answer["result"], answer["message"]) == ("failed", "RuntimeError: no settings")
         assert server.version() == "2"
         assert server.wait_workers(2)
+
+
+def test_generation_of_which_one_worker_fails_never_answers_a_request(folder: Path):
+    """Each worker imports for itself; the first one that does is ready long before the second fails."""
+    fails_second = """
+        import os, time
+        if os.path.exists("first"):
+            time.sleep(0.7)
+            raise RuntimeError("second")
+        os.close(os.open("first", os.O_CREAT))
+    """
+    with (
+        Prefork("-w", "2", "--preload=never", cwd=folder) as server,
+        BackgroundLoad(plan(server)) as load,
+    ):
+        load.run_until(1.2)
+        write_app(folder, textwrap.dedent(fails_second) + textwrap.dedent(APP), version="2")
+        answer = server.reload()
+        assert (answer["result"], answer["message"]) == ("failed", "RuntimeError: second")
+        load.run_until(load.elapsed_s + 0.5)
+        report = load.finish()
+    assert report.is_clean, report.to_text()
+    assert set(report.versions) == {"1"}
 
 
 def test_reload_with_the_same_id_is_waited_for_not_begun_again(folder: Path):

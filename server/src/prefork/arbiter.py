@@ -12,18 +12,18 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefork import messages, processes
-from prefork._engine import listen_queue
 from prefork.agent_child import AgentChild
-from prefork.app import clean_stack, last_line
+from prefork.app import last_line
 from prefork.cli import Configuration
 from prefork.content import digest_directory, parse_content
 from prefork.control import Ask, ControlServer
 from prefork.fleet import Fleet, Life, Reason, Wish
+from prefork.handles import LastReload, Loading, MoldHandle, WorkerHandle
 from prefork.hooks import Hooks, HookServer, HookWorker
 from prefork.listeners import Listener
 from prefork.log import Log
@@ -51,6 +51,7 @@ from prefork.machine import (
     Reloaded,
     Retired,
     ScaleAsked,
+    StartWorker,
     StopAsked,
     StopMold,
     StopWorker,
@@ -59,7 +60,6 @@ from prefork.machine import (
     WorkerFailed,
     WorkerGone,
     WorkerLeaving,
-    WorkerQuiet,
     WorkerReady,
     WorkerStuck,
     WorkerTired,
@@ -71,21 +71,25 @@ from prefork.mold import Mold, run_mold
 from prefork.options import FIXED_AT_START, Options
 from prefork.refusals import Exit, Refusal
 from prefork.run_dir import RunDir
-from prefork.stats import Table, read_listen_failures, read_memory
+from prefork.stats import Table
 from prefork.systemd import Notifier
 from prefork.termination import write_termination_message
+from prefork.wakeup import SignalSocket
+from prefork.watch import (
+    find_mute,
+    find_quiet,
+    measure_memory,
+    measure_queue,
+    pair_up,
+    publish,
+    tick_period,
+)
 from prefork.worker import Inheritance
 
-# The heartbeat is due once a second (docs/contracts.md, section 3).
-TICK_S = 0.5
-# A stuck worker is looked at more often: the sooner it is quiet, the sooner its memory is free.
-STUCK_TICK_S = 0.1
-# Time for the answers of a stuck worker's other calls to leave its buffers.
-QUIET_S = 0.5
-# A stuck call that its worker has not reported by then is taken from the table.
-MUTE_S = 1.5
-# Each worker's memory is read once in this time; reading it walks its page tables.
-MEMORY_PERIOD_S = 5.0
+SIGNALS = (
+    signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,79 +105,6 @@ class Resources:
     server: HookServer
     notifier: Notifier
     workers_max: int
-
-
-@dataclass
-class MoldHandle:
-    """A mold's process."""
-
-    pid: int
-    channel: Channel
-    stack_fd: int  # where it writes its stack when it hangs or crashes
-
-    def take_stack(self) -> str:
-        """Return what was written there, and close it."""
-        text = os.pread(self.stack_fd, messages.TEXT_LIMIT, 0).decode("utf-8", "replace")
-        os.close(self.stack_fd)
-        return clean_stack(text)
-
-
-@dataclass
-class WorkerHandle:
-    """A worker's process and what was noticed about it."""
-
-    channel: Channel
-    hook: HookWorker
-    pid: int = 0
-    stuck_calls: int = 0
-    # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
-    is_mute: bool = False
-    quiet_since: float | None = None
-    memory_read: float = 0.0
-
-
-@dataclass(frozen=True)
-class Loading:
-    """What a generation was booted with."""
-
-    options: Options
-    hooks: Hooks
-    content: dict[str, str]
-
-
-@dataclass(frozen=True)
-class LastReload:
-    """The newest reload that has ended."""
-
-    id: str
-    result: str
-    message: str
-    traceback: str
-
-
-@dataclass
-class Signals:
-    """Signals as bytes on a socket: handlers only wake the loop."""
-
-    receiving: socket.socket = field(init=False)
-    sending: socket.socket = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.receiving, self.sending = socket.socketpair()
-        for end in (self.receiving, self.sending):
-            end.setblocking(False)
-        for number in (
-            signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN,
-            signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2,
-        ):  # fmt: skip
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)
-
-    def close_here(self) -> None:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self.receiving.close()
-        self.sending.close()
 
 
 class Arbiter:
@@ -204,9 +135,9 @@ class Arbiter:
         self.next_tick = 0.0
         self.exit_code: int | None = None
         self.handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.signals = Signals()
+        self.signals = SignalSocket(SIGNALS)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.signals.receiving, selectors.EVENT_READ, self.on_signals)
+        self.selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
         self.control = ControlServer(resources.run_dir.control, self.selector, self.on_ask)
         self.agent = AgentChild(self.options, resources.run_dir.path, self.log)
 
@@ -239,7 +170,7 @@ class Arbiter:
         while self.pending:
             self.fleet, actions = step(self.fleet, self.pending[0], time.monotonic(), self.policy())
             # Before acting: a forked mold must find nothing half done.
-            self.publish()
+            publish(self.fleet, self.table, time.monotonic())
             for action in actions:
                 self.perform(action)
             self.pending.popleft()
@@ -270,6 +201,8 @@ class Arbiter:
                 self.log.block(why)
             case ForkWorker():
                 self.fork_worker(action)
+            case StartWorker(worker):
+                self.workers[worker].channel.send(messages.Serve())
             case DrainWorker(worker, mode):
                 self.log.info("worker drains", **self.describe(worker), mode=mode)
                 self.workers[worker].channel.send(messages.Drain(mode))
@@ -490,7 +423,7 @@ class Arbiter:
             case messages.WorkerFull():
                 self.happen(WorkerTired(number, Reason.MAX_REQUESTS))
             case messages.WorkerStuck():
-                handle.stuck_calls += 1
+                handle.stuck_calls += not handle.is_mute  # noticed from outside: counted already
                 self.happen(WorkerStuck(number))
             case messages.WorkerLeaving():
                 self.happen(WorkerLeaving(number))
@@ -589,7 +522,7 @@ class Arbiter:
     # -- signals, children, control socket ------------------------------------------------------
 
     def on_signals(self, _: int) -> None:
-        numbers = self.signals.receiving.recv(4096)
+        numbers = self.signals.take()
         # Children last: when the whole group was told to end, their end is not a crash.
         for number in sorted(dict.fromkeys(numbers), key=lambda number: number == signal.SIGCHLD):
             match number:
@@ -694,105 +627,24 @@ class Arbiter:
 
     def on_time(self, now: float) -> None:
         """Do what is due: decisions that wait for time, and once a tick the figures."""
-        self.notice_mute_workers(now)
-        self.notice_quiet_workers(now)
-        self.happen(Tick())
-        if now < self.next_tick:
-            return
-        is_stuck = any(worker.life is Life.STUCK for worker in self.fleet.workers.values())
-        self.next_tick = now + (STUCK_TICK_S if is_stuck else TICK_S)
-        self.table.beat(now)
-        self.own.notifier.alive()
-        self.agent.restart_if_due(now)
-        self.measure_queue()
-        self.measure_memory(now)
-
-    def notice_mute_workers(self, now: float) -> None:
-        """A worker whose call holds the GIL cannot say that it is stuck; its slot in the table can."""
-        limit = self.options.timeout
-        for worker in list(self.fleet.workers.values()) if limit else ():
-            start_us = self.table.slot(worker.slot, "oldest_start_us")
-            late = start_us and now - start_us / 1e6 > limit + MUTE_S
-            if not late or worker.life not in (Life.SERVING, Life.DRAINING):
-                continue
-            self.log.error(
-                "worker does not report its stuck call", **self.describe(worker.id), timeout_s=limit
-            )
-            handle = self.workers[worker.id]
-            handle.is_mute = True
-            handle.stuck_calls += 1
-            self.happen(WorkerStuck(worker.id))
-
-    def notice_quiet_workers(self, now: float) -> None:
-        """A stuck worker whose other calls are done has nothing left to wait for."""
-        for worker in list(self.fleet.workers.values()):
-            handle = self.workers.get(worker.id)
-            if worker.life is not Life.STUCK or handle is None:
-                continue
-            if self.table.slot(worker.slot, "in_flight") > handle.stuck_calls:
-                handle.quiet_since = None
-            elif handle.quiet_since is None:
-                handle.quiet_since = now
-            elif now - handle.quiet_since >= QUIET_S:
-                self.happen(WorkerQuiet(worker.id))
-
-    def measure_queue(self) -> None:
-        depth = limit = 0
-        for listener in self.own.listeners:
-            one_depth, one_limit = listen_queue(listener.sock.fileno())
-            depth, limit = depth + one_depth, limit + one_limit
-        overflows, drops = read_listen_failures()
-        for name, value in (
-            ("listen_depth", depth), ("listen_limit", limit), ("listen_overflows", overflows), ("listen_drops", drops),
-        ):  # fmt: skip
-            self.table.set_header(name, value)
-
-    def measure_memory(self, now: float) -> None:
-        """Read the memory of the worker whose figure is oldest, and retire it if it is too fat."""
-        due = [
-            (handle.memory_read, number)
-            for number, handle in self.workers.items()
-            if handle.pid and now - handle.memory_read >= MEMORY_PERIOD_S
-        ]
-        share = 1 + int(len(self.workers) * TICK_S / MEMORY_PERIOD_S)
-        for _, number in sorted(due)[:share]:
-            handle, worker = self.workers[number], self.fleet.workers.get(number)
-            if worker is None:
-                continue
-            handle.memory_read = now
-            resident, proportional = read_memory(handle.pid)
-            self.table.set_slot(worker.slot, "rss_bytes", resident)
-            self.table.set_slot(worker.slot, "pss_bytes", proportional)
-            limit = self.options.max_worker_memory
-            if (
-                limit
-                and resident > limit
-                and worker.life is Life.SERVING
-                and worker.leaving is None
-            ):
-                self.log.warning(
-                    "worker is over max_worker_memory", **self.describe(number), bytes=resident
-                )
-                self.happen(WorkerTired(number, Reason.MEMORY))
-
-    def publish(self) -> None:
-        """Write the fleet into the stats table."""
-        fleet, table = self.fleet, self.table
-        table.set_header("state", fleet.phase.value)
-        table.set_header("generation", fleet.current.number if fleet.current else 0)
-        table.set_header("workers_desired", fleet.desired)
-        table.set_header(
-            "crash_loop_backoff_us", int(max(0.0, fleet.fork_at - time.monotonic()) * 1e6)
+        watched = pair_up(self.fleet, self.workers)
+        noticed = find_mute(watched, self.table, self.log, now) + find_quiet(
+            watched, self.table, now
         )
-        for worker in fleet.workers.values():
-            table.set_slot(worker.slot, "pid", worker.pid)
-            table.set_slot(worker.slot, "slot_generation", worker.generation)
-            table.set_slot(worker.slot, "worker_state", worker.life.value)
-            table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
+        if now >= self.next_tick:
+            self.next_tick = now + tick_period(self.fleet)
+            self.table.beat(now)
+            self.own.notifier.alive()
+            self.agent.restart_if_due(now)
+            measure_queue(self.own.listeners, self.table)
+            noticed += measure_memory(watched, self.table, self.log, now)
+        for event in (*noticed, Tick()):
+            self.happen(event)
 
     def close_here(self) -> None:
         """In a forked child: close what is the arbiter's alone, so that its death is seen by all."""
         self.signals.close_here()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close_here()
         for channel in self.channels():
             channel.close()

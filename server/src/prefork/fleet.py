@@ -55,6 +55,8 @@ class Worker:
     pid: int = 0  # 0 until it has reported
     # When it is to be killed; None: not at all.
     deadline: float | None = None
+    # While draining: from when on it takes no request for certain (its answer to the order, or a bound).
+    left_at: float = 0.0
     # Why it is to leave: it serves until others can take over, then it is drained.
     leaving: Reason | None = None
 

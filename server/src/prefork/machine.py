@@ -18,6 +18,8 @@ from prefork.fleet import Fleet, Generation, Life, Mold, MoldLife, Phase, Reason
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05
+# A worker that has not confirmed its order to drain by then is busy, and takes no request for that reason.
+LEAVE_MAX_S = 1.0
 # A worker that lived shorter than this crashed early. So many early crashes are replaced at once, and
 # after such a time without any the next one counts as the first.
 EARLY_S = 10.0
@@ -119,7 +121,7 @@ class WorkerQuiet(Event):
 
 @dataclass(frozen=True)
 class WorkerLeaving(Event):
-    """It drains of its own accord (somebody sent it TERM)."""
+    """It drains: as ordered, or of its own accord (somebody sent it TERM)."""
 
     worker: int
 
@@ -189,6 +191,13 @@ class ForkWorker(Action):
     worker: int
     slot: int
     generation: int
+
+
+@dataclass(frozen=True)
+class StartWorker(Action):
+    """Let a worker that is ready accept connections."""
+
+    worker: int
 
 
 @dataclass(frozen=True)
@@ -288,6 +297,7 @@ def next_deadline(fleet: Fleet, now: float, policy: Policy) -> float | None:
     """
     times = [fleet.fork_at, fleet.next_drain_at]
     times += [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]
+    times += [worker.left_at for worker in fleet.workers.values()]
     for generation in (fleet.current, fleet.booting):
         if generation is not None:
             times += [generation.mold.retry_at, generation.mold.started + policy.boot_timeout]
@@ -300,6 +310,7 @@ LIFE: dict[tuple[Life, type[Event]], Life] = {
     (Life.BOOTING, WorkerReady): Life.SERVING,
     (Life.BOOTING, WorkerLeaving): Life.DRAINING,
     (Life.SERVING, WorkerLeaving): Life.DRAINING,
+    (Life.DRAINING, WorkerLeaving): Life.DRAINING,
     (Life.SERVING, WorkerStuck): Life.STUCK,
     (Life.DRAINING, WorkerStuck): Life.STUCK,
     (Life.BOOTING, WorkerStuck): Life.STUCK,
@@ -416,12 +427,18 @@ def on_worker_life(fleet: Fleet, event: Event, now: float, policy: Policy) -> St
     deadline = None if life is Life.SERVING else now + policy.graceful_timeout
     if worker.deadline is not None and deadline is not None and worker.life is not Life.BOOTING:
         deadline = min(deadline, worker.deadline)
-    leaving = worker.leaving
+    leaving, left_at = worker.leaving, worker.left_at
+    if isinstance(event, WorkerLeaving):
+        left_at = now
     if life is Life.STUCK:
         leaving = Reason.TIMEOUT
     elif life is Life.DRAINING:
         leaving = leaving or Reason.RETIRED
-    return put(fleet, replace(worker, life=life, deadline=deadline, leaving=leaving)), ()
+    changes = replace(worker, life=life, deadline=deadline, leaving=leaving, left_at=left_at)
+    is_current = fleet.current is not None and worker.generation == fleet.current.number
+    # A worker of the booting generation serves nothing until that is known to work as a whole.
+    starts = life is Life.SERVING and is_current
+    return put(fleet, changes), (StartWorker(worker.id),) if starts else ()
 
 
 def on_worker_failed(fleet: Fleet, event: WorkerFailed, now: float, policy: Policy) -> Step:
@@ -683,6 +700,7 @@ def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
         return fleet, ()
     old = fleet.current
     actions: list[Action] = [Committed(number, is_first=old is None)]
+    actions += [StartWorker(worker.id) for worker in ready]
     if old is not None:
         actions.append(StopMold(old.number))
     leaving = [
@@ -716,7 +734,7 @@ def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
     else:
         return fleet, ()
     drained = replace(
-        chosen, life=Life.DRAINING, leaving=chosen.leaving or Reason.RETIRED,
+        chosen, life=Life.DRAINING, leaving=chosen.leaving or Reason.RETIRED, left_at=now + LEAVE_MAX_S,
         deadline=now + policy.graceful_timeout,
     )  # fmt: skip
     fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
@@ -728,7 +746,8 @@ def finish_reload(fleet: Fleet, now: float, policy: Policy) -> Step:
     if fleet.handing is None or fleet.current is None:
         return fleet, ()
     number = fleet.current.number
-    if any(w.generation != number and w.life is Life.SERVING for w in fleet.workers.values()):
+    old = [worker for worker in fleet.workers.values() if worker.generation != number]
+    if any(worker.life is Life.SERVING or worker.left_at > now for worker in old):
         return fleet, ()
     return replace(fleet, handing=None), (Reloaded(fleet.handing, True),)
 

@@ -61,7 +61,7 @@ class WorkerBorn(Message):
 
 @dataclass(frozen=True)
 class WorkerReady(Message):
-    """The worker accepts connections."""
+    """The worker could serve, and waits for the word to."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,15 @@ class WorkerStuck(Message):
 
 @dataclass(frozen=True)
 class WorkerLeaving(Message):
-    """The worker was told by a signal to leave, and drains."""
+    """The worker drains, as it was ordered or told by a signal: it accepts no more."""
 
 
 # arbiter → worker
+@dataclass(frozen=True)
+class Serve(Message):
+    """Begin to accept connections."""
+
+
 @dataclass(frozen=True)
 class Drain(Message):
     """Finish what runs and exit; `mode` as of `Engine.drain`."""

@@ -9,7 +9,6 @@ import os
 import random
 import selectors
 import signal
-import socket
 import sys
 import threading
 import time
@@ -26,9 +25,18 @@ from prefork.logfiles import LogFiles
 from prefork.messages import Channel
 from prefork.options import Options
 from prefork.refusals import Exit
+from prefork.wakeup import SignalSocket
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
+# `Engine.drain` only leaves word; its I/O thread acts on it in its next turn, a moment later.
+TURN_S = 0.02
+# TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
+# they mean is the arbiter's decision, and none may end a worker in the middle of a request.
+SIGNALS = (
+    signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN,
+    signal.SIGTTOU,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,11 @@ def run_worker(
         channel.send(messages.BootFailed(messages.shorten(failure)))
         processes.exit_now(Exit.APP)
     # After the import, which may have set handlers of its own.
-    signals = catch_signals()
+    signals = SignalSocket(SIGNALS)
     threads = [
         threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
         for number in range(1, options.threads + 1)
     ]
-    for thread in threads:
-        thread.start()
     worker.booted = True
     channel.send(messages.WorkerReady())
     duty = Duty(engine, channel, signals, threads, options, hooks, worker, log, logfiles)
@@ -137,39 +143,23 @@ def serve(engine: Engine, log: Log) -> None:
         processes.exit_now(Exit.BUG)
 
 
-def catch_signals() -> socket.socket:
-    """Let signals arrive as bytes on the returned socket.
-
-    INT and QUIT come from a terminal to the whole process group; the arbiter gets them too and
-    decides. Handlers in Python, not SIG_IGN, because that would be inherited by programs the app starts.
-    """
-    receiving, sending = socket.socketpair()
-    for end in (receiving, sending):
-        end.setblocking(False)
-    for number in (
-        signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
-        signal.SIGTTIN, signal.SIGTTOU,
-    ):  # fmt: skip
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(sending.detach(), warn_on_full_buffer=False)
-    return receiving
-
-
 @dataclass
 class Duty:
     """The main thread's loop, from ready to the end."""
 
     engine: Engine
     channel: Channel
-    signals: socket.socket
+    signals: SignalSocket
     threads: list[threading.Thread]
     options: Options
     hooks: Hooks
     worker: HookWorker
     log: Log
     logfiles: LogFiles
+    serves: bool = False
     is_over: bool = False
     is_hurried: bool = False  # leave without the interpreter's clean end
+    confirm_at: float | None = None
     # Set once nobody is there to end this process in time.
     deadline: float | None = None
 
@@ -181,14 +171,21 @@ class Duty:
             while not self.is_over:
                 for key, _ in selector.select(self.time_left()):
                     key.data(selector)
-                if self.deadline is not None and time.monotonic() >= self.deadline:
-                    self.stop()
-        if not self.is_hurried:
+                self.on_time(time.monotonic())
+        if self.serves and not self.is_hurried:
             for thread in self.threads:
                 thread.join()
 
     def time_left(self) -> float | None:
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        due = min((at for at in (self.deadline, self.confirm_at) if at is not None), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def on_time(self, now: float) -> None:
+        if self.confirm_at is not None and now >= self.confirm_at:
+            self.confirm_at = None
+            self.channel.send(messages.WorkerLeaving())
+        if self.deadline is not None and now >= self.deadline:
+            self.stop()
 
     def on_message(self, selector: selectors.BaseSelector) -> None:
         received = self.channel.receive()
@@ -197,27 +194,43 @@ class Duty:
             self.outlive_arbiter()
             return
         match received[0]:
+            case messages.Serve():
+                self.serves = True
+                for thread in self.threads:
+                    thread.start()
+            case messages.Stop() if not self.serves:
+                self.is_over = True
             case messages.Drain(mode):
-                self.engine.drain(mode=mode)
+                self.leave(mode)
             case messages.Stop():
                 self.hooks.call("worker_int", self.worker)
                 self.stop()
             case messages.ReopenLogs():
                 self.logfiles.reopen()
 
+    def leave(self, mode: str) -> None:
+        """Drain, and confirm it as soon as the engine has acted on the order."""
+        if not self.serves:
+            self.is_over = True
+            return
+        self.engine.drain(mode=mode)
+        self.confirm_at = time.monotonic() + TURN_S
+
     def outlive_arbiter(self) -> None:
         """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
         self.log.critical("arbiter is gone, worker drains", pid=os.getpid())
+        if not self.serves:
+            self.is_over = True
+            return
         self.engine.drain(mode="close")
         self.deadline = time.monotonic() + self.options.graceful_timeout
 
     def on_signals(self, _: selectors.BaseSelector) -> None:
-        numbers = set(self.signals.recv(256))
+        numbers = set(self.signals.take())
         if signal.SIGUSR1 in numbers:
             self.logfiles.reopen()
         if signal.SIGTERM in numbers:
-            self.channel.send(messages.WorkerLeaving())
-            self.engine.drain(mode="close")
+            self.leave("close")
 
     def on_engine(self, _: selectors.BaseSelector) -> None:
         for event in self.engine.events():

@@ -113,9 +113,10 @@ def test_reload_drains_old_workers_only_when_all_new_ones_are_ready():
     assert simulation.happen(m.ReloadAsked(Wish("r"))) == [m.BootMold(2, True)]
     simulation.happen(m.MoldReady(2))
     simulation.happen(m.WorkerReady(3))
-    assert simulation.of(m.DrainWorker) == []
+    assert simulation.of(m.DrainWorker, m.StartWorker) == []
     assert len(simulation.serving(1)) == 2
     simulation.happen(m.WorkerReady(4))
+    assert simulation.of(m.StartWorker) == [m.StartWorker(3), m.StartWorker(4)]
     assert simulation.of(m.DrainWorker) == [m.DrainWorker(1, "handover")]
     assert simulation.of(m.Reloaded) == []
     simulation.wait(m.DRAIN_PACE_S)
@@ -123,8 +124,20 @@ def test_reload_drains_old_workers_only_when_all_new_ones_are_ready():
         m.DrainWorker(1, "handover"),
         m.DrainWorker(2, "handover"),
     ]
+    assert simulation.of(m.Reloaded) == []
+    simulation.happen(m.WorkerLeaving(1))
+    assert simulation.of(m.Reloaded) == []
+    simulation.happen(m.WorkerLeaving(2))
     assert simulation.of(m.Reloaded) == [m.Reloaded(Wish("r"), True)]
     assert m.StopMold(1) in simulation.actions
+
+
+def test_reload_does_not_wait_for_an_old_worker_that_is_too_busy_to_confirm():
+    simulation = started(workers=1)
+    simulation.happen(m.ReloadAsked(Wish("r")))
+    simulation.boot()
+    simulation.wait(m.LEAVE_MAX_S)
+    assert simulation.of(m.Reloaded) == [m.Reloaded(Wish("r"), True)]
 
 
 def test_reload_that_does_not_import_leaves_the_old_generation_serving():
@@ -145,6 +158,7 @@ def test_reload_whose_worker_dies_before_it_is_ready_fails_and_takes_the_new_wor
     simulation.happen(m.WorkerReady(3))
     simulation.happen(m.WorkerGone(4, "exit code 3"))
     assert m.StopWorker(3) in simulation.actions
+    assert simulation.of(m.StartWorker) == []
     assert simulation.of(m.Reloaded) == [
         m.Reloaded(Wish("r"), False, "a worker ended before it was ready (exit code 3)")
     ]
@@ -167,11 +181,11 @@ def test_second_reload_waits_and_the_newest_wins():
         m.Reloaded(Wish("b"), False, "superseded by a newer reload")
     ]
     simulation.boot()
-    simulation.wait(1)
+    simulation.wait(2)
     assert m.Reloaded(Wish("a"), True) in simulation.actions
     assert simulation.fleet.running == Wish("c")
     simulation.boot()
-    simulation.wait(1)
+    simulation.wait(2)
     assert simulation.of(m.Reloaded)[-1] == m.Reloaded(Wish("c"), True)
 
 
@@ -269,7 +283,9 @@ def test_workers_that_are_killed_again_and_again_after_having_served_are_replace
     simulation = started(workers=2)
     for _ in range(30):
         simulation.wait(m.EARLY_S)
-        simulation.happen(m.WorkerGone(min(simulation.fleet.workers), "signal SIGKILL", signalled=True))
+        simulation.happen(
+            m.WorkerGone(min(simulation.fleet.workers), "signal SIGKILL", signalled=True)
+        )
         simulation.ready_all()
         assert len(simulation.serving()) == 2
 
@@ -304,7 +320,7 @@ def test_reload_works_while_the_serving_generation_has_no_mold():
     simulation.happen(m.MoldFailed(1, "no"))
     simulation.happen(m.ReloadAsked(Wish("r")))
     simulation.boot()
-    simulation.wait(1)
+    simulation.wait(2)
     assert m.Reloaded(Wish("r"), True) in simulation.actions
 
 
@@ -312,7 +328,7 @@ def test_full_worker_is_drained_when_its_replacement_is_ready():
     simulation = started()
     actions = simulation.happen(m.WorkerTired(1, Reason.MAX_REQUESTS))
     assert actions == [m.ForkWorker(3, slot=3, generation=1)]
-    assert simulation.happen(m.WorkerReady(3)) == [m.DrainWorker(1, "handover")]
+    assert simulation.happen(m.WorkerReady(3)) == [m.StartWorker(3), m.DrainWorker(1, "handover")]
     (retired,) = simulation.happen(m.WorkerGone(1, "exit code 0"))
     assert isinstance(retired, m.Retired)
     assert retired.reason is Reason.MAX_REQUESTS

@@ -106,6 +106,7 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel]):
         messages.WorkerFull(),
         messages.WorkerStuck(),
         messages.WorkerLeaving(),
+        messages.Serve(),
         messages.Drain("close"),
         messages.Stop(),
         messages.ReopenLogs(),

@@ -1,0 +1,116 @@
+"""What the arbiter looks at by itself: queues, memory, workers that cannot speak. Reads /proc and the table.
+
+Writes the figures into the stats table and returns events; what follows from them, `machine` decides.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from prefork._engine import listen_queue
+from prefork.fleet import Fleet, Life, Reason, Worker
+from prefork.handles import WorkerHandle
+from prefork.listeners import Listener
+from prefork.log import Log
+from prefork.machine import Event, WorkerQuiet, WorkerStuck, WorkerTired
+from prefork.stats import Table, read_listen_failures, read_memory
+
+# The heartbeat is due once a second (docs/contracts.md, section 3).
+TICK_S = 0.5
+# A stuck worker is looked at more often: the sooner it is quiet, the sooner its memory is free.
+STUCK_TICK_S = 0.1
+# Time for the answers of a stuck worker's other calls to leave its buffers.
+QUIET_S = 0.5
+# A stuck call that its worker has not reported by then is taken from the table.
+MUTE_S = 1.5
+# Each worker's memory is read once in this time; reading it walks its page tables.
+MEMORY_PERIOD_S = 5.0
+
+
+class Watched(NamedTuple):
+    """A worker as a value, and the process."""
+
+    worker: Worker
+    handle: WorkerHandle
+
+
+def pair_up(fleet: Fleet, handles: Mapping[int, WorkerHandle]) -> list[Watched]:
+    return [Watched(worker, handles[id]) for id, worker in fleet.workers.items() if id in handles]
+
+
+def tick_period(fleet: Fleet) -> float:
+    """Return seconds until the figures are due again; pure."""
+    is_stuck = any(worker.life is Life.STUCK for worker in fleet.workers.values())
+    return STUCK_TICK_S if is_stuck else TICK_S
+
+
+def publish(fleet: Fleet, table: Table, now: float) -> None:
+    """Write the fleet into the stats table."""
+    table.set_header("state", fleet.phase.value)
+    table.set_header("generation", fleet.current.number if fleet.current else 0)
+    table.set_header("workers_desired", fleet.desired)
+    table.set_header("crash_loop_backoff_us", int(max(0.0, fleet.fork_at - now) * 1e6))
+    for worker in fleet.workers.values():
+        table.set_slot(worker.slot, "pid", worker.pid)
+        table.set_slot(worker.slot, "slot_generation", worker.generation)
+        table.set_slot(worker.slot, "worker_state", worker.life.value)
+        table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
+
+
+def find_mute(watched: Iterable[Watched], table: Table, log: Log, now: float) -> list[Event]:
+    """A worker whose call holds the GIL cannot say that it is stuck; its slot in the table can."""
+    events: list[Event] = []
+    for worker, handle in watched:
+        limit = handle.hook.cfg.timeout
+        start_us = table.slot(worker.slot, "oldest_start_us")
+        late = limit and start_us and now - start_us / 1e6 > limit + MUTE_S
+        if late and worker.life in (Life.SERVING, Life.DRAINING):
+            log.error("worker does not report its stuck call", pid=worker.pid, timeout_s=limit)
+            handle.is_mute = True
+            handle.stuck_calls = 1
+            events.append(WorkerStuck(worker.id))
+    return events
+
+
+def find_quiet(watched: Iterable[Watched], table: Table, now: float) -> list[Event]:
+    """A stuck worker whose other calls are done has nothing left to wait for."""
+    events: list[Event] = []
+    for worker, handle in watched:
+        if (
+            worker.life is not Life.STUCK
+            or table.slot(worker.slot, "in_flight") > handle.stuck_calls
+        ):
+            handle.quiet_since = None
+        elif handle.quiet_since is None:
+            handle.quiet_since = now
+        elif now - handle.quiet_since >= QUIET_S:
+            events.append(WorkerQuiet(worker.id))
+    return events
+
+
+def measure_queue(listeners: Iterable[Listener], table: Table) -> None:
+    """Write depth and limit of all accept queues, and the kernel's counts of what found no room."""
+    queues = [listen_queue(listener.sock.fileno()) for listener in listeners]
+    overflows, drops = read_listen_failures()
+    table.set_header("listen_depth", sum(depth for depth, _ in queues))
+    table.set_header("listen_limit", sum(limit for _, limit in queues))
+    table.set_header("listen_overflows", overflows)
+    table.set_header("listen_drops", drops)
+
+
+def measure_memory(watched: list[Watched], table: Table, log: Log, now: float) -> list[Event]:
+    """Read the memory of the workers whose figures are oldest; those that are too fat are tired."""
+    events: list[Event] = []
+    due = [(w, h) for w, h in watched if w.pid and now - h.memory_read >= MEMORY_PERIOD_S]
+    share = 1 + int(len(watched) * TICK_S / MEMORY_PERIOD_S)
+    for worker, handle in sorted(due, key=lambda pair: pair[1].memory_read)[:share]:
+        handle.memory_read = now
+        resident, proportional = read_memory(worker.pid)
+        table.set_slot(worker.slot, "rss_bytes", resident)
+        table.set_slot(worker.slot, "pss_bytes", proportional)
+        limit = handle.hook.cfg.max_worker_memory
+        if limit and resident > limit and worker.life is Life.SERVING and worker.leaving is None:
+            log.warning(
+                "worker is over max_worker_memory", pid=worker.pid, bytes=resident, limit=limit
+            )
+            events.append(WorkerTired(worker.id, Reason.MEMORY))
+    return events
