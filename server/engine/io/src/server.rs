@@ -267,8 +267,10 @@ impl Server {
 
     /// Waits for work.
     pub fn wait(&self) -> Work {
-        self.advertise(self.waiting.fetch_add(1, SeqCst) + 1);
+        self.waiting.fetch_add(1, SeqCst);
         let work = loop {
+            // Each time: another worker may have reserved this thread, and given the request to a third one.
+            self.advertise(self.waiting.load(SeqCst));
             let work = self.take_ready().unwrap_or_else(|| self.wait_once());
             if !matches!(work, Work::Nothing) {
                 break work;
@@ -330,12 +332,7 @@ impl Server {
             self.desk_changed.notify_all();
         }
         match turn {
-            Turn::Call(call) => {
-                if self.helper.is_parked.load(SeqCst) {
-                    self.wake_helper();
-                }
-                Work::Call(call)
-            }
+            Turn::Call(call) => Work::Call(call),
             Turn::Idle => Work::Nothing,
             Turn::Done => self.finish(),
         }
@@ -374,23 +371,20 @@ impl Server {
             Order::HandOver => true,
             Order::Close | Order::Stop => return,
         };
-        let table = &self.context.table;
-        let mut kept = Vec::new();
         while self.ready_count.load(SeqCst) > 0 {
-            if !is_leaving && !table.serving_others().any(|slot| table.reserve_idle(slot)) {
-                break;
+            let Some(call) = lock(&self.desk).ready.pop_front() else { return };
+            let target = if is_leaving { None } else { self.context.table.reserve_idle() };
+            let passed =
+                if is_leaving || target.is_some() { reactor.pass_call(call) } else { Err(call) };
+            let Err(call) = passed else {
+                self.ready_count.fetch_sub(1, SeqCst);
+                continue;
+            };
+            if let Some(slot) = target {
+                self.context.table.release_idle(slot);
             }
-            let Some(call) = lock(&self.desk).ready.pop_front() else { break };
-            self.ready_count.fetch_sub(1, SeqCst);
-            if let Err(call) = reactor.pass_call(call) {
-                kept.push(call);
-                break;
-            }
-        }
-        let mut desk = lock(&self.desk);
-        for call in kept.into_iter().rev() {
-            desk.ready.push_front(call);
-            self.ready_count.fetch_add(1, SeqCst);
+            lock(&self.desk).ready.push_front(call);
+            return;
         }
     }
 
@@ -437,7 +431,11 @@ impl Server {
         let now_us = sys::monotonic_us();
         let thread = &self.threads[number];
         thread.begin(call, now_us, self.context.settings.request_timeout_us > 0);
-        self.calls.fetch_add(1, AcqRel);
+        self.calls.fetch_add(1, SeqCst);
+        // The helper looks at the calls again after it said that it parks: one of the two sees the other.
+        if self.helper.is_parked.load(SeqCst) {
+            self.wake_helper();
+        }
         let table = &self.context.table;
         table.add(cell::in_flight, 1);
         let oldest = table.own(cell::oldest_start_us);

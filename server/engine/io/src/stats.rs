@@ -6,7 +6,10 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
@@ -286,26 +289,66 @@ impl Table {
         self.add(start + BOUNDS_US.len() + 1, us);
     }
 
-    /// Slots of the other workers that serve now.
-    pub fn serving_others(&self) -> impl Iterator<Item = usize> + '_ {
-        (1..self.slots).filter(move |&slot| {
-            slot != self.slot && self.of_slot(slot, cell::worker_state).load(Relaxed) == 2
+    /// Reserves an idle app thread of another serving worker; returns that worker's slot.
+    #[must_use]
+    pub fn reserve_idle(&self) -> Option<usize> {
+        (1..self.slots).find(|&slot| {
+            slot != self.slot
+                && self.of_slot(slot, cell::worker_state).load(Relaxed) == 2
+                && self
+                    .of_slot(slot, cell::idle_threads)
+                    .fetch_update(SeqCst, SeqCst, one_less)
+                    .is_ok()
         })
     }
 
-    /// Reserves one idle thread of another worker's slot; false when it has none (any more).
-    #[must_use]
-    pub fn reserve_idle(&self, slot: usize) -> bool {
-        use std::sync::atomic::Ordering::SeqCst;
-        self.of_slot(slot, cell::idle_threads)
-            .fetch_update(SeqCst, SeqCst, |idle| idle.checked_sub(1))
-            .is_ok()
+    /// Takes a reservation back that was not used.
+    pub fn release_idle(&self, slot: usize) {
+        self.of_slot(slot, cell::idle_threads).fetch_add(1, SeqCst);
     }
+}
+
+fn one_less(idle: u64) -> Option<u64> {
+    idle.checked_sub(1)
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
         // SAFETY: the mapping of `map`, not used any more.
         unsafe { libc::munmap(self.cells.cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_its_own_column_or_that_of_its_class() {
+        for (index, code) in CODES.iter().enumerate() {
+            if let Ok(status) = code.parse() {
+                assert_eq!(code_index(status), index, "{code}");
+            }
+        }
+        assert_eq!(CODES[code_index(102)], "1xx");
+        assert_eq!(CODES[code_index(299)], "2xx");
+        assert_eq!(CODES[code_index(599)], "5xx");
+        assert_eq!(CODES[code_index(700)], "5xx");
+    }
+
+    #[test]
+    fn cells_do_not_overlap_and_fit_their_slot() {
+        let mut starts: Vec<usize> = SLOT.iter().map(|&(_, start)| start).collect();
+        starts.push(cell::END);
+        assert!(starts.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(cell::END * 8 <= SLOT_BYTES && HEADER.len() * 8 <= HEADER_BYTES);
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        assert_eq!(bucket(0), 0);
+        assert_eq!(bucket(BOUNDS_US[0]), 0);
+        assert_eq!(bucket(BOUNDS_US[0] + 1), 1);
+        assert_eq!(bucket(u64::MAX), BOUNDS_US.len());
     }
 }

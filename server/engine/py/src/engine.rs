@@ -106,6 +106,7 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
 #[pymethods]
 impl Engine {
     #[new]
+    #[allow(clippy::needless_pass_by_value)] // what Python's values are converted to
     #[pyo3(signature = (app, *, listeners, settings, stats_fd, slot, access_log_fd=-1, handover=None))]
     fn new(
         app: Bound<'_, PyAny>,

@@ -19,7 +19,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::file_wrapper::bytes_block;
 use crate::input::Stream;
-use crate::text::{ascii_bytes, bytes_of};
+use crate::text::{bytes_of, latin1_bytes};
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
@@ -159,16 +159,16 @@ impl Exchange {
         let held = state.held.as_ref()?;
         let is_received = held.is_body_received();
         held.peek(|call| {
-            let head = &call.request().head;
+            let request = call.request();
             Answering {
-                minor: head.minor,
-                is_head: head.method == Method::Head,
+                minor: request.head.minor,
+                is_head: request.head.method == Method::Head,
                 keep_alive: is_received && self.server.may_keep(call),
             }
         })
     }
 
-    /// `start_response` for the usual: a list of tuples of ASCII strings, all of them right. False when it is not
+    /// `start_response` for the usual: a list of pairs of strings, all of them right. False when it is not
     /// that; then nothing has happened.
     fn start_usual(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> bool {
         let mut state = self.lock();
@@ -423,14 +423,14 @@ unsafe fn write_usual(
         if ffi::PyList_CheckExact(headers) == 0 {
             return None;
         }
-        let mut reply = Reply::start(out, answering, ascii_bytes(status)?).ok()?;
+        let mut reply = Reply::start(out, answering, latin1_bytes(status)?).ok()?;
         for index in 0..ffi::PyList_GET_SIZE(headers) {
             let pair = ffi::PyList_GET_ITEM(headers, index);
             if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {
                 return None;
             }
-            let name = ascii_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
-            let value = ascii_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?;
+            let name = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
+            let value = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?;
             reply.field(out, name, value).ok()?;
         }
         Some(reply)
@@ -448,15 +448,16 @@ impl Exchange {
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
-        match exc_info.filter(|info| info.is_truthy().unwrap_or(false)) {
-            Some(info) if this.lock().is_sent => return Err(reraised(info)?),
-            Some(_) => {}
-            None if this.is_started() => {
-                return Err(PyAssertionError::new_err(
-                    "start_response was called again without exc_info, which PEP 3333 forbids",
-                ));
-            }
-            None => {}
+        let exc_info = exc_info.filter(|info| info.is_truthy().unwrap_or(false));
+        if let Some(info) = exc_info
+            && this.lock().is_sent
+        {
+            return Err(reraised(info)?);
+        }
+        if exc_info.is_none() && this.is_started() {
+            return Err(PyAssertionError::new_err(
+                "start_response was called again without exc_info, which PEP 3333 forbids",
+            ));
         }
         if this.start_usual(status, headers) {
             return Self::write_method(slf);

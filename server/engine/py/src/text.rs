@@ -42,14 +42,23 @@ pub fn is_ascii_text(text: &Bound<'_, PyString>, bytes: &[u8]) -> bool {
     }
 }
 
-/// The bytes of a `str` that is ASCII, which nearly all are; `None` for everything else.
+/// The Latin-1 bytes of a `str`, a subclass too as no code of it runs; `None` for anything else, or with characters above U+00FF.
 ///
 /// # Safety
 /// The GIL is held, `object` is alive, and the result is not used beyond that.
-pub unsafe fn ascii_bytes<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
-    // SAFETY: by the caller's promise; a compact ASCII string is ready and has its bytes in one piece.
+pub unsafe fn latin1_bytes<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
+    // SAFETY: by the caller's promise; kind 1 has one byte per character, and before 3.12 a legacy string is made
+    // ready first.
     unsafe {
-        if ffi::PyUnicode_CheckExact(object) == 0 || ffi::PyUnicode_IS_COMPACT_ASCII(object) == 0 {
+        if ffi::PyUnicode_Check(object) == 0 {
+            return None;
+        }
+        #[cfg(not(Py_3_12))]
+        if ffi::PyUnicode_READY(object) != 0 {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        if ffi::PyUnicode_KIND(object) != ffi::PyUnicode_1BYTE_KIND {
             return None;
         }
         let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(object)).unwrap_or(0);
@@ -59,25 +68,15 @@ pub unsafe fn ascii_bytes<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
 
 /// The Latin-1 bytes of a `str`, without copying; `what` names it in errors.
 pub fn bytes_of<'a>(object: &'a Bound<'_, PyAny>, what: &str) -> PyResult<&'a [u8]> {
-    if !object.is_instance_of::<PyString>() {
+    let Ok(text) = object.cast::<PyString>() else {
         let kind = object.get_type().name()?.to_string();
         return Err(PyTypeError::new_err(format!("{what} must be a str, not {kind}")));
-    }
-    // SAFETY: it is a str, which is immutable and outlives the borrow; kind 1 has one byte per character, and
-    // before 3.12 a legacy string is made ready first.
-    unsafe {
-        let pointer = object.as_ptr();
-        #[cfg(not(Py_3_12))]
-        if ffi::PyUnicode_READY(pointer) != 0 {
-            return Err(PyErr::fetch(object.py()));
-        }
-        if ffi::PyUnicode_KIND(pointer) == ffi::PyUnicode_1BYTE_KIND {
-            let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(pointer)).unwrap_or(0);
-            return Ok(std::slice::from_raw_parts(ffi::PyUnicode_1BYTE_DATA(pointer), length));
-        }
-    }
-    Err(PyValueError::new_err(format!(
-        "{what} is {}, but PEP 3333 allows only characters up to U+00FF: encode others first",
-        object.repr()?
-    )))
+    };
+    // SAFETY: the GIL is held and the string outlives the borrow.
+    unsafe { latin1_bytes(text.as_ptr()) }.ok_or_else(|| {
+        let shown = text.repr().map_or_else(|_| "?".into(), |repr| repr.to_string());
+        PyValueError::new_err(format!(
+            "{what} is {shown}, but PEP 3333 allows only characters up to U+00FF: encode others first"
+        ))
+    })
 }

@@ -1,0 +1,128 @@
+"""Everything at once: bad and good clients, bodies, pipelines, workers that come and go; nothing may be lost."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.process.engines import Client, Host, Stage, stage
+from tests.support.wait import wait_until
+
+GET = b"GET %s HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+class Crowd:
+    """Clients that do something else each time, and say when an answer is wrong."""
+
+    def __init__(self, it: Stage, count: int, seed: int) -> None:
+        self.done: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.slowest: tuple[float, str] = (0.0, "")
+        self._stage = it
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(random.Random(seed + n),))
+            for n in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, rng: random.Random) -> None:
+        acts: list[Callable[[Client, random.Random], None]] = [
+            self.hello, self.hello, self.hello, self.pipeline, self.echo, self.upload,
+            self.slow, self.chunks, self.trickle,
+        ]  # fmt: skip
+        client = self._stage.connect()
+        while not self._is_over.is_set():
+            if rng.random() < 0.05:
+                self.give_up(client, rng)
+                client = self._stage.connect()
+            act = rng.choice(acts)
+            began = time.monotonic()
+            try:
+                act(client, rng)
+                self.done[act.__name__] += 1
+            except (OSError, EOFError, AssertionError) as error:
+                self.wrong.append(f"{act.__name__}: {error!r}")
+                client.sock.close()
+                client = self._stage.connect()
+            self.slowest = max(self.slowest, (time.monotonic() - began, act.__name__))
+        client.sock.close()
+
+    def hello(self, client: Client, _rng: random.Random) -> None:
+        assert client.ask().body == b"hello"
+
+    def pipeline(self, client: Client, rng: random.Random) -> None:
+        sizes = [rng.randrange(1, 3000) for _ in range(rng.randrange(2, 9))]
+        client.send(b"".join(GET % (b"/big?size=%d" % size) for size in sizes))
+        assert [len(client.read().body) for _ in sizes] == sizes
+
+    def echo(self, client: Client, rng: random.Random) -> None:
+        body = rng.randbytes(rng.randrange(60_000))
+        assert client.ask("/echo", method="POST", body=body).body == body
+
+    def upload(self, client: Client, rng: random.Random) -> None:
+        body = rng.randbytes(rng.randrange(70_000, 400_000))
+        expected = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
+        assert client.ask("/digest", method="PUT", body=body).body == expected
+
+    def slow(self, client: Client, rng: random.Random) -> None:
+        assert client.ask(f"/slow?ms={rng.randrange(1, 25)}").body == b"slow"
+
+    def chunks(self, client: Client, rng: random.Random) -> None:
+        count = rng.randrange(1, 30)
+        assert len(client.ask(f"/blocks?count={count}&size=700").body) == 700 * count
+
+    def trickle(self, client: Client, rng: random.Random) -> None:
+        wire = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabcdef"
+        cut = rng.randrange(1, len(wire))
+        client.send(wire[:cut])
+        self._is_over.wait(rng.random() / 50)
+        client.send(wire[cut:])
+        assert client.read().body == b"abcdef"
+
+    def give_up(self, client: Client, rng: random.Random) -> None:
+        wire = rng.choice([b"GET / HT", GET % b"/slow?ms=5", GET % b"/big?size=300000"])
+        client.send(wire)
+        client.sock.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nothing_is_lost_while_workers_come_and_go(threads: int) -> None:
+    with stage() as it:
+        hosts: list[Host] = [it.start(slot=slot, threads=threads) for slot in (1, 2)]
+        crowd = Crowd(it, 24, seed=threads)
+        for round_number in range(6):
+            it.set_cell(3 + round_number % 2, "worker_state", 2)
+            fresh = it.start(slot=3 + round_number % 2, threads=threads)
+            before = sum(crowd.done.values())
+            wait_until(
+                lambda b=before: sum(crowd.done.values()) > b + 300, within_s=30, what="load"
+            )
+            leaving = hosts.pop(0)
+            leaving.order("handover")
+            leaving.end()
+            hosts.append(fresh)
+        crowd.end()
+        assert not crowd.wrong
+        assert crowd.slowest[0] < 3
+        for host in hosts:
+            wait_until(host.is_idle, within_s=5, what="the end of all connections")
+            assert it.cell(host.slot, "in_flight") == 0
+            assert it.cell(host.slot, "connections") == 0
+        for host in hosts:
+            host.order("close")
+        for host in hosts:
+            host.end()
+            assert "Traceback" not in host.errors.replace("ConnectionResetError", "")
