@@ -19,9 +19,8 @@ worker_processes auto;
 daemon off;
 pid /tmp/nginx.pid;
 error_log stderr error;
-worker_rlimit_nofile 65536;
 events {
-  worker_connections 8192;
+  worker_connections 4096;
 }
 http {
   client_body_temp_path /tmp/body;
