@@ -7,7 +7,7 @@ each pod's own word from its agent. Reads only, decides nothing.
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -252,7 +252,7 @@ class Agents:
             agent = parse_agent_status(status, unready)
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
             return pod  # booting, gone, or behind a network policy: planning treats it as unknown
-        return Pod(**{**vars(pod), "agent": agent})
+        return replace(pod, agent=agent)
 
     async def _fetch(self, url: str) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=AGENT_TIMEOUT_S)

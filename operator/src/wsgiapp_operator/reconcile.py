@@ -7,7 +7,7 @@ seen, so it does not matter how often, or after what, it is called.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from wsgiapp_operator.api import App, Manifest, OnChange, parse_app
@@ -93,7 +93,7 @@ class Reconciler:
         if observed.missing and deployment is None:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
         children, troubles = await self.writer.apply_children(app, desired, observed.children)
-        return Observed(**{**vars(observed), "children": children}), troubles
+        return replace(observed, children=children), troubles
 
     async def _report(self, app: App, manifest: Manifest, status: Manifest) -> None:
         """Write the status where it says something new, and Events for what began or ended."""
