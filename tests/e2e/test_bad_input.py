@@ -38,7 +38,7 @@ def test_wrong_callable_is_told_and_the_old_pods_serve_on(
         change = {"spec": {"app": "main:application"}}
         kube.patch("wsgiapp", app.name, change, namespace=namespace)
         app.wait_condition("Ready", "True", within_s=60)
-        report = load.finish(in_place=False)
+        report = load.finish(in_place=False, least_s=8)
     assert set(report.versions) == {"1"}
     assert set(pods) <= set(app.serving_pods())
 

@@ -24,6 +24,6 @@ def test_chart_upgrade_and_uninstall_leave_the_apps_alone(
         finally:
             operator.install()
         app.wait_reload(after=before, status="True", within_s=60)
-        report = load.finish(in_place=True)
+        report = load.finish(in_place=True, least_s=8)
     assert list(report.versions) == ["1", "2"]
     assert app.serving_pods() == pods
