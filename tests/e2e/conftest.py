@@ -25,9 +25,6 @@ from tests.support.load_report import LoadReport
 from tests.support.operator_release import ROOT, OperatorRelease
 from tests.support.wsgi_app import WsgiApp
 
-LOAD_S = (
-    22.0  # each promise is kept under load for at least 20 s; the client takes a moment to start
-)
 WARM_UP_S = 3.0
 MIN_RATE = 300.0
 MIN_LOAD_S = 20.0
