@@ -164,6 +164,7 @@ def test_close_serves_the_accept_queue_and_what_runs() -> None:
         host = it.start()
         with it.connect() as running, it.connect() as idle:
             assert idle.ask().body == b"hello"
+            wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="the end of the call")
             running.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
             queued = [it.connect() for _ in range(20)]
