@@ -41,7 +41,7 @@ class Base:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One image of the list; `needs` maps a glob that must match to the way to make it so."""
+    """One image of the list; `prepare` is a Python script of the tree, with arguments, to run before it is built."""
 
     name: str
     about: str
@@ -52,7 +52,7 @@ class ImageSpec:
     workdir: str
     entrypoint: tuple[str, ...]
     env: Mapping[str, str]
-    needs: Mapping[str, str]
+    prepare: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ _KEYS = set(
         "entrypoint",
         "env",
         "layers",
-        "needs",
+        "prepare",
     ]
 )
 
@@ -109,7 +109,7 @@ def _image(entry: Mapping[str, Any], version: str, site: str) -> ImageSpec:
         workdir=entry.get("workdir", ""),
         entrypoint=tuple(entry.get("entrypoint", ())),
         env=entry.get("env", {}),
-        needs=entry.get("needs", {}),
+        prepare=tuple(entry.get("prepare", ())),
     )
 
 

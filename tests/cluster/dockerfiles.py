@@ -34,7 +34,8 @@ def render_dockerfile(image: ImageSpec, contents: Contents) -> str:
     """One image's Dockerfile; its build context is the root of the repository."""
     lines = [NOTE.rstrip(), f"# {image.about}.", "#"]
     lines += [f"#   docker build -t {image.name} -f {image.dockerfile} ."]
-    lines += [f"# Before that: {remedy}" for remedy in image.needs.values()]
+    if image.prepare:
+        lines.append(f"# Before that: python {' '.join(image.prepare)}")
     lines += [f"FROM {contents.base.name}"]
     for layer in image.layers:
         lines += _layer(layer)

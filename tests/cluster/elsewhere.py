@@ -15,6 +15,7 @@ from tests.cluster.addons import apply_addons, wait_for_addons
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import ClusterError, run, run_logged, step, try_run, wait_until
 from tests.cluster.contents import read_contents
+from tests.cluster.images import prepare
 from tests.cluster.paths import TREE, Paths
 
 KIND_NAME = "wsgiapp"
@@ -153,9 +154,7 @@ def build_with_docker(paths: Paths) -> list[str]:
     _require_docker("building the images")
     specs = [spec for spec in read_contents().images if spec.dockerfile]
     for spec in specs:
-        for pattern, remedy in spec.needs.items():
-            if not any(TREE.glob(pattern)):
-                raise ClusterError(f"image {spec.name}: nothing matches {pattern}; {remedy}")
+        prepare(spec, TREE)
         log = paths.logs / f"docker-{spec.name.replace('/', '-')}.log"
         with step(f"docker build {spec.name}"):
             argv = [

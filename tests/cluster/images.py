@@ -10,12 +10,13 @@ import hashlib
 import inspect
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.cluster import rootfs
-from tests.cluster.commands import ClusterError, step
+from tests.cluster.commands import ClusterError, run, step
 from tests.cluster.contents import Contents, ImageSpec, LayerSpec
 from tests.cluster.oci import Blob, Image, write_layer
 from tests.cluster.packages import pip_install, unpack_debian
@@ -52,10 +53,8 @@ class ImageBuilder:
         return Image(full_name(self._contents.base.name), _config_of_base(), [self._base_layer()])
 
     def build(self, spec: ImageSpec) -> Image:
-        """Raises `ClusterError` when something it needs is not there yet, with the way to make it."""
-        for pattern, remedy in spec.needs.items():
-            if not any(self._tree.glob(pattern)):
-                raise ClusterError(f"image {spec.name}: nothing matches {pattern}; {remedy}")
+        """Raises `ClusterError` when a part of it cannot be made."""
+        prepare(spec, self._tree)
         blobs = [self._base_layer()] if spec.on_base else []
         blobs += [self._layer(layer, spec) for layer in spec.layers]
         return Image(full_name(spec.name), config_of(spec), blobs)
@@ -162,6 +161,13 @@ class _Scratch(tempfile.TemporaryDirectory[str]):
 
     def __enter__(self) -> Path:  # type: ignore[override]  # a Path serves as the str it stands for
         return Path(super().__enter__())
+
+
+def prepare(spec: ImageSpec, tree: Path) -> None:
+    """Run the image's script; it decides itself what is left to do. `ClusterError` with its last lines if it fails."""
+    if spec.prepare:
+        with step(f"image {spec.name}: {Path(spec.prepare[0]).name}"):
+            run(["nice", "-n", "10", sys.executable, tree / spec.prepare[0], *spec.prepare[1:]])
 
 
 def _key(*inputs: str) -> str:

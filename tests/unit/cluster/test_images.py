@@ -12,8 +12,8 @@ from tests.cluster.paths import Paths
 CONTENTS = Contents(Base("python:3.13-slim", "/site", "trixie", ()), (), ignore=("__pycache__",))
 
 
-def _spec(*layers: LayerSpec, needs: dict[str, str] | None = None) -> ImageSpec:
-    return ImageSpec("a/b:1", "B", layers, False, None, "1000:1000", "", ("/run",), {}, needs or {})
+def _spec(*layers: LayerSpec, prepare: tuple[str, ...] = ()) -> ImageSpec:
+    return ImageSpec("a/b:1", "B", layers, False, None, "1000:1000", "", ("/run",), {}, prepare)
 
 
 @pytest.fixture
@@ -59,10 +59,18 @@ def test_prune_keeps_the_layers_in_use_only(tree: Path) -> None:
     assert [blob.file.exists() for blob in (*old.layers, *new.layers)] == [False, True]
 
 
-def test_missing_prerequisite_is_named_with_its_remedy(tree: Path) -> None:
-    spec = _spec(COPY, needs={"code/_engine*.so": "build the engine: make setup"})
-    with pytest.raises(ClusterError, match=r"a/b:1: nothing matches code/_engine\*\.so; build the"):
-        _builder(tree).build(spec)
+def test_prepared_files_are_in_the_image(tree: Path) -> None:
+    script = "import pathlib, sys; pathlib.Path(__file__).with_name('code').joinpath(sys.argv[1]).touch()"
+    (tree / "prepare.py").write_text(script)
+    before = _builder(tree).build(_spec(COPY)).digest
+    assert _builder(tree).build(_spec(COPY, prepare=("prepare.py", "made"))).digest != before
+    assert (tree / "code" / "made").exists()
+
+
+def test_preparation_that_fails_tells_why(tree: Path) -> None:
+    (tree / "prepare.py").write_text("raise SystemExit('no compiler here')")
+    with pytest.raises(ClusterError, match="no compiler here"):
+        _builder(tree).build(_spec(COPY, prepare=("prepare.py",)))
 
 
 def test_missing_source_is_named(tree: Path) -> None:
