@@ -120,21 +120,22 @@ def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folde
 
 def test_agent_answers_while_every_worker_is_busy(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
-        with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(server.get, "/slow?ms=3000") for _ in range(4)]
+        with ThreadPoolExecutor(6) as pool:
+            answers = [pool.submit(server.get, "/slow?ms=2500") for _ in range(6)]
             server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
             began = time.monotonic()
             assert agent.fetch("/livez")[0] == 200
             assert agent.fetch("/readyz")[0] == 200
             assert agent.status()["workers"] == {"desired": 2, "ready": 2, "busy": 2}
-            server.wait(lambda: agent.value("wsgi_listen_queue_depth") == 2, 2.8)
+            # Of four that wait, a worker may have accepted one each.
+            server.wait(lambda: agent.value("wsgi_listen_queue_depth") >= 2, 2)
             assert agent.value("wsgi_workers_busy") == 2
             assert max(
                 value for (name, _), value in agent.samples().items() if name == "wsgi_worker_request_elapsed_seconds"
             ) > 0.0  # fmt: skip
-            assert time.monotonic() - began < 2.9
-            assert [answer.result()[0] for answer in answers] == [200] * 4
-        assert agent.value("wsgi_worker_busy_seconds_total") > 11
+            assert time.monotonic() - began < 2.4, "the figures took longer than the calls"
+            assert [answer.result()[0] for answer in answers] == [200] * 6
+        assert agent.value("wsgi_worker_busy_seconds_total") > 14
         assert (
             agent.value("wsgi_http_request_duration_seconds_bucket", code_class="2xx", le="1.0")
             == 0
