@@ -55,6 +55,7 @@ from prefork.machine import (
     StopAsked,
     StopMold,
     StopWorker,
+    Superseded,
     Tick,
     WorkerBorn,
     WorkerFailed,
@@ -202,18 +203,14 @@ class Arbiter:
             case ForkWorker():
                 self.fork_worker(action)
             case StartWorker(worker):
-                self.workers[worker].channel.send(messages.Serve())
+                self.tell(worker, messages.Serve())
             case DrainWorker(worker, mode):
                 self.log.info("worker drains", **self.describe(worker), mode=mode)
-                self.workers[worker].channel.send(messages.Drain(mode))
+                self.tell(worker, messages.Drain(mode))
             case StopWorker(worker):
-                self.workers[worker].channel.send(messages.Stop())
+                self.tell(worker, messages.Stop())
             case KillWorker(worker, with_stack):
-                self.log.warning("worker is overdue, killed", **self.describe(worker))
-                handle = self.workers[worker]
-                # SIGABRT: faulthandler writes all stacks, without the GIL.
-                number = signal.SIGABRT if with_stack or handle.is_mute else signal.SIGKILL
-                processes.kill(handle.pid, number)
+                self.kill_worker(worker, with_stack=with_stack)
             case Retired():
                 self.retire(action)
             case Committed():
@@ -222,6 +219,10 @@ class Arbiter:
                 self.report_failed_boot(generation, traceback)
             case Reloaded(wish, succeeded, traceback):
                 self.report_reload(wish, succeeded, traceback)
+            case Superseded(wish):
+                self.answer_reload(
+                    wish, LastReload(wish.id, "failed", "superseded by a newer reload", "")
+                )
             case CloseListeners():
                 self.begin_stop()
             case Leave(failed):
@@ -378,7 +379,11 @@ class Arbiter:
 
     def fork_worker(self, order: ForkWorker) -> None:
         loading = self.loadings[order.generation]
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:  # no descriptors left: counted as a crash and tried again
+            self.happen(WorkerGone(order.worker, f"no channel to it: {error.strerror}"))
+            return
         handle = WorkerHandle(ours, HookWorker(loading.options, self.log, age=order.worker))
         self.workers[order.worker] = handle
         mold = self.molds.get(order.generation)
@@ -441,8 +446,7 @@ class Arbiter:
     def retire(self, action: Retired) -> None:
         """Count and forget a worker that is gone."""
         worker = action.worker
-        handle = self.workers.pop(worker.id)
-        self.forget_channel(handle.channel)
+        handle = self.workers.pop(worker.id, None)
         self.table.add_header(f"exits_{action.reason.value}")
         self.table.free(worker.slot)
         unexpected = action.reason in (Reason.CRASH, Reason.KILLED, Reason.TIMEOUT)
@@ -450,8 +454,24 @@ class Arbiter:
             "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
             reason=action.reason.value, how=action.how,
         )  # fmt: skip
-        handle.hook.alive = False
-        self.hooks.call("child_exit", self.own.server, handle.hook)
+        if handle is not None:
+            self.forget_channel(handle.channel)
+            handle.hook.alive = False
+            self.hooks.call("child_exit", self.own.server, handle.hook)
+
+    def tell(self, number: int, message: messages.Message) -> None:
+        """Send a worker an order; one that is gone needs none."""
+        if number in self.workers:
+            self.workers[number].channel.send(message)
+
+    def kill_worker(self, number: int, *, with_stack: bool) -> None:
+        handle = self.workers.get(number)
+        if handle is None or not handle.pid:
+            return
+        self.log.warning("worker is overdue, killed", **self.describe(number))
+        # SIGABRT: faulthandler writes all stacks, without the GIL.
+        number_sent = signal.SIGABRT if with_stack or handle.is_mute else signal.SIGKILL
+        processes.kill(handle.pid, number_sent)
 
     def describe(self, number: int) -> dict[str, Any]:
         worker = self.fleet.workers.get(number)
@@ -493,7 +513,12 @@ class Arbiter:
         (self.log.info if succeeded else self.log.error)(
             f"reload {result}", id=wish.id, generation=generation, **({"error": message} if message else {})
         )  # fmt: skip
-        reply = {**dataclasses.asdict(self.last_reload), "generation": generation}
+        self.answer_reload(wish, self.last_reload)
+
+    def answer_reload(self, wish: Wish, ended: LastReload) -> None:
+        """Tell everybody who asked for it how a reload ended."""
+        generation = self.fleet.current.number if self.fleet.current else 0
+        reply = {**dataclasses.asdict(ended), "generation": generation}
         for ask in self.waiting.pop(wish.id, []):
             self.control.answer(ask, reply)
 

@@ -252,6 +252,13 @@ class Reloaded(Action):
 
 
 @dataclass(frozen=True)
+class Superseded(Action):
+    """A reload that never began, because a newer one was asked for."""
+
+    wish: Wish
+
+
+@dataclass(frozen=True)
 class CloseListeners(Action):
     """Nothing of ours may accept any more, apart from the workers that drain."""
 
@@ -510,9 +517,7 @@ def backoff(failures: int, *, free: int) -> float:
 def on_reload_asked(fleet: Fleet, event: ReloadAsked, now: float, policy: Policy) -> Step:
     if fleet.phase is Phase.STOPPING:
         return fleet, (Reloaded(event.wish, False, "the server is stopping"),)
-    superseded: tuple[Action, ...] = ()
-    if fleet.queued is not None:
-        superseded = (Reloaded(fleet.queued, False, "superseded by a newer reload"),)
+    superseded = (Superseded(fleet.queued),) if fleet.queued is not None else ()
     return replace(fleet, queued=event.wish), superseded
 
 

@@ -6,6 +6,7 @@ or `finally` of the arbiter is left in a worker, and a worker ends as any Python
 (`atexit` functions of the app included).
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -63,8 +64,10 @@ def fork_orphan(role: Role) -> None:
 def flush() -> None:
     """Write buffered output now, or both parent and child would."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+        # Closed by the app, or a pipe whose reader is gone: nothing to do about either.
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
 
 
 class Ended(NamedTuple):
