@@ -140,16 +140,13 @@ pub struct Head {
 /// How far [`parse`] came, to go on from there.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Where the line begins that is being read.
-    line_start: usize,
-    /// No line end and no control character comes before this index.
-    scanned: usize,
+    line: Line,
     leading_lines: usize,
     phase: Phase,
     /// Lines counted against the limit, dropped ones included.
     field_lines: usize,
     /// The known names so far, one bit each.
-    seen: [u64; 2],
+    seen: u64,
     content_length: Option<u64>,
     transfer_encoding: Option<TransferEncoding>,
     /// From the target's authority, which beats Host (RFC 9112 §3.2.2).
@@ -179,21 +176,15 @@ enum Connection {
 }
 
 impl Progress {
-    #[inline]
-    fn begin_line(&mut self, at: usize) {
-        self.line_start = at;
-        self.scanned = at;
+    fn has_seen(&self, id: NameId) -> bool {
+        self.seen & bit(id) != 0
     }
+}
 
-    /// Notes that this name was seen; tells whether it had been before.
-    #[inline]
-    fn note(&mut self, id: NameId) -> bool {
-        let word = &mut self.seen[id.index() / 64 % 2];
-        let bit = 1 << (id.index() % 64);
-        let has_been = *word & bit != 0;
-        *word |= bit;
-        has_been
-    }
+/// The bit of a known name in [`Progress::seen`].
+#[inline]
+fn bit(id: NameId) -> u64 {
+    1 << id.index()
 }
 
 /// What a Transfer-Encoding field asks for.
@@ -263,9 +254,9 @@ pub fn parse(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Rej
 fn read_first_lines(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<bool, Reject> {
     head.progress.phase = Phase::RequestLine;
     let bound = LineBound::new(limits, limits.request_line, Reject::RequestLineTooLong);
-    while let Some(end) = find_line_end(buf, &mut head.progress, &bound)? {
-        let start = head.progress.line_start;
-        head.progress.begin_line(end + 2);
+    while let Some(end) = find_line_end(buf, &mut head.progress.line, &bound)? {
+        let start = head.progress.line.start;
+        head.progress.line = Line::at(end + 2);
         if start < end {
             head.progress.phase = Phase::Fields;
             read_request_line(buf, start, end, head)?;
@@ -280,22 +271,41 @@ fn read_first_lines(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<bool
 }
 
 /// Reads the field lines up to the empty line.
+///
+/// What changes with each line is copied here and back: kept in registers, it costs least.
 fn read_fields(buf: &[u8], limits: &Limits, head: &mut Head) -> Result<Parsed, Reject> {
     let bound = LineBound::new(limits, limits.request_field_size, Reject::FieldTooLarge);
-    while let Some(end) = find_line_end(buf, &mut head.progress, &bound)? {
-        let start = head.progress.line_start;
-        head.progress.begin_line(end + 2);
-        if start == end {
+    let Progress { mut line, mut field_lines, mut seen, .. } = head.progress;
+    while let Some(end) = find_line_end(buf, &mut line, &bound)? {
+        if line.start == end {
+            head.progress.seen = seen;
             finish(head)?;
             return Ok(Parsed::Done(end + 2));
         }
-        head.progress.field_lines += 1;
-        if head.progress.field_lines > limits.request_fields {
+        field_lines += 1;
+        if field_lines > limits.request_fields {
             return Err(Reject::TooManyFields);
         }
-        read_field(buf, start, end, head)?;
+        seen = read_field(buf, line.start, end, seen, head)?;
+        line = Line::at(end + 2);
     }
+    (head.progress.line, head.progress.field_lines, head.progress.seen) = (line, field_lines, seen);
     Ok(Parsed::Partial)
+}
+
+/// A line that is being read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    start: usize,
+    /// No line end and no control character comes before this index.
+    scanned: usize,
+}
+
+impl Line {
+    #[inline(always)]
+    fn at(start: usize) -> Self {
+        Self { start, scanned: start }
+    }
 }
 
 /// How far the CR of a line may be away, and what to say when it is further.
@@ -325,24 +335,26 @@ impl LineBound {
 /// Which error comes first is decided by position alone, so it does not matter how much of the
 /// line was there at an earlier call.
 #[inline(always)]
-fn find_line_end(
-    buf: &[u8],
-    progress: &mut Progress,
-    bound: &LineBound,
-) -> Result<Option<usize>, Reject> {
-    let stop = scan::control(buf, progress.scanned);
-    if stop > bound.head_end || stop - progress.line_start > bound.line_bytes {
-        return Err(bound.reject(progress.line_start));
+fn find_line_end(buf: &[u8], line: &mut Line, bound: &LineBound) -> Result<Option<usize>, Reject> {
+    let stop = scan::control(buf, line.scanned);
+    if stop > bound.head_end || stop - line.start > bound.line_bytes {
+        return Err(bound.reject(line.start));
     }
-    match &buf[stop..] {
-        [b'\r', b'\n', ..] => Ok(Some(stop)),
-        [] | [b'\r'] => {
-            progress.scanned = stop;
-            Ok(None)
-        }
-        [b'\r', ..] => Err(Reject::BareCr),
-        [b'\n', ..] => Err(Reject::BareLf),
-        _ => Err(Reject::ControlCharacter),
+    if buf.get(stop..stop + 2) == Some(b"\r\n") {
+        return Ok(Some(stop));
+    }
+    line.scanned = stop;
+    why_no_end(&buf[stop..]).map_or(Ok(None), Err)
+}
+
+/// What is wrong where a line should end; nothing, when its end has not come.
+#[cold]
+fn why_no_end(rest: &[u8]) -> Option<Reject> {
+    match rest {
+        [] | [b'\r'] => None,
+        [b'\r', ..] => Some(Reject::BareCr),
+        [b'\n', ..] => Some(Reject::BareLf),
+        _ => Some(Reject::ControlCharacter),
     }
 }
 
@@ -456,32 +468,35 @@ fn read_authority(target: &[u8], start: usize, head: &mut Head) -> Result<usize,
 
 /// `name ":" OWS value OWS` (RFC 9112 §5), and what the server itself must know of it.
 #[inline(always)]
-fn read_field(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(), Reject> {
+fn read_field(
+    buf: &[u8],
+    start: usize,
+    end: usize,
+    seen: u64,
+    head: &mut Head,
+) -> Result<u64, Reject> {
     let colon = scan::colon(buf, start);
     if colon >= end {
         return Err(why_no_field(&buf[start..end]));
     }
-    let name = &buf[start..colon];
-    let id = NameId::at_start(&buf[start..], name.len());
-    let is_repeat = head.progress.note(id) && id != NameId::UNKNOWN;
-    if id == NameId::UNKNOWN {
-        if !name::is_token(name) {
-            return Err(why_no_field(name));
+    let id = NameId::within(buf, start, colon);
+    let is_repeat = seen & bit(id) != 0;
+    let value = trim(buf, colon + 1, end);
+    if id.is_heeded() {
+        if id == NameId::UNKNOWN {
+            let name = &buf[start..colon];
+            if !name::is_token(name) {
+                return Err(why_no_field(name));
+            }
+            if name::has_underscore(name) {
+                return Ok(seen);
+            }
         }
-        if name::has_underscore(name) {
-            return Ok(());
-        }
+        heed(value.of(buf), id, is_repeat, &mut head.progress)?;
     }
-    let (leading, value) = trim(&buf[colon + 1..end]);
-    heed(value, id, is_repeat, &mut head.progress)?;
-    let value_start = colon + 1 + leading;
-    head.fields.push(Field {
-        id,
-        is_repeat,
-        name: Span::new(start, colon),
-        value: Span::new(value_start, value_start + value.len()),
-    });
-    Ok(())
+    head.fields.push(Field { id, is_repeat, name: Span::new(start, colon), value });
+    // Unknown names share a bit that is never set: whoever needs to, looks for their repeats.
+    Ok((seen | bit(id)) & !bit(NameId::UNKNOWN))
 }
 
 /// Names what is wrong with a line that has no colon, or a name that is no token.
@@ -494,19 +509,26 @@ fn why_no_field(part: &[u8]) -> Reject {
     }
 }
 
-/// Takes SP and TAB off both ends; also returns how many were in front. A line has no other byte
-/// below SP.
-#[inline]
-fn trim(value: &[u8]) -> (usize, &[u8]) {
-    let mut trimmed = value;
-    while let [..=b' ', rest @ ..] = trimmed {
-        trimmed = rest;
+/// The part without SP and TAB at both ends. A line has no other byte below SP.
+#[inline(always)]
+fn trim(buf: &[u8], start: usize, end: usize) -> Span {
+    let start = start + usize::from(buf[start] == b' ');
+    // Nearly always that was all: a visible byte at both ends.
+    if start < end && buf[start] > b' ' && buf[end - 1] > b' ' {
+        return Span::new(start, end);
     }
-    let leading = value.len() - trimmed.len();
-    while let [rest @ .., ..=b' '] = trimmed {
-        trimmed = rest;
+    trim_more(buf, start, end)
+}
+
+#[cold]
+fn trim_more(buf: &[u8], mut start: usize, mut end: usize) -> Span {
+    while start < end && buf[start] <= b' ' {
+        start += 1;
     }
-    (leading, trimmed)
+    while start < end && buf[end - 1] <= b' ' {
+        end -= 1;
+    }
+    Span::new(start, end)
 }
 
 /// Notes what a field means for the server.
@@ -539,13 +561,19 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// `close` beats `keep-alive`; other options name fields that are nothing to this server.
 fn heed_connection(value: &[u8], progress: &mut Progress) {
-    for option in elements(value) {
-        let wish = match option {
-            _ if option.eq_ignore_ascii_case(b"close") => Connection::Close,
-            _ if option.eq_ignore_ascii_case(b"keep-alive") => Connection::KeepAlive,
-            _ => Connection::Unsaid,
-        };
-        progress.connection = progress.connection.max(wish);
+    let wish = match connection_option(value) {
+        Connection::Unsaid => elements(value).map(connection_option).max(),
+        said => Some(said), // nearly always the only option
+    };
+    progress.connection = progress.connection.max(wish.unwrap_or_default());
+}
+
+#[inline]
+fn connection_option(option: &[u8]) -> Connection {
+    match option.len() {
+        5 if option.eq_ignore_ascii_case(b"close") => Connection::Close,
+        10 if option.eq_ignore_ascii_case(b"keep-alive") => Connection::KeepAlive,
+        _ => Connection::Unsaid,
     }
 }
 
@@ -638,7 +666,7 @@ fn finish(head: &mut Head) -> Result<(), Reject> {
 
 /// Exactly one Host in HTTP/1.1; the target's authority takes its place (RFC 9112 §3.2).
 fn settle_host(head: &mut Head) -> Result<(), Reject> {
-    let is_given = head.progress.note(NameId::HOST);
+    let is_given = head.progress.has_seen(NameId::HOST);
     if !is_given && head.minor == 1 {
         return Err(Reject::HostMissing);
     }

@@ -33,49 +33,39 @@ macro_rules! known_names {
     };
 }
 
+// The names the server heeds come first, up to Transfer-Encoding: see `NameId::is_heeded`.
 known_names! {
+    CONNECTION = "connection",
+    CONTENT_LENGTH = "content-length",
+    CONTENT_TYPE = "content-type",
+    EXPECT = "expect",
+    HOST = "host",
+    TRANSFER_ENCODING = "transfer-encoding",
     ACCEPT = "accept",
-    ACCEPT_CHARSET = "accept-charset",
     ACCEPT_ENCODING = "accept-encoding",
     ACCEPT_LANGUAGE = "accept-language",
     ACCESS_CONTROL_REQUEST_HEADERS = "access-control-request-headers",
     ACCESS_CONTROL_REQUEST_METHOD = "access-control-request-method",
     AUTHORIZATION = "authorization",
-    BAGGAGE = "baggage",
     CACHE_CONTROL = "cache-control",
-    CDN_LOOP = "cdn-loop",
-    CONNECTION = "connection",
-    CONTENT_DISPOSITION = "content-disposition",
     CONTENT_ENCODING = "content-encoding",
-    CONTENT_LANGUAGE = "content-language",
-    CONTENT_LENGTH = "content-length",
-    CONTENT_RANGE = "content-range",
-    CONTENT_TYPE = "content-type",
     COOKIE = "cookie",
     DATE = "date",
     DNT = "dnt",
-    EXPECT = "expect",
     FORWARDED = "forwarded",
-    FROM = "from",
-    HOST = "host",
-    IDEMPOTENCY_KEY = "idempotency-key",
     IF_MATCH = "if-match",
     IF_MODIFIED_SINCE = "if-modified-since",
     IF_NONE_MATCH = "if-none-match",
     IF_RANGE = "if-range",
     IF_UNMODIFIED_SINCE = "if-unmodified-since",
     KEEP_ALIVE = "keep-alive",
-    LAST_EVENT_ID = "last-event-id",
-    MAX_FORWARDS = "max-forwards",
     ORIGIN = "origin",
     PRAGMA = "pragma",
-    PREFER = "prefer",
     PRIORITY = "priority",
     PROXY_AUTHORIZATION = "proxy-authorization",
     PROXY_CONNECTION = "proxy-connection",
     RANGE = "range",
     REFERER = "referer",
-    SAVE_DATA = "save-data",
     SEC_CH_UA = "sec-ch-ua",
     SEC_CH_UA_MOBILE = "sec-ch-ua-mobile",
     SEC_CH_UA_PLATFORM = "sec-ch-ua-platform",
@@ -84,40 +74,27 @@ known_names! {
     SEC_FETCH_SITE = "sec-fetch-site",
     SEC_FETCH_USER = "sec-fetch-user",
     SEC_GPC = "sec-gpc",
-    SEC_WEBSOCKET_EXTENSIONS = "sec-websocket-extensions",
-    SEC_WEBSOCKET_KEY = "sec-websocket-key",
-    SEC_WEBSOCKET_PROTOCOL = "sec-websocket-protocol",
-    SEC_WEBSOCKET_VERSION = "sec-websocket-version",
     TE = "te",
     TRACEPARENT = "traceparent",
     TRACESTATE = "tracestate",
-    TRAILER = "trailer",
-    TRANSFER_ENCODING = "transfer-encoding",
-    TRUE_CLIENT_IP = "true-client-ip",
     UPGRADE = "upgrade",
     UPGRADE_INSECURE_REQUESTS = "upgrade-insecure-requests",
     USER_AGENT = "user-agent",
     VIA = "via",
     X_AMZN_TRACE_ID = "x-amzn-trace-id",
     X_API_KEY = "x-api-key",
-    X_CORRELATION_ID = "x-correlation-id",
     X_CSRF_TOKEN = "x-csrf-token",
     X_CSRFTOKEN = "x-csrftoken",
     X_FORWARDED_FOR = "x-forwarded-for",
     X_FORWARDED_HOST = "x-forwarded-host",
     X_FORWARDED_PORT = "x-forwarded-port",
-    X_FORWARDED_PREFIX = "x-forwarded-prefix",
     X_FORWARDED_PROTO = "x-forwarded-proto",
     X_FORWARDED_PROTOCOL = "x-forwarded-protocol",
-    X_FORWARDED_SCHEME = "x-forwarded-scheme",
     X_FORWARDED_SERVER = "x-forwarded-server",
     X_FORWARDED_SSL = "x-forwarded-ssl",
-    X_HTTP_METHOD_OVERRIDE = "x-http-method-override",
-    X_ORIGINAL_FORWARDED_FOR = "x-original-forwarded-for",
     X_REAL_IP = "x-real-ip",
     X_REQUEST_ID = "x-request-id",
     X_REQUESTED_WITH = "x-requested-with",
-    X_SCHEME = "x-scheme",
 }
 
 /// A known name made comparable without regard to case: `(byte | fold) == lower`.
@@ -131,7 +108,7 @@ struct Entry {
     fold: [u128; 2],
 }
 
-const _: () = assert!(KNOWN.len() <= 128, "a head notes the names it has seen in 128 bits");
+const _: () = assert!(KNOWN.len() <= 64, "a head notes the names it has seen in 64 bits");
 
 static ENTRIES: [Entry; KNOWN.len()] = entries();
 static TABLE: [u8; SLOTS] = table();
@@ -151,7 +128,7 @@ const fn table() -> [u8; SLOTS] {
     let mut table = [0; SLOTS];
     let mut id = 1;
     while id < KNOWN.len() {
-        let slot = slot(KNOWN[id].as_bytes());
+        let slot = slot(tail_of(KNOWN[id].as_bytes()), KNOWN[id].len());
         assert!(table[slot] == 0, "two known names share a slot: change the factors in slot()");
         #[allow(clippy::cast_possible_truncation, reason = "KNOWN is shorter than 128")]
         {
@@ -162,42 +139,65 @@ const fn table() -> [u8; SLOTS] {
     table
 }
 
-/// The table index of a name, from its length, its middle and its last two letters, whatever their case.
+/// The last eight bytes of a name, zeros before a shorter one.
+const fn tail_of(name: &[u8]) -> [u8; 8] {
+    let mut tail = [0; 8];
+    let mut i = 0;
+    while i < 8 && i < name.len() {
+        tail[7 - i] = name[name.len() - 1 - i];
+        i += 1;
+    }
+    tail
+}
+
+/// The table index of a name: from its last eight bytes, whatever their case, and its length.
+///
+/// `tail` is the eight bytes that end with the name; what comes before a shorter name is shifted out.
 #[inline]
-const fn slot(name: &[u8]) -> usize {
-    let len = name.len();
-    let key = u32::from_le_bytes([
-        len.to_le_bytes()[0],
-        name[len / 2] | 0x20,
-        name[len - 2] | 0x20,
-        name[len - 1] | 0x20,
-    ]);
-    (key.wrapping_mul(FACTOR) >> 22) as usize
+const fn slot(tail: [u8; 8], len: usize) -> usize {
+    const FOLD: u64 = u64::from_le_bytes([0x20; 8]);
+    let before = 8 * 8_usize.saturating_sub(len);
+    let key = (u64::from_le_bytes(tail) | FOLD) >> before;
+    (key.wrapping_add(len as u64).wrapping_mul(FACTOR) >> 54) as usize
 }
 
 /// Found by trying odd numbers until no two known names met.
-const FACTOR: u32 = 0x7ce4_2c83;
+const FACTOR: u64 = 0x781f_9c58_d664_5fa9;
 
 impl NameId {
     /// Looks `name` up without regard to case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        Self::at_start(name, name.len())
+        let mut padded = [0; 8 + WIDTH];
+        let end = 8 + name.len();
+        match padded.get_mut(8..end) {
+            Some(place) => place.copy_from_slice(name),
+            None => return Self::UNKNOWN,
+        }
+        Self::within(&padded, 8, end)
     }
 
-    /// Looks up the name that is the first `len` bytes of `bytes`; quicker when more follow it.
-    #[inline]
-    #[must_use]
-    pub(crate) fn at_start(bytes: &[u8], len: usize) -> Self {
+    /// Looks up the name at `start..end` of a buffer; quickest with bytes on both sides of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "once per field line")]
+    pub(crate) fn within(bytes: &[u8], start: usize, end: usize) -> Self {
+        let len = end - start;
+        let Some(tail) = bytes[..end].last_chunk() else { return Self::of(&bytes[start..end]) };
         if !(2..=WIDTH).contains(&len) {
             return Self::UNKNOWN;
         }
-        let id = TABLE[slot(&bytes[..len])];
+        let id = TABLE[slot(*tail, len)];
         let entry = &ENTRIES[usize::from(id)];
         let is_same = entry.len == len
-            && entry.is_half(0, bytes)
-            && (len <= HALF || entry.is_half(1, &bytes[HALF..]));
+            && entry.is_half(0, &bytes[start..])
+            && (len <= HALF || entry.is_half(1, &bytes[start + HALF..]));
         if is_same { Self(id) } else { Self::UNKNOWN }
+    }
+
+    /// Whether the server itself heeds a field of this name; those are the first in [`KNOWN`].
+    #[inline]
+    pub(crate) const fn is_heeded(self) -> bool {
+        self.0 <= Self::TRANSFER_ENCODING.0
     }
 
     /// Index into an array of `KNOWN.len()` things; 0 for unknown names.
