@@ -797,3 +797,62 @@ fn done_body() -> Body {
     Body::new(Framing::None, &prefork_core::Limits::default())
         .expect("no body is within every limit")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn read_all(socket: &UnixStream, count: usize) -> Vec<u8> {
+        let mut all = vec![0; count];
+        std::io::Read::read_exact(&mut &*socket, &mut all).unwrap();
+        all
+    }
+
+    #[test]
+    fn what_is_unsent_goes_out_in_order_however_slowly_it_is_taken() {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut unsent = Unsent::default();
+        unsent.push(b"head");
+        unsent.push_shared(Box::new(vec![b's'; 600_000]), 0, 500_000);
+        unsent.push(&vec![b'b'; 300_000]);
+        unsent.push_shared(Box::new(vec![b't'; 10]), 4, 10);
+        assert_eq!(unsent.held(), 800_010);
+        let expected =
+            [b"head".to_vec(), vec![b's'; 500_000], vec![b'b'; 300_000], vec![b't'; 6]].concat();
+        let (mut sent, mut taken) = (0, Vec::new());
+        while unsent.flush(near.as_raw_fd(), &mut sent) != Flushed::All {
+            taken.extend(read_all(&far, usize::try_from(sent).unwrap() - taken.len()));
+        }
+        taken.extend(read_all(&far, expected.len() - taken.len()));
+        assert!(taken == expected);
+        assert_eq!((unsent.held(), unsent.is_empty()), (0, true));
+        assert_eq!(sent, expected.len() as u64);
+    }
+
+    #[test]
+    fn a_shared_part_that_was_begun_elsewhere_goes_on_from_there() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut unsent = Unsent::default();
+        unsent.push_shared(Box::new(b"0123456789".to_vec()), 3, 8);
+        assert_eq!(unsent.held(), 5);
+        assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::All);
+        assert_eq!(read_all(&far, 5), b"34567");
+    }
+
+    #[test]
+    fn a_client_that_left_and_a_file_that_shrank_are_broken() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut unsent = Unsent::default();
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        unsent.push_file(FileOut { fd, offset: 0, left: 10 });
+        assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::Broken);
+        drop(far);
+        let mut unsent = Unsent::default();
+        unsent.push(b"x");
+        assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::Broken);
+    }
+}

@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use crate::conn::Conn;
 use crate::sys;
 
 /// Distinguishes our messages, and their layout, from anything else.
@@ -37,40 +36,110 @@ pub struct Passed {
 }
 
 impl Pair {
-    /// Passes `conn` on with `bytes`, received from the beginning of a request; it is to be forgotten here when
+    /// Passes `socket` on with `bytes`, received from the beginning of a request; it is to be forgotten here when
     /// that succeeded.
     ///
     /// # Errors
     /// `WouldBlock` when the queue is full; else sendmsg(2); `InvalidInput` for too many bytes.
-    pub fn pass(&self, conn: &Conn, bytes: &[u8], ready_us: u64) -> io::Result<()> {
+    pub fn pass(&self, socket: &OwnedFd, bytes: &[u8], ready_us: u64) -> io::Result<()> {
         if bytes.len() > CARRIED_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
         header[8..].copy_from_slice(&ready_us.to_le_bytes());
-        sys::send_descriptor(self.send, [&header, bytes], conn.fd().as_fd())
+        sys::send_descriptor(self.send, [&header, bytes], socket.as_fd())
     }
 
-    /// Takes the next passed connection; `None` when none waits.
+    /// Takes the next passed connection; `None` when none waits. `scratch` is memory to be used again and again.
     ///
     /// # Errors
     /// `InvalidData` for a message that is not ours; else recvmsg(2).
-    pub fn take(&self) -> io::Result<Option<Passed>> {
-        let mut bytes = vec![0; HEADER_BYTES + CARRIED_BYTES_MAX];
-        let (count, fd) = match sys::receive_descriptor(self.receive, &mut bytes) {
+    pub fn take(&self, scratch: &mut Vec<u8>) -> io::Result<Option<Passed>> {
+        scratch.resize(HEADER_BYTES + CARRIED_BYTES_MAX, 0);
+        let (count, fd) = match sys::receive_descriptor(self.receive, scratch) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             other => other?,
         };
-        match fd {
-            Some(fd) if count >= HEADER_BYTES && bytes.starts_with(&MAGIC) => {
-                let mut ready = [0; 8];
-                ready.copy_from_slice(&bytes[8..HEADER_BYTES]);
-                bytes.truncate(count);
-                bytes.drain(..HEADER_BYTES);
-                Ok(Some(Passed { fd, bytes, ready_us: u64::from_le_bytes(ready) }))
+        let message = &scratch[..count];
+        match (fd, message.split_first_chunk::<8>()) {
+            (Some(fd), Some((&MAGIC, rest))) if rest.len() >= 8 => {
+                let (ready_us, bytes) = rest.split_at(8);
+                let ready_us = ready_us.try_into().map_or(0, u64::from_le_bytes);
+                Ok(Some(Passed { fd, bytes: bytes.to_vec(), ready_us }))
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a passed connection")),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A `SOCK_SEQPACKET` pair.
+    fn pair() -> ([OwnedFd; 2], Pair) {
+        let ends = sys::socket_pair().unwrap();
+        let pair = Pair { send: ends[0].as_raw_fd(), receive: ends[1].as_raw_fd() };
+        (ends, pair)
+    }
+
+    #[test]
+    fn a_connection_arrives_with_its_bytes_and_lives_on_without_its_sender() {
+        let (_ends, pair) = pair();
+        let (near, far) = UnixStream::pair().unwrap();
+        let near = OwnedFd::from(near);
+        pair.pass(&near, b"GET / HT", 7).unwrap();
+        drop(near);
+        let passed = pair.take(&mut Vec::new()).unwrap().unwrap();
+        assert_eq!((passed.bytes.as_slice(), passed.ready_us), (&b"GET / HT"[..], 7));
+        sys::send(passed.fd.as_raw_fd(), b"here").unwrap();
+        let mut heard = [0; 10];
+        assert_eq!(sys::receive(far.as_raw_fd(), &mut heard).unwrap(), 4);
+    }
+
+    #[test]
+    fn nothing_waits_is_no_error_and_no_sender_is_one() {
+        let (ends, pair) = pair();
+        assert!(pair.take(&mut Vec::new()).unwrap().is_none());
+        let [send, _receive] = ends;
+        drop(send);
+        assert_eq!(pair.take(&mut Vec::new()).err().unwrap().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_full_queue_says_so_and_loses_nothing() {
+        let (_ends, pair) = pair();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let near = OwnedFd::from(near);
+        let mut sent = 0;
+        let error = loop {
+            match pair.pass(&near, &[b'x'; 10_000], 0) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let mut scratch = Vec::new();
+        for _ in 0..sent {
+            assert_eq!(pair.take(&mut scratch).unwrap().unwrap().bytes.len(), 10_000);
+        }
+        assert!(pair.take(&mut scratch).unwrap().is_none());
+    }
+
+    #[test]
+    fn foreign_messages_and_too_many_bytes_are_refused() {
+        let (_ends, pair) = pair();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let near = OwnedFd::from(near);
+        sys::send(pair.send, b"hello").unwrap();
+        let error = pair.take(&mut Vec::new()).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let error = pair.pass(&near, &vec![0; CARRIED_BYTES_MAX + 1], 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

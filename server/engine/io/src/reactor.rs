@@ -121,6 +121,8 @@ pub struct Reactor {
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
     is_bell_rung: bool,
+    /// For messages of the shared pair.
+    scratch: Vec<u8>,
 }
 
 impl Reactor {
@@ -162,6 +164,7 @@ impl Reactor {
             is_queue_empty: false,
             ready: Vec::new(),
             is_bell_rung: false,
+            scratch: Vec::new(),
         })
     }
 
@@ -176,7 +179,13 @@ impl Reactor {
         std::mem::take(&mut self.is_bell_rung)
     }
 
-    /// Requests that became ready beside the one that was returned.
+    /// Whether requests became ready beside the one that was returned.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes these requests.
     pub fn take_ready(&mut self) -> std::vec::Drain<'_, Call> {
         self.ready.drain(..)
     }
@@ -455,7 +464,7 @@ impl Reactor {
             if !self.ready.is_empty() {
                 return;
             }
-            match pair.take() {
+            match pair.take(&mut self.scratch) {
                 Ok(Some(passed)) => self.adopt_passed(passed),
                 Ok(None) => return,
                 Err(error) => {
@@ -600,7 +609,7 @@ impl Reactor {
     /// Passes a connection on; false when it has to stay, and then its next answer ends it.
     fn pass(&mut self, index: u32, conn: &mut Conn) -> bool {
         let Some(pair) = self.pair else { return false };
-        if pair.pass(conn, conn.partial(), 0).is_err() {
+        if pair.pass(conn.fd(), conn.partial(), 0).is_err() {
             conn.is_stuck_here = true;
             return false;
         }
@@ -618,7 +627,7 @@ impl Reactor {
     #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
     pub fn pass_call(&mut self, mut call: Call) -> Result<(), Call> {
         let (Some(pair), Some(bytes)) = (self.pair, call.wire()) else { return Err(call) };
-        if pair.pass(&call, &bytes, call.ready_us).is_err() {
+        if pair.pass(call.fd(), &bytes, call.ready_us).is_err() {
             return Err(call);
         }
         self.epoll.remove(call.raw_fd());

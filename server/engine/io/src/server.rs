@@ -353,10 +353,10 @@ impl Server {
 
     /// Puts further ready requests where any app thread finds them.
     fn spread(&self, reactor: &mut Reactor) -> bool {
-        let ready = reactor.take_ready();
-        if ready.len() == 0 {
+        if !reactor.has_ready() {
             return false;
         }
+        let ready = reactor.take_ready();
         let mut desk = lock(&self.desk);
         self.ready_count.fetch_add(ready.len(), AcqRel);
         desk.ready.extend(ready);

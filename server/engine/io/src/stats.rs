@@ -256,9 +256,14 @@ impl Table {
     }
 
     /// A cell of this worker.
+    ///
+    /// # Panics
+    /// A cell outside the slot, which [`cell`] does not have.
     #[must_use]
     pub fn own(&self, cell: usize) -> &AtomicU64 {
-        self.of_slot(self.slot, cell)
+        assert!(cell < SLOT_BYTES / 8, "cell outside the slot");
+        // SAFETY: `slot` was checked against the size of the mapping, and `cell` is inside the slot.
+        unsafe { &*self.cells.add((HEADER_BYTES + self.slot * SLOT_BYTES) / 8 + cell) }
     }
 
     /// Adds to a counter or gauge of this worker.

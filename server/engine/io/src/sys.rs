@@ -436,6 +436,19 @@ pub fn set_child_subreaper() -> io::Result<()> {
     Ok(())
 }
 
+/// A connected pair of `SOCK_SEQPACKET` sockets, close-on-exec and non-blocking.
+///
+/// # Errors
+/// Out of descriptors.
+pub fn socket_pair() -> io::Result<[OwnedFd; 2]> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the kernel writes two descriptors to the array.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: both are new and owned by nobody else.
+    Ok(ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
 /// Room for the control data of one passed descriptor, aligned as `cmsghdr` wants.
 #[repr(C, align(8))]
 struct Control([u8; 64]);

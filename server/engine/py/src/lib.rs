@@ -16,7 +16,7 @@ mod text;
 use pyo3::prelude::*;
 
 /// The engine of one worker process; see `_engine.pyi`.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _engine {
     use pyo3::prelude::*;
 
