@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
@@ -49,6 +53,9 @@ def test_operator_killed_in_the_middle_of_a_reload(
     assert app.serving_pods() == pods
 
 
+@pytest.mark.skipif(
+    os.environ.get("CLUSTER") == "existing", reason="not our API server: it is not restarted"
+)
 def test_api_server_restarted_in_the_middle_of_a_reload(
     steady: AppMaker, under_load: LoadMaker, kube: Kube, cluster: Cluster
 ) -> None:

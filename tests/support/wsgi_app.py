@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +152,7 @@ class WsgiApp:
             timeout_s=30.0,
             slow_share=0.005,
             slow_ms=200,
+            allow_remote=os.environ.get("WSGIAPP_LOAD_REMOTE") == "1",
         )
         return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
 
