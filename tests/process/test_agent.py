@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +15,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 from prefork.content import digest_directory
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
 from tests.support.waiting import children_of, wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 UNHURRIED_S = 10.0
 
 
@@ -72,11 +75,13 @@ class Agent:
 
 
 @contextmanager
-def running_agent(run_dir: Path, *arguments: str) -> Iterator[Agent]:
+def running_agent(
+    run_dir: Path, *arguments: str, command: tuple[str, ...] = PREFORK
+) -> Iterator[Agent]:
     agent = Agent(free_port())
     process = subprocess.Popen(
         [
-            *PREFORK,
+            *command,
             "agent",
             "--listen",
             f"127.0.0.1:{agent.port}",
@@ -397,13 +402,28 @@ def test_control_clients_that_leave_or_flood_harm_nobody(folder: Path):
 
 def test_agent_without_prometheus_client_says_what_to_install(folder: Path):
     """-S hides site-packages, as in an image that has prefork alone."""
-    root = str(Path(__file__).resolve().parents[2] / "server" / "src")
+    root = str(ROOT / "server/src")
     ended = subprocess.run(
         [sys.executable, "-S", "-m", "prefork", "agent", "--run-dir", str(folder)],
         env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert ended.returncode == 5
     assert "pip install 'prefork[agent]'" in ended.stderr
+
+
+def test_agent_runs_from_the_plain_folder_with_what_lies_in_agent_site(folder: Path):
+    """-S: nothing but the folder and the standard library, as in the image."""
+    home = folder / "image"
+    shutil.copytree(ROOT / "server/src/prefork", home / "prefork")
+    shutil.copy(ROOT / "server/image/__main__.py", home)
+    shutil.copytree(Path(prometheus_client.__file__).parent, home / "agent-site/prometheus_client")
+    command = (sys.executable, "-S", str(home))
+    with (
+        Prefork(cwd=folder, command=command) as server,
+        running_agent(server.run_dir, command=command) as agent,
+    ):
+        server.get()
+        assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 1
 
 
 def test_agent_that_is_told_wrong_things_says_so(folder: Path):
