@@ -22,6 +22,7 @@ STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when the wish was put on the p
 CHILD_KINDS = ("ServiceAccount", "Service", "PodDisruptionBudget", "Deployment", "Ingress")
 AGENT_TIMEOUT_S = 2.0
 OUT_OF_MEMORY = "OOMKilled"
+ENDED = ("Failed", "Succeeded")
 
 # Reasons for which a container waits that no waiting will mend.
 STUCK = frozenset({
@@ -65,7 +66,7 @@ class AgentStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """One pod of the app."""
+    """One pod of the app; `terminating` where it is on its way out, or has ended."""
 
     name: str
     uid: str
@@ -154,7 +155,8 @@ def parse_pod(manifest: Manifest) -> Pod:
         ip=status.get("podIP"),
         template=annotations.get(TEMPLATE_ANNOTATION),
         ready=conditions.get("Ready", {}).get("status") == "True",
-        terminating="deletionTimestamp" in metadata,
+        # An evicted pod stays as an object for long after another has taken its place.
+        terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
         wish=parse_wish(annotations.get(RELOAD_ANNOTATION)),
         wish_started=parse_time(started),
         trouble=find_trouble(status, conditions),

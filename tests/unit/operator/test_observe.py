@@ -71,6 +71,10 @@ def test_pod_without_a_node_is_told_in_the_schedulers_words() -> None:
     assert parse_pod(pod).trouble == Trouble("Unschedulable", "0/1 nodes: Insufficient memory")
 
 
+def test_evicted_pod_counts_for_nothing_any_more() -> None:
+    assert parse_pod(make([], phase="Failed", reason="Evicted")).terminating
+
+
 def test_evicted_pod_is_told() -> None:
     pod = make([], phase="Failed", reason="Evicted", message="low on memory")
     assert parse_pod(pod).trouble == Trouble("Evicted", "low on memory")
