@@ -482,7 +482,7 @@ fn read_field(
     let id = NameId::within(buf, start, colon);
     let is_repeat = seen & bit(id) != 0;
     let value = trim(buf, colon + 1, end);
-    if id.is_heeded() {
+    if !id.is_ordinary() {
         if id == NameId::UNKNOWN {
             let name = &buf[start..colon];
             if !name::is_token(name) {

@@ -33,7 +33,7 @@ macro_rules! known_names {
     };
 }
 
-// The names the server heeds come first, up to Transfer-Encoding: see `NameId::is_heeded`.
+// The names the server heeds come first, up to Transfer-Encoding: see `NameId::is_ordinary`.
 known_names! {
     CONNECTION = "connection",
     CONTENT_LENGTH = "content-length",
@@ -194,10 +194,10 @@ impl NameId {
         if is_same { Self(id) } else { Self::UNKNOWN }
     }
 
-    /// Whether the server itself heeds a field of this name; those are the first in [`KNOWN`].
+    /// Whether this is a known name that means nothing to the server itself.
     #[inline]
-    pub(crate) const fn is_heeded(self) -> bool {
-        self.0 <= Self::TRANSFER_ENCODING.0
+    pub(crate) const fn is_ordinary(self) -> bool {
+        self.0 > Self::TRANSFER_ENCODING.0
     }
 
     /// Index into an array of `KNOWN.len()` things; 0 for unknown names.
