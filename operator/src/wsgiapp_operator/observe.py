@@ -181,10 +181,6 @@ def parse_time(text: str | None) -> datetime | None:
 
 def find_trouble(status: Manifest, conditions: Mapping[str, Manifest]) -> Trouble | None:
     """Return why a pod does not serve, as far as its status tells; the first thing counts."""
-    if status.get("phase") == "Failed":
-        return Trouble(
-            status.get("reason") or "PodFailed", status.get("message") or "the pod has failed"
-        )
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return Trouble("Unschedulable", scheduled.get("message", "no node takes the pod"))

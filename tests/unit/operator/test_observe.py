@@ -75,11 +75,6 @@ def test_evicted_pod_counts_for_nothing_any_more() -> None:
     assert parse_pod(make([], phase="Failed", reason="Evicted")).terminating
 
 
-def test_evicted_pod_is_told() -> None:
-    pod = make([], phase="Failed", reason="Evicted", message="low on memory")
-    assert parse_pod(pod).trouble == Trouble("Evicted", "low on memory")
-
-
 @pytest.mark.parametrize(
     "container",
     [
