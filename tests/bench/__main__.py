@@ -25,7 +25,7 @@ from tests.bench.network import enter_own_network
 from tests.bench.peers import BUILD, FLOOR, OURS, ROOT, SERVERS, Server
 from tests.bench.results import Results, Spread
 
-_FULL = CostPlan(rounds=5, seconds=1.2, warm_up_s=0.3)
+_FULL = CostPlan(rounds=5, seconds=1.0, warm_up_s=0.25)
 _QUICK = CostPlan(rounds=2, seconds=0.5, warm_up_s=0.2)
 _KILLS = 5
 _SOURCES = Path(__file__).parent

@@ -191,7 +191,7 @@ def _instruction_section(results: Results) -> str:
     ]
     lines = [
         "## User instructions per request",
-        "Counted by callgrind on one kept-alive connection, one request at a time: the count for"
+        "Counted by callgrind, the same load: the count for"
         f" {N2} requests less the count for {N1}, over {N2 - N1}, all processes that serve. No kernel work in it, and no noise from"
         " other programs: the figure to compare across machines and commits.",
         "![User instructions per request](img/bench-instructions.svg)",
