@@ -76,6 +76,7 @@ class Prefork:
         wait: bool = True,
         command: tuple[str, ...] = PREFORK,
         pass_fds: tuple[int, ...] = (),
+        process_group: int | None = None,
     ) -> None:
         self.cwd = cwd
         self.run_dir = cwd / "run"
@@ -92,6 +93,7 @@ class Prefork:
                 stdout=out,
                 stderr=log,
                 pass_fds=pass_fds,
+                process_group=process_group,
             )
 
     def __enter__(self) -> Prefork:

@@ -1,5 +1,6 @@
 """TERM answers what is there and ends with 0; INT does not wait; nothing is left behind."""
 
+import os
 import signal
 import socket
 import time
@@ -34,6 +35,18 @@ def test_term_leaves_no_process_socket_or_file_behind(folder: Path):
         assert not (folder / "s").exists()
         assert not (folder / "pid").exists()
         assert list((folder / "run").iterdir()) == []
+
+
+def test_term_to_the_whole_process_group_is_graceful_too(folder: Path):
+    """systemd's KillMode=control-group: arbiter, mold and workers get TERM in one moment."""
+    with Prefork("-w", "2", cwd=folder, process_group=0) as server, ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(server.get, "/slow?ms=700") for _ in range(2)]
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 2)
+        os.killpg(server.process.pid, signal.SIGTERM)
+        assert [answer.result()[0] for answer in answers] == [200, 200]
+        assert server.wait_exit() == 0
+        assert "reason=crash" not in server.log()
+        assert "reason=killed" not in server.log()
 
 
 def test_requests_that_outlast_the_graceful_timeout_are_cut_off(folder: Path):
