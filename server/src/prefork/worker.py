@@ -127,8 +127,7 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "forwarded_allow_ips": list(options.forwarded_allow_ips),
         "script_name": options.script_name,
         "server_software": f"prefork/{__version__}",
-        # Also with a single worker: its replacement and a reload run beside it (PEP 3333: "may").
-        "multiprocess": True,
+        "multiprocess": options.worker_count() > 1,
         "access_log": "json" if options.accesslog else "off",
     }
 
