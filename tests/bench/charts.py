@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib  # type: ignore[import-not-found,unused-ignore]  # only in the peers' environment
 from matplotlib import pyplot
 from matplotlib.axes import Axes  # type: ignore[import-not-found,unused-ignore]  # as above
+from matplotlib.ticker import NullLocator  # type: ignore[import-not-found,unused-ignore]
 
 from tests.bench.page import CASE_TITLES
 from tests.bench.peers import OURS, SERVERS
@@ -59,6 +60,7 @@ def _bars(panel: Axes, values: dict[str, float], *, unit: str) -> None:
     labels = [f"{value:.1f} {unit}" for value in values.values()]
     panel.bar_label(bars, labels, padding=2, fontsize=7)
     panel.set_xscale("log")
+    panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlim(left=min(values.values(), default=1) / 2, right=max(values.values()) * 4)
     panel.invert_yaxis()
     panel.tick_params(labelsize=8, length=2)

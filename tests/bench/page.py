@@ -296,7 +296,8 @@ def _conditions_section(results: Results) -> str:
             "Choices that matter: gunicorn is what `pip install gunicorn` gives, without its optional"
             " C parser. uWSGI runs behind its own HTTP router; `--http11-socket` costs less, but then"
             " one kept-alive connection holds the only worker and all others wait. waitress accepts"
-            " 100 connections at most by default. A server that reads a request's body only when the"
+            " 100 connections at most by default. gunicorn could fork workers from an imported app"
+            " (`--preload`) and so replace them sooner, but then HUP does not load new code. A server that reads a request's body only when the"
             " application asks for it waits for a stalled body in its only application thread.",
         )
     )
