@@ -1,0 +1,152 @@
+"""Random walks: whatever happens in whatever order, the fleet comes back to what is wanted.
+
+The world answers each action as real processes do, at once, late, or by dying; then it calms down.
+"""
+
+import random
+
+import pytest
+from prefork import machine as m
+from prefork.fleet import Fleet, Life, Phase, Reason, Wish
+
+POLICY = m.Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
+STEPS = 150
+CALM_S = 150.0
+
+
+class World:
+    """Processes that obey, with delays, and sometimes do not."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.fleet = Fleet(desired=self.random.randint(1, 4), slots=20)
+        self.now = 100.0
+        self.is_calm = False
+        self.due: list[tuple[float, int, m.Event]] = []
+        self.serial = 0
+        self.accepting: set[int] = set()
+        self.wishes: dict[str, int] = {}
+        self.has_left = False
+        self.exit_failed = False
+        self.happen(m.Tick())
+
+    def later(self, event: m.Event, least: float = 0.0, most: float = 0.5) -> None:
+        self.serial += 1
+        self.due.append((self.now + self.random.uniform(least, most), self.serial, event))
+
+    def happen(self, event: m.Event) -> None:
+        match event:
+            case m.WorkerGone(worker):
+                self.accepting.discard(worker)
+                # The dead are silent.
+                self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
+            case m.ReloadAsked(wish):
+                self.wishes[wish.id] = 0
+        self.fleet, actions = m.step(self.fleet, event, self.now, POLICY)
+        for action in actions:
+            self.obey(action)
+        self.check()
+
+    def obey(self, action: m.Action) -> None:
+        goes_wrong = not self.is_calm and self.random.random() < 0.15
+        match action:
+            case m.BootMold(number) if goes_wrong:
+                failures = (
+                    m.MoldFailed(number, "no"),
+                    m.MoldGone(number, "killed"),
+                    m.MoldUnfit(number),
+                )
+                self.later(self.random.choice(failures))
+            case m.BootMold(number):
+                self.later(m.MoldReady(number))
+            case m.AbortMold(number):
+                self.later(m.MoldGone(number, "SIGABRT"), 0, 2)
+            case m.ForkWorker(worker) if goes_wrong:
+                self.later(m.WorkerGone(worker, "killed", signalled=True))
+            case m.ForkWorker(worker):
+                self.later(m.WorkerBorn(worker, 1000 + worker), 0, 0.1)
+                self.later(m.WorkerReady(worker), 0.1, 0.5)
+            case m.StartWorker(worker):
+                self.accepting.add(worker)
+            case m.DrainWorker(worker):
+                self.accepting.discard(worker)
+                self.later(m.WorkerLeaving(worker), 0, 0.1)
+                if not goes_wrong:
+                    self.later(m.WorkerGone(worker, "exit code 0"), 0.1, 3)
+            case m.StopWorker(worker) | m.KillWorker(worker):
+                self.accepting.discard(worker)
+                self.later(m.WorkerGone(worker, "exit code 0"), 0, 0.3)
+            case m.Reloaded(wish) | m.Superseded(wish):
+                self.wishes[wish.id] += 1
+            case m.Leave(failed):
+                self.has_left, self.exit_failed = True, failed
+
+    def check(self) -> None:
+        slots = [worker.slot for worker in self.fleet.workers.values()]
+        assert len(slots) == len(set(slots))
+        assert all(count <= 1 for count in self.wishes.values()), "a reload was answered twice"
+
+    def disturb(self) -> None:
+        """Let something happen that nobody ordered."""
+        workers = [id for id, w in self.fleet.workers.items() if w.pid] or [99]
+        current = self.fleet.current.number if self.fleet.current else 99
+        self.happen(
+            self.random.choice(
+                [
+                    m.Tick(),
+                    m.WorkerGone(self.random.choice(workers), "killed", signalled=True),
+                    m.WorkerStuck(self.random.choice(workers)),
+                    m.WorkerTired(self.random.choice(workers), Reason.MAX_REQUESTS),
+                    m.WorkerLeaving(self.random.choice(workers)),
+                    m.MoldGone(current, "killed"),
+                    m.ReloadAsked(Wish(f"w{len(self.wishes)}")),
+                    m.ScaleAsked(self.random.randint(1, 4)),
+                ]
+            )
+        )
+
+    def run(self, seconds: float) -> None:
+        """Let time pass, and what is due happen."""
+        until = self.now + seconds
+        while not self.has_left:
+            deadline = m.next_deadline(self.fleet, self.now, POLICY)
+            times = [until, *(time for time, _, _ in self.due)]
+            if deadline is not None:
+                times.append(deadline)
+            self.now = max(self.now, min(times))
+            if self.now >= until:
+                return
+            ready = sorted(entry for entry in self.due if entry[0] <= self.now)
+            self.due = [entry for entry in self.due if entry[0] > self.now]
+            for entry in ready:
+                # An event of a worker that died in this very moment is dropped by the machine.
+                self.happen(entry[2])
+            self.happen(m.Tick())
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_fleet_comes_back_to_what_is_wanted(seed: int):
+    world = World(seed)
+    for _ in range(STEPS):
+        world.disturb()
+        world.run(world.random.choice((0.0, 0.05, 0.5, 3.0)))
+        if world.has_left:
+            # Only a first boot that failed ends a server nobody stopped.
+            assert world.exit_failed
+            assert world.fleet.current is None
+            return
+    world.is_calm = True
+    world.run(CALM_S)
+    fleet = world.fleet
+    assert fleet.phase is Phase.SERVING
+    assert fleet.current is not None
+    serving = [w for w in fleet.workers.values() if w.life is Life.SERVING]
+    assert len(serving) == len(fleet.workers) == fleet.desired
+    assert {w.generation for w in serving} == {fleet.current.number}
+    assert {w.id for w in serving} == world.accepting
+    assert fleet.booting is fleet.queued is fleet.running is fleet.handing is None
+    assert set(world.wishes.values()) <= {1}, "a reload was never answered"
+    world.happen(m.StopAsked())
+    world.run(CALM_S)
+    assert world.has_left
+    assert not world.exit_failed
