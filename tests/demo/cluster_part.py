@@ -138,26 +138,13 @@ class ClusterStory:
         self._run("get", "pods", "-n", NAMESPACE)
 
     def _watch_until_ready(self) -> None:
-        """`kubectl get wsgi` again and again; each state is shown once."""
-        arguments = ("get", "wsgi", manifest.APP, "-n", NAMESPACE)
-        self._screen.command("kubectl " + " ".join(arguments) + " --watch")
-        shown: set[str] = set()
-
-        def is_ready() -> bool:
-            head, row = self._kube.kubectl(*arguments).splitlines()
-            state = row.rsplit(maxsplit=1)[0]  # without its age
-            if not shown:
-                self._screen.output(head)
-            if state not in shown:
-                shown.add(state)
-                self._screen.output(row)
-            try:
-                ready = self._app.condition("Ready")
-            except NotYetError:
-                return False
-            return ready.status == "True" and ready.is_current
-
-        wait_until(is_ready, within_s=120, what="the app to be ready", every_s=0.5)
+        arguments = ("get", "wsgi", manifest.APP, "-n", NAMESPACE, "--watch")
+        self._screen.command("kubectl " + shlex.join(arguments))
+        for line in self._kube.follow(*arguments, within_s=120):
+            self._screen.output(line)
+            if line.split()[1:2] == ["True"]:  # column READY
+                return
+        raise TimeoutError("the app was not ready within 120 s")
 
     def _curl(self, version: str) -> None:
         url = self._cluster.ingress_url

@@ -14,7 +14,8 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,6 +122,26 @@ class Kube:
         self.kubectl(
             "patch", kind, name, "-n", namespace, "--type=merge", f"--patch={json.dumps(change)}"
         )
+
+    def follow(self, *arguments: str, within_s: float) -> Iterator[str]:
+        """Yield what kubectl prints, line by line, until the caller stops or time is up."""
+        process = subprocess.Popen(
+            [self._kubectl, *arguments],
+            cwd=_ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        clock = threading.Timer(within_s, process.kill)
+        clock.start()
+        try:
+            assert process.stdout is not None
+            with process.stdout as lines:
+                yield from (line.rstrip() for line in lines)
+        finally:
+            clock.cancel()
+            process.kill()
+            process.wait()
 
     # --- reading ------------------------------------------------------------------------------
 
