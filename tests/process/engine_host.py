@@ -99,6 +99,14 @@ def blocks(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return Blocks(bytes([65 + i % 26]) * wanted["size"] for i in range(wanted["count"]))
 
 
+def pause(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    start_response("200 OK", PLAIN)
+    yield b"p" * wanted["size"]
+    time.sleep(wanted["ms"] / 1000)
+    yield b"end"
+
+
 def big(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", PLAIN)
     return [b"x" * query(environ)["size"]]
@@ -206,7 +214,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, lines, slow, unread, blocks, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, closed, file, memory_file, environ_of,
     )
 }  # fmt: skip

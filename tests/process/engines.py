@@ -44,8 +44,8 @@ SETTINGS: dict[str, Any] = {
 class Stage:
     """What engines of one server share: listener, stats table, handover pair."""
 
-    def __init__(self, slots: int = 4) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    def __init__(self, listener: socket.socket | None = None, slots: int = 4) -> None:
+        self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = self.listener.getsockname()
         layout = _engine.LAYOUT
         self.stats_fd = os.memfd_create("stats")
@@ -86,7 +86,10 @@ class Stage:
 
     def connect(self, timeout_s: float = 10) -> Client:
         """Open a connection."""
-        client = Client(socket.create_connection(self.address, timeout_s))
+        sock = socket.socket(self.listener.family)
+        sock.settimeout(timeout_s)
+        sock.connect(self.address)
+        client = Client(sock)
         self._clients.append(client)
         return client
 
@@ -103,9 +106,9 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Give a stage, and clean up."""
-    it = Stage()
+def stage(listener: socket.socket | None = None) -> Iterator[Stage]:
+    """Give a stage, around a listener of the caller's when there is one, and clean up."""
+    it = Stage(listener)
     try:
         yield it
     finally:
@@ -229,6 +232,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.is_closing = False
         self._held = b""
 
     def __enter__(self) -> Client:
@@ -255,6 +259,7 @@ class Client:
         head = self._until(b"\r\n\r\n")
         status = int(head[9:12])
         answer = Answer(status, head, b"")
+        self.is_closing = answer.field("Connection") == "close"
         if status == 100 or is_head or status in (204, 304):
             return answer
         length = answer.field("Content-Length")

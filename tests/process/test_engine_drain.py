@@ -312,3 +312,28 @@ def test_busy_worker_leaves_requests_to_an_idle_one() -> None:
         assert time.monotonic() - began < 0.5
         assert first.read().body == b"slow"
         wait_until(lambda: it.requests(2, "GET", "200") == 1, within_s=5, what="the count")
+
+
+def test_close_serves_an_accept_queue_that_takes_longer_than_idle_clients_may() -> None:
+    with stage() as it:
+        host = it.start()
+        waiting = [it.connect() for _ in range(12)]
+        for client in waiting:
+            client.send(b"GET /slow?ms=300 HTTP/1.1\r\nHost: t\r\n\r\n")
+        wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the first call")
+        host.order("close")
+        for client in waiting:
+            assert client.read().body == b"slow"
+        host.end()
+
+
+def test_overdue_calls_are_counted_as_long_as_they_run() -> None:
+    with stage() as it:
+        it.start(threads=2, request_timeout_s=0.3)
+        with it.connect() as client:
+            client.send(b"GET /slow?ms=1200 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "overdue") == 1, within_s=5, what="the timeout")
+            assert client.read().status == 504
+            wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="the end")
+            assert it.cell(1, "overdue") == 0
+            assert it.requests(1, "GET", "504") == 1

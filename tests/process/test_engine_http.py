@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefork import _engine
 
-from tests.process.engines import Stage, stage
+from tests.process.engines import SETTINGS, Stage, stage
 from tests.support.wait import wait_until
 
 
@@ -411,3 +412,84 @@ def test_answer_is_read_to_its_end_though_the_server_closes_and_the_client_still
             with it.connect() as client:
                 client.send(b"GET /short HTTP/1.1\r\nHost: t\r\n\r\n" * 50)
                 assert client.rest().endswith(b"\r\n\r\nshort")
+
+
+def test_listen_queue_tells_depth_and_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=7) as listener:
+        assert _engine.listen_queue(listener.fileno()) == (0, 7)
+        waiting = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        assert _engine.listen_queue(listener.fileno()) == (3, 7)
+        for client in waiting:
+            client.close()
+
+
+def test_listen_queue_of_a_unix_socket_is_unknown_and_of_a_file_an_error(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        assert _engine.listen_queue(listener.fileno()) == (0, 0)
+    with (tmp_path / "f").open("w") as file, pytest.raises(OSError, match="socket"):
+        _engine.listen_queue(file.fileno())
+
+
+def test_unix_socket_is_served_with_an_empty_remote_address(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    with stage(listener) as it:
+        it.start()
+        with it.connect() as client:
+            body = os.urandom(3_000_000)
+            more = "X-Forwarded-Proto: https\r\n"
+            environ = json.loads(client.ask("/environ_of", more=more).body)
+            assert environ["REMOTE_ADDR"] == ""
+            assert environ["wsgi.url_scheme"] == "https"
+            assert client.ask("/echo", method="POST", body=body).body == body
+
+
+def test_slow_reader_of_a_generator_gets_all_of_it_and_close_is_called() -> None:
+    with stage() as it:
+        it.start(threads=2)
+        with it.connect() as slow, it.connect() as other:
+            slow.send(b"GET /blocks?count=200&size=100000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "bytes_out") > 100_000, within_s=5, what="some of it")
+            assert other.ask("/closed").body == b"0"
+            assert len(slow.read().body) == 20_000_000
+            wait_until(lambda: other.ask("/closed").body == b"1", within_s=5, what="close()")
+
+
+def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
+    """PEP 3333: the server must not hold a block back until the app yields again."""
+    with stage() as it:
+        it.start()
+        with it.connect() as client:
+            client.send(b"GET /pause?size=30000000&ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            began = time.monotonic()
+            received = 0
+            while received < 30_000_000:
+                received += len(client.sock.recv(1 << 20))
+            assert time.monotonic() - began < 3
+
+
+def test_settings_are_checked_by_name() -> None:
+    told = {**SETTINGS, "keep_alive_s": -1.0}
+    with pytest.raises(ValueError, match=r"keep_alive_s is -1.*use seconds"):
+        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1)
+    with pytest.raises(ValueError, match="settings lack threads"):
+        _engine.Engine(len, listeners=[], settings={}, stats_fd=-1, slot=1)
+    told = {**SETTINGS, "forwarded_allow_ips": ["10.0.0.0/40"]}
+    with pytest.raises(ValueError, match=r"forwarded_allow_ips has '10.0.0.0/40'"):
+        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1)
+    with pytest.raises(ValueError, match="app must be callable"):
+        _engine.Engine(1, listeners=[], settings=SETTINGS, stats_fd=-1, slot=1)  # type: ignore[arg-type]
+
+
+def test_stats_table_of_another_version_is_refused() -> None:
+    fd = os.memfd_create("stats")
+    try:
+        os.ftruncate(fd, 40_000)
+        with pytest.raises(OSError, match="magic"):
+            _engine.Engine(len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=1)
+        with pytest.raises(OSError, match=r"slot is 9, but .* has slots 1 to 3"):
+            _engine.Engine(len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=9)
+    finally:
+        os.close(fd)

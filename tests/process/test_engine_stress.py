@@ -53,6 +53,7 @@ class Crowd:
             try:
                 act(client, rng)
                 self.done[act.__name__] += 1
+                assert not client.is_closing, "the server said close"
             except (OSError, EOFError, AssertionError) as error:
                 self.wrong.append(f"{act.__name__}: {error!r}")
                 client.sock.close()

@@ -783,6 +783,8 @@ impl Conn {
             return self.after_answer(context, now_us);
         }
         self.phase = Phase::Write;
+        // Room may have come while the call ran, and nobody would be told again.
+        self.is_write_armed = false;
         self.deadline_us = now_us + context.settings.write_timeout_us;
         self.on_writable(context, now_us)
     }

@@ -30,6 +30,9 @@ const SCAN_EVERY_US: u64 = 50_000;
 /// While draining, what could not be passed is tried again this often.
 const RETRY_EVERY: Duration = Duration::from_millis(5);
 
+/// While others are too busy to take connections, these are served here, for so long; then answers say close.
+const PASS_PATIENCE_US: u64 = 10_000_000;
+
 /// How long idle connections may bring one more request when the server stops.
 const LAST_REQUEST_US: u64 = 2_000_000;
 
@@ -95,6 +98,7 @@ struct Listener {
 }
 
 /// See the head of this file.
+#[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Reactor {
     epoll: Arc<Epoll>,
     context: Arc<Context>,
@@ -114,10 +118,12 @@ pub struct Reactor {
     now_us: u64,
     next_deadline_us: u64,
     order: Order,
-    /// In `Close`: when idle connections are closed.
-    last_request_us: u64,
-    /// In `Close`: nobody waits in the accept queues or the shared pair.
+    /// When it was given.
+    order_us: u64,
+    /// In `Close`: nobody was waiting in the accept queues and the shared pair when last looked.
     is_queue_empty: bool,
+    /// In `Close`: from now on nobody is taken any more.
+    is_shut: bool,
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
     is_bell_rung: bool,
@@ -160,8 +166,9 @@ impl Reactor {
             now_us: sys::monotonic_us(),
             next_deadline_us: u64::MAX,
             order: Order::Serve,
-            last_request_us: 0,
+            order_us: 0,
             is_queue_empty: false,
+            is_shut: false,
             ready: Vec::new(),
             is_bell_rung: false,
             scratch: Vec::new(),
@@ -359,6 +366,9 @@ impl Reactor {
             }
         }
         conn.release_if_idle(&mut self.pool);
+        if self.order == Order::Close && conn.is_idle() {
+            conn.deadline_us = conn.deadline_us.min(self.now_us + LAST_REQUEST_US);
+        }
         self.next_deadline_us = self.next_deadline_us.min(conn.deadline_us);
         self.slots[index as usize].conn = Some(conn);
     }
@@ -406,9 +416,7 @@ impl Reactor {
         let has_room = self.open < self.context.settings.max_connections;
         let is_wanted = match self.order {
             Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
-            Order::Close => {
-                is_free && self.now_us < self.last_request_us && self.now_us >= self.accept_after_us
-            }
+            Order::Close => is_free && !self.is_shut && self.now_us >= self.accept_after_us,
             Order::HandOver | Order::Stop => false,
         };
         if is_wanted == self.is_welcoming {
@@ -521,12 +529,18 @@ impl Reactor {
         }
         self.order = order;
         self.now_us = sys::monotonic_us();
+        self.order_us = self.now_us;
         match order {
             Order::Serve => {}
             Order::HandOver => self.welcome(false),
             Order::Close => {
-                self.last_request_us = self.now_us + LAST_REQUEST_US;
-                self.is_queue_empty = false;
+                let last_us = self.now_us + LAST_REQUEST_US;
+                for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
+                    if conn.is_idle() {
+                        conn.deadline_us = conn.deadline_us.min(last_us);
+                    }
+                }
+                self.next_deadline_us = self.next_deadline_us.min(last_us);
             }
             Order::Stop => {
                 self.welcome(false);
@@ -540,23 +554,22 @@ impl Reactor {
         match self.order {
             Order::Serve => return Turn::Idle,
             Order::HandOver => self.pass_idle(),
-            Order::Close => {
-                if role == Role::App && self.now_us < self.last_request_us {
-                    self.empty_queues();
-                    if let Some(turn) = self.deliver(role) {
-                        return turn;
-                    }
+            Order::Close if role == Role::App && !self.is_shut => {
+                self.empty_queues();
+                if let Some(turn) = self.deliver(role) {
+                    return turn;
                 }
-                if self.now_us >= self.last_request_us {
-                    self.is_queue_empty = true;
-                    self.close_where(Conn::is_idle);
-                }
+                // For as long as clients may bring a last request, new ones are welcome too.
+                self.is_shut = self.is_queue_empty && self.now_us > self.order_us + LAST_REQUEST_US;
             }
+            Order::Close => {}
             Order::Stop => self.close_where(|_| true),
         }
+        // Only what was seen empty in this turn counts as empty.
+        let is_queue_empty = self.is_shut || (role == Role::App && self.is_queue_empty);
         let is_done = self.open == 0
             && self.ready.is_empty()
-            && (self.order != Order::Close || self.is_queue_empty);
+            && (self.order != Order::Close || is_queue_empty);
         if is_done { Turn::Done } else { Turn::Idle }
     }
 
@@ -609,8 +622,9 @@ impl Reactor {
     /// Passes a connection on; false when it has to stay, and then its next answer ends it.
     fn pass(&mut self, index: u32, conn: &mut Conn) -> bool {
         let Some(pair) = self.pair else { return false };
-        if pair.pass(conn.fd(), conn.partial(), 0).is_err() {
-            conn.is_stuck_here = true;
+        if let Err(error) = pair.pass(conn.fd(), conn.partial(), 0) {
+            let is_full = error.kind() == io::ErrorKind::WouldBlock;
+            conn.is_stuck_here = !is_full || self.now_us > self.order_us + PASS_PATIENCE_US;
             return false;
         }
         self.epoll.remove(conn.raw_fd());

@@ -26,7 +26,7 @@ use crate::reactor::{Call, Order, Reactor, Role, Turn};
 use crate::settings::Settings;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Direction, Epoll};
-use crate::threads::Thread;
+use crate::threads::{Overdue, Thread};
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
@@ -320,6 +320,7 @@ impl Server {
         let wait = if self.ready_count.load(SeqCst) > 0 { Duration::ZERO } else { wait };
         if wait > Duration::ZERO {
             self.context.log.flush();
+            self.flush_threads();
         }
         let turn = reactor.turn(Role::App, self.order(), Some(wait));
         if reactor.take_bell() {
@@ -453,15 +454,20 @@ impl Server {
     /// `keeps` says whether the answer promised to keep the connection.
     pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
         let thread = &self.threads[number];
-        let is_expired = thread.end();
         if thread.has_unsent() {
             call.unsent = thread.take_unsent();
         }
+        let is_timed = self.context.settings.request_timeout_us > 0;
+        let ended = thread.end(is_timed);
+        let is_expired = ended.is_expired;
         let context = &self.context;
         let (status, end_us) =
             if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
         context.note_answer(&call, &Outcome { status, end_us, is_counted: is_expired, ..outcome });
         context.table.sub(cell::in_flight, 1);
+        if ended.is_overdue {
+            context.table.sub(cell::overdue, 1);
+        }
         self.renew_oldest();
         thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
         call.closes = !keeps || is_expired;
@@ -479,8 +485,10 @@ impl Server {
     /// A call was lost in a panic, its connection with it.
     pub fn abandon(&self, number: usize, token: u64) {
         let thread = &self.threads[number];
-        let _ = thread.end();
         drop(thread.take_unsent());
+        if thread.end(self.context.settings.request_timeout_us > 0).is_overdue {
+            self.context.table.sub(cell::overdue, 1);
+        }
         self.context.table.sub(cell::in_flight, 1);
         self.renew_oldest();
         self.bell.ring();
@@ -574,7 +582,10 @@ impl Server {
             }
             add(&mut call.unsent);
         } else {
-            thread.with_unsent(add);
+            thread.with_unsent(|unsent, _| add(unsent));
+            // From now on whoever leads is woken when there is room. A failure only leaves it to the next block.
+            let interest = sys::READ | sys::WRITE | sys::EDGE;
+            let _ = self.epoll.modify(call.raw_fd(), interest, call.token);
         }
         Sent::Fine
     }
@@ -584,7 +595,7 @@ impl Server {
     pub fn wait_sent(&self, number: usize, fd: RawFd) -> Sent {
         let timeout = Duration::from_micros(self.context.settings.write_timeout_us);
         let result = loop {
-            match self.flush_thread(number, fd) {
+            match self.flush_thread(&self.threads[number]) {
                 (Flushed::All, _) => return Sent::Fine,
                 (Flushed::Blocked, held) if held <= UNSENT_BYTES_MAX / 2 => return Sent::Fine,
                 (Flushed::Blocked, _) => {}
@@ -603,25 +614,19 @@ impl Server {
     #[must_use]
     pub fn is_behind(&self, number: usize) -> bool {
         let thread = &self.threads[number];
-        thread.has_unsent() && thread.with_unsent(|unsent| unsent.held() > UNSENT_BYTES_MAX)
+        thread.has_unsent() && thread.with_unsent(|unsent, _| unsent.held() > UNSENT_BYTES_MAX)
     }
 
     /// Goes on with the answers that apps are still producing.
-    fn flush_threads(&self) -> bool {
-        let mut has_unsent = false;
-        for (number, thread) in self.threads.iter().enumerate() {
-            if thread.has_unsent() {
-                has_unsent = true;
-                let fd = thread.raw_fd();
-                // A broken connection is noticed by the app thread, at its next block.
-                let _ = self.flush_thread(number, fd);
-            }
+    fn flush_threads(&self) {
+        for thread in self.threads.iter().filter(|thread| thread.has_unsent()) {
+            // A broken connection is noticed by the app thread, at its next block.
+            let _ = self.flush_thread(thread);
         }
-        has_unsent
     }
 
-    fn flush_thread(&self, number: usize, fd: RawFd) -> (Flushed, usize) {
-        self.threads[number].with_unsent(|unsent| {
+    fn flush_thread(&self, thread: &Thread) -> (Flushed, usize) {
+        thread.with_unsent(|unsent, fd| {
             let mut sent = 0;
             let flushed = unsent.flush(fd, &mut sent);
             self.context.count_sent(sent);
@@ -690,28 +695,33 @@ impl Server {
             if elapsed_us < limit_us {
                 let left = Duration::from_micros(limit_us - elapsed_us);
                 nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));
-            } else if let Some((method, target)) = thread.report_once(start_us) {
-                self.expire(thread, method, target, elapsed_us);
+            } else {
+                let count = || self.context.table.add(cell::overdue, 1);
+                if let Some(overdue) = thread.mark_overdue(start_us, count) {
+                    self.expire(thread, overdue, elapsed_us);
+                }
             }
         }
         nearest
     }
 
-    fn expire(&self, thread: &Thread, method: Vec<u8>, target: Vec<u8>, elapsed_us: u64) {
+    fn expire(&self, thread: &Thread, overdue: Overdue, elapsed_us: u64) {
         let context = &self.context;
         context.table.add(cell::timeouts, 1);
-        let is_answered = thread.expire(|fd| {
-            let answer =
-                context.plain_answer(504, "the application took too long", method == b"HEAD");
+        let is_head = overdue.method == b"HEAD";
+        let is_answered = thread.expire(&overdue, |fd| {
+            let answer = context.plain_answer(504, "the application took too long", is_head);
             // A full socket is the client's loss: it has the end of the connection.
             context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
             sys::shut_down_write(fd);
         });
         if is_answered {
-            context.table.count_answer(thread.method(), 504, elapsed_us);
+            context.table.count_answer(overdue.row, 504, elapsed_us);
         }
-        self.notify(Notice::Timeout { thread_ident: thread.ident(), method, target, elapsed_us });
+        let Overdue { method, target, .. } = overdue;
+        let thread_ident = thread.ident();
         self.give(Order::HandOver);
+        self.notify(Notice::Timeout { thread_ident, method, target, elapsed_us });
     }
 
     /// The helper leads until an app thread wants to.
@@ -722,8 +732,8 @@ impl Server {
             self.context.log.flush();
             self.absorb(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
-            let is_watching = (is_queued && self.has_pair) || self.flush_threads();
-            let rest = if is_watching { TICK } else { HELPER_WAIT };
+            self.flush_threads();
+            let rest = if is_queued && self.has_pair { TICK } else { HELPER_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
             if reactor.take_bell() {

@@ -119,6 +119,8 @@ slot_cells! {
     oldest_start_us = 1;
     /// Gauge: app threads that could take a request from another worker now.
     idle_threads = 1;
+    /// Gauge: calls running that are over their time.
+    overdue = 1;
     /// Microseconds in calls.
     busy_us = 1;
     /// Calls that were over their time.

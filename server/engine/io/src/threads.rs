@@ -3,46 +3,79 @@
 //! One cell per app thread. The app thread and the helper meet in `stage`, a small state machine:
 //!
 //! ```text
-//! None → Open → Sent → None          the app answers
+//! None → Open → Sent → None               the app answers
 //!         └─→ Expiring → Expired → None   the helper answers 504
 //! ```
+//!
+//! The number of the call is part of it, so that the helper can never mean one call and meet the next.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicU8, AtomicU64,
+    AtomicBool, AtomicI32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::conn::{Conn, Unsent};
 
-const NONE: u8 = 0;
-const OPEN: u8 = 1;
-const SENT: u8 = 2;
-const EXPIRING: u8 = 3;
-const EXPIRED: u8 = 4;
+const NONE: u64 = 0;
+const OPEN: u64 = 1;
+const SENT: u64 = 2;
+const EXPIRING: u64 = 3;
+const EXPIRED: u64 = 4;
+
+/// The lower bits of `stage` are one of the above, the upper ones the call's number.
+const STAGE_BITS: u32 = 3;
+const STAGE_MASK: u64 = (1 << STAGE_BITS) - 1;
 
 /// See the head of this file.
 #[derive(Default)]
 pub struct Thread {
-    stage: AtomicU8,
+    stage: AtomicU64,
     /// When the call began; 0 between calls.
     start_us: AtomicU64,
-    /// The socket of the call; valid while `stage` is not `NONE`.
+    /// The socket of the call; valid while the stage is not `NONE`.
     fd: AtomicI32,
     /// What Python calls this thread.
     ident: AtomicU64,
-    /// Row of the method in the stats table.
-    method: AtomicU8,
-    /// Method and target of the call.
-    line: Mutex<(Vec<u8>, Vec<u8>)>,
-    /// The timeout of this call was reported.
-    is_reported: AtomicBool,
+    /// What a report of the call needs.
+    line: Mutex<Line>,
     /// Part of the answer the client has not taken while the app goes on producing it.
     unsent: Mutex<Unsent>,
     has_unsent: AtomicBool,
     /// The last call took so long that another thread should lead meanwhile.
     pub(crate) is_slow: AtomicBool,
+}
+
+/// The request of the running call.
+#[derive(Default)]
+struct Line {
+    method: Vec<u8>,
+    target: Vec<u8>,
+    /// Row of the method in the stats table.
+    row: usize,
+    is_overdue: bool,
+}
+
+/// A call that is over its time.
+pub struct Overdue {
+    /// The number of the call, for [`Thread::expire`].
+    call: u64,
+    /// The method as sent.
+    pub method: Vec<u8>,
+    /// The target as sent.
+    pub target: Vec<u8>,
+    /// Row of the method in the stats table.
+    pub row: usize,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The helper answered it.
+    pub is_expired: bool,
+    /// It was reported as overdue.
+    pub is_overdue: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,88 +94,96 @@ impl Thread {
         self.ident.load(Relaxed)
     }
 
-    /// A call begins.
+    /// A call begins; `is_timed` when there is a limit to its time.
     pub fn begin(&self, conn: &Conn, now_us: u64, is_timed: bool) {
         if is_timed {
             let request = conn.request();
             let bytes = request.head_bytes();
             let mut line = lock(&self.line);
-            line.0.clear();
-            line.0.extend_from_slice(request.head.method_name.of(bytes));
-            line.1.clear();
-            line.1.extend_from_slice(request.head.target.of(bytes));
-            self.method.store(request.head.method as u8, Relaxed);
-            self.is_reported.store(false, Relaxed);
+            line.method.clear();
+            line.method.extend_from_slice(request.head.method_name.of(bytes));
+            line.target.clear();
+            line.target.extend_from_slice(request.head.target.of(bytes));
+            line.row = request.head.method as usize;
         }
         self.fd.store(conn.raw_fd(), Relaxed);
-        self.start_us.store(now_us, Relaxed);
-        self.stage.store(OPEN, Release);
+        let call = (self.stage.load(Relaxed) >> STAGE_BITS) + 1;
+        self.stage.store(call << STAGE_BITS | OPEN, Release);
+        self.start_us.store(now_us, Release);
     }
 
     /// When the running call began; 0 for none.
     #[must_use]
     pub fn start_us(&self) -> u64 {
-        self.start_us.load(Relaxed)
+        self.start_us.load(Acquire)
+    }
+
+    fn advance(&self, from: u64, to: u64) -> Result<u64, u64> {
+        self.stage.compare_exchange(from, to, AcqRel, Acquire)
     }
 
     /// Claims the socket for the app's answer; false when the time was over and the client has its 504.
     #[must_use]
     pub fn claim(&self) -> bool {
         loop {
-            match self.stage.compare_exchange(OPEN, SENT, AcqRel, Acquire) {
-                Ok(_) | Err(SENT) => return true,
-                Err(EXPIRING) => std::thread::yield_now(),
-                Err(_) => return false,
+            let stage = self.stage.load(Acquire);
+            match stage & STAGE_MASK {
+                SENT => return true,
+                OPEN if self.advance(stage, stage - OPEN + SENT).is_ok() => return true,
+                OPEN => {}
+                EXPIRING => std::thread::yield_now(),
+                _ => return false,
             }
         }
     }
 
-    /// The call is over; tells whether it was answered by the helper.
-    pub fn end(&self) -> bool {
-        loop {
-            match self.stage.load(Acquire) {
+    /// The call is over.
+    pub fn end(&self, is_timed: bool) -> Ended {
+        self.start_us.store(0, Release);
+        let is_expired = loop {
+            let stage = self.stage.load(Acquire);
+            match stage & STAGE_MASK {
                 EXPIRING => std::thread::yield_now(),
-                // Only the helper leaves OPEN beside this thread.
-                stage => {
-                    if self.stage.compare_exchange(stage, NONE, AcqRel, Acquire).is_ok() {
-                        self.start_us.store(0, Relaxed);
-                        return stage == EXPIRED;
+                now => {
+                    if self.advance(stage, stage - now + NONE).is_ok() {
+                        break now == EXPIRED;
                     }
                 }
             }
+        };
+        let is_overdue = is_timed && std::mem::take(&mut lock(&self.line).is_overdue);
+        Ended { is_expired, is_overdue }
+    }
+
+    /// Marks the call that began at `start_us` as overdue; `None` when it is over, or was marked before. `mark` runs
+    /// before the app thread can end the call.
+    pub fn mark_overdue(&self, start_us: u64, mark: impl FnOnce()) -> Option<Overdue> {
+        let mut line = lock(&self.line);
+        let stage = self.stage.load(Acquire);
+        if stage & STAGE_MASK == NONE || self.start_us() != start_us || line.is_overdue {
+            return None;
         }
+        line.is_overdue = true;
+        mark();
+        Some(Overdue {
+            call: stage >> STAGE_BITS,
+            method: line.method.clone(),
+            target: line.target.clone(),
+            row: line.row,
+        })
     }
 
     /// The helper claims the socket of an overdue call; `answer` runs with it if nothing was sent yet.
     /// Returns whether it was answered.
-    pub fn expire(&self, answer: impl FnOnce(RawFd)) -> bool {
-        if self.stage.compare_exchange(OPEN, EXPIRING, AcqRel, Acquire).is_err() {
+    pub fn expire(&self, overdue: &Overdue, answer: impl FnOnce(RawFd)) -> bool {
+        let call = overdue.call << STAGE_BITS;
+        if self.advance(call | OPEN, call | EXPIRING).is_err() {
             return false;
         }
         // INVARIANT: while EXPIRING the app thread waits in `claim` or `end`, so the descriptor stays open.
         answer(self.fd.load(Relaxed));
-        self.stage.store(EXPIRED, Release);
+        self.stage.store(call | EXPIRED, Release);
         true
-    }
-
-    /// Method and target of the call that began at `start_us`, the first time it is asked for.
-    #[must_use]
-    pub fn report_once(&self, start_us: u64) -> Option<(Vec<u8>, Vec<u8>)> {
-        let line = lock(&self.line);
-        (self.start_us() == start_us && !self.is_reported.swap(true, Relaxed)).then(|| line.clone())
-    }
-
-    /// Row of the running call's method in the stats table.
-    #[must_use]
-    pub fn method(&self) -> usize {
-        usize::from(self.method.load(Relaxed))
-    }
-
-    /// The socket of the call. INVARIANT: open while the thread has something unsent, which is taken away under its lock
-    /// before the connection is given back.
-    #[must_use]
-    pub fn raw_fd(&self) -> RawFd {
-        self.fd.load(Relaxed)
     }
 
     /// Whether part of the answer waits for the client.
@@ -151,10 +192,12 @@ impl Thread {
         self.has_unsent.load(Acquire)
     }
 
-    /// The waiting part of the answer, to add to or to send.
-    pub fn with_unsent<T>(&self, action: impl FnOnce(&mut Unsent) -> T) -> T {
+    /// The waiting part of the answer and the socket it is for.
+    ///
+    /// INVARIANT: as long as something waits the socket is open: it is taken away under this lock before the call ends.
+    pub fn with_unsent<T>(&self, action: impl FnOnce(&mut Unsent, RawFd) -> T) -> T {
         let mut unsent = lock(&self.unsent);
-        let result = action(&mut unsent);
+        let result = action(&mut unsent, self.fd.load(Relaxed));
         self.has_unsent.store(!unsent.is_empty(), Release);
         result
     }
@@ -162,6 +205,53 @@ impl Thread {
     /// Takes the waiting part away, at the end of the call.
     #[must_use]
     pub fn take_unsent(&self) -> Unsent {
-        self.with_unsent(std::mem::take)
+        self.with_unsent(|unsent, _| std::mem::take(unsent))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn running() -> Thread {
+        let thread = Thread::default();
+        thread.stage.store(7 << STAGE_BITS | OPEN, Release);
+        thread.start_us.store(100, Release);
+        thread
+    }
+
+    #[test]
+    fn an_overdue_call_is_answered_once_and_the_app_comes_too_late() {
+        let thread = running();
+        let overdue = thread.mark_overdue(100, || ()).unwrap();
+        assert!(thread.mark_overdue(100, || ()).is_none());
+        assert!(thread.expire(&overdue, |_| ()));
+        assert!(!thread.expire(&overdue, |_| ()));
+        assert!(!thread.claim());
+        assert_eq!(thread.end(true), Ended { is_expired: true, is_overdue: true });
+    }
+
+    #[test]
+    fn an_answer_that_has_begun_is_left_to_the_app() {
+        let thread = running();
+        let overdue = thread.mark_overdue(100, || ()).unwrap();
+        assert!(thread.claim());
+        assert!(!thread.expire(&overdue, |_| ()));
+        assert!(thread.claim());
+        assert_eq!(thread.end(true), Ended { is_expired: false, is_overdue: true });
+    }
+
+    #[test]
+    fn the_next_call_is_not_taken_for_the_overdue_one() {
+        let thread = running();
+        let overdue = thread.mark_overdue(100, || ()).unwrap();
+        assert!(thread.end(true).is_overdue);
+        thread.stage.store(8 << STAGE_BITS | OPEN, Release);
+        thread.start_us.store(200, Release);
+        assert!(!thread.expire(&overdue, |_| ()));
+        assert!(thread.mark_overdue(100, || ()).is_none());
+        assert!(thread.claim());
+        assert_eq!(thread.end(true), Ended { is_expired: false, is_overdue: false });
     }
 }

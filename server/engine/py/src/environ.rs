@@ -297,7 +297,8 @@ impl Environ {
         if let Some(key) = self.unknown_keys.get(name) {
             return set_new(environ, key, &value);
         }
-        let key = interned(py, &key_of(name));
+        // Not interned: interned strings may stay for ever, and names are the client's.
+        let key = PyString::new(py, &key_of(name)).unbind();
         if self.unknown_keys.len() < UNKNOWN_KEYS_MAX {
             self.unknown_keys.insert(name.to_vec(), key.clone_ref(py));
         }
