@@ -428,7 +428,6 @@ class Arbiter:
             case messages.WorkerFull():
                 self.happen(WorkerTired(number, Reason.MAX_REQUESTS))
             case messages.WorkerStuck():
-                handle.stuck_calls += not handle.is_mute  # noticed from outside: counted already
                 self.happen(WorkerStuck(number))
             case messages.WorkerLeaving():
                 self.happen(WorkerLeaving(number))

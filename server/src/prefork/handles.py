@@ -32,7 +32,6 @@ class WorkerHandle:
     channel: Channel
     hook: HookWorker
     pid: int = 0
-    stuck_calls: int = 0
     # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
     is_mute: bool = False
     quiet_since: float | None = None

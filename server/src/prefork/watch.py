@@ -66,7 +66,6 @@ def find_mute(watched: Iterable[Watched], table: Table, log: Log, now: float) ->
         if late and worker.life in (Life.SERVING, Life.DRAINING):
             log.error("worker does not report its stuck call", pid=worker.pid, timeout_s=limit)
             handle.is_mute = True
-            handle.stuck_calls = 1
             events.append(WorkerStuck(worker.id))
     return events
 
@@ -75,10 +74,8 @@ def find_quiet(watched: Iterable[Watched], table: Table, now: float) -> list[Eve
     """A stuck worker whose other calls are done has nothing left to wait for."""
     events: list[Event] = []
     for worker, handle in watched:
-        if (
-            worker.life is not Life.STUCK
-            or table.slot(worker.slot, "in_flight") > handle.stuck_calls
-        ):
+        others = table.slot(worker.slot, "in_flight") - table.slot(worker.slot, "overdue")
+        if worker.life is not Life.STUCK or others > 0:
             handle.quiet_since = None
         elif handle.quiet_since is None:
             handle.quiet_since = now
