@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, ClusterError
 from tests.e2e import figures, steady_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.kube import Kube
 from tests.support.load_report import LoadReport
-from tests.support.operator_release import ROOT, OperatorRelease
+from tests.support.operator_release import ROOT, HelmError, OperatorRelease
 from tests.support.wsgi_app import WsgiApp
 
 WARM_UP_S = 3.0
@@ -46,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started_here = not cluster.is_running()
         try:
-            cluster.up()
+            _require(cluster.up)
             yield cluster
         finally:
             if started_here and os.environ.get("KEEP_CLUSTER") != "1":
@@ -64,8 +64,16 @@ def kube(cluster: Cluster) -> Iterator[Kube]:
 def operator(cluster: Cluster, kube: Kube) -> OperatorRelease:
     """The operator, installed by the chart; it stays with the cluster."""
     release = OperatorRelease(cluster.helm, cluster.kubeconfig, kube)
-    release.install()
+    _require(release.install)
     return release
+
+
+def _require(prepare: Callable[[], object]) -> None:
+    """Do what every test needs; when it fails, say so once instead of once for each test."""
+    try:
+        prepare()
+    except (ClusterError, HelmError) as error:
+        pytest.exit(f"nothing to test on: {error}", returncode=1)
 
 
 _numbers = itertools.count(1)

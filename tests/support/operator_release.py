@@ -18,6 +18,10 @@ NAMESPACE = "wsgiapp-system"
 _SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
 
 
+class HelmError(Exception):
+    """helm ended with an error; the text is its command and what it printed."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorRelease:
     """Installs, upgrades, looks at and removes the release."""
@@ -42,7 +46,7 @@ class OperatorRelease:
         return self.run_helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
 
     def run_helm(self, *arguments: str) -> str:
-        """Run helm in the tree; RuntimeError with what it printed when it fails."""
+        """Run helm in the tree; HelmError with what it printed when it fails."""
         done = subprocess.run(
             [self.helm, *arguments],
             cwd=ROOT,
@@ -53,7 +57,7 @@ class OperatorRelease:
             check=False,
         )
         if done.returncode != 0:
-            raise RuntimeError(f"helm {' '.join(arguments)}:\n{done.stderr or done.stdout}")
+            raise HelmError(f"helm {' '.join(arguments)}:\n{done.stderr or done.stdout}")
         return done.stdout
 
     def pod(self) -> str:
