@@ -298,6 +298,17 @@ def test_exit_functions_of_the_app_run_in_each_worker(folder: Path):
     assert {path.name for path in folder.glob("left-*")} == {f"left-{pid}" for pid in workers}
 
 
+def test_garbage_collection_in_a_worker_takes_nothing_it_serves_with(folder: Path):
+    """Collecting whatever is left of the arbiter in a forked process must not close its sockets."""
+    app = (folder / "app.py").read_text()
+    (folder / "app.py").write_text("import gc\ngc.unfreeze()\ngc.collect()\n" + app)
+    for preload in ("never", "always"):
+        with Prefork("-w", "2", f"--preload={preload}", cwd=folder) as server:
+            assert {server.get()[0] for _ in range(10)} == {200}
+            assert server.reload()["result"] == "succeeded"
+            assert {server.get()[0] for _ in range(10)} == {200}
+
+
 def test_workers_auto_serves(folder: Path):
     with Prefork("-w", "auto", cwd=folder) as server:
         assert len(server.workers()) >= 1

@@ -1,5 +1,6 @@
 """TERM answers what is there and ends with 0; INT does not wait; nothing is left behind."""
 
+import errno
 import os
 import signal
 import socket
@@ -47,6 +48,24 @@ def test_term_to_the_whole_process_group_is_graceful_too(folder: Path):
         assert server.wait_exit() == 0
         assert "reason=crash" not in server.log()
         assert "reason=killed" not in server.log()
+
+
+def test_connections_that_come_too_late_are_refused_while_the_last_requests_run(folder: Path):
+    """A thread is free to empty the accept queue; then nobody listens. Refused, a proxy tries elsewhere; accepted by a queue that nobody empties, they would be reset."""
+    with Prefork("-w", "2", "--threads", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        port = server.port
+        answer = pool.submit(server.get, "/slow?ms=4000")
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
+        server.signal(signal.SIGTERM)
+
+        def is_refused() -> bool:
+            with socket.socket() as late:
+                return late.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+        server.wait(is_refused, 3.5, what="connections are still taken")
+        assert not answer.done()
+        assert answer.result()[0] == 200
+        assert server.wait_exit() == 0
 
 
 def test_requests_that_outlast_the_graceful_timeout_are_cut_off(folder: Path):

@@ -672,4 +672,7 @@ class Arbiter:
         self.control.close_here()
         for channel in self.channels():
             channel.close()
+        # These stay open, as numbers: collecting the objects in a worker must not close them.
+        for sock in (*self.handover, *(listener.sock for listener in self.own.listeners)):
+            sock.detach()
         self.selector.close()

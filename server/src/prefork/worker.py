@@ -29,8 +29,6 @@ from prefork.wakeup import SignalSocket
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
-# `Engine.drain` only leaves word; its I/O thread acts on it in its next turn, a moment later.
-TURN_S = 0.02
 # TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
 # they mean is the arbiter's decision, and none may end a worker in the middle of a request.
 SIGNALS = (
@@ -96,7 +94,18 @@ def run_worker(
     ]
     worker.booted = True
     channel.send(messages.WorkerReady())
-    duty = Duty(engine, channel, signals, threads, options, hooks, worker, log, logfiles)
+    duty = Duty(
+        engine,
+        channel,
+        signals,
+        threads,
+        options,
+        hooks,
+        worker,
+        log,
+        logfiles,
+        inheritance.listeners,
+    )
     duty.run()
     worker.alive = False
     hooks.call("worker_exit", server, worker)
@@ -156,10 +165,10 @@ class Duty:
     worker: HookWorker
     log: Log
     logfiles: LogFiles
+    listeners: tuple[int, ...]
     serves: bool = False
     is_over: bool = False
     is_hurried: bool = False  # leave without the interpreter's clean end
-    confirm_at: float | None = None
     # Set once nobody is there to end this process in time.
     deadline: float | None = None
 
@@ -171,21 +180,14 @@ class Duty:
             while not self.is_over:
                 for key, _ in selector.select(self.time_left()):
                     key.data(selector)
-                self.on_time(time.monotonic())
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    self.stop()
         if self.serves and not self.is_hurried:
             for thread in self.threads:
                 thread.join()
 
     def time_left(self) -> float | None:
-        due = min((at for at in (self.deadline, self.confirm_at) if at is not None), default=None)
-        return None if due is None else max(0.0, due - time.monotonic())
-
-    def on_time(self, now: float) -> None:
-        if self.confirm_at is not None and now >= self.confirm_at:
-            self.confirm_at = None
-            self.channel.send(messages.WorkerLeaving())
-        if self.deadline is not None and now >= self.deadline:
-            self.stop()
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def on_message(self, selector: selectors.BaseSelector) -> None:
         received = self.channel.receive()
@@ -209,12 +211,22 @@ class Duty:
                 self.logfiles.reopen()
 
     def leave(self, mode: str) -> None:
-        """Drain, and confirm it as soon as the engine has acted on the order."""
-        if not self.serves:
+        """Drain; the engine tells when it accepts no more (`shut`) and when nothing is left."""
+        if self.serves:
+            self.engine.drain(mode=mode)
+        else:
             self.is_over = True
-            return
-        self.engine.drain(mode=mode)
-        self.confirm_at = time.monotonic() + TURN_S
+
+    def shut(self) -> None:
+        """Nothing is accepted here any more: say so, and hold the addresses no longer.
+
+        When the whole server stops, the last process that closes them makes the kernel refuse
+        further connections, which a proxy may try elsewhere; in the queue they would be reset.
+        """
+        for descriptor in self.listeners:
+            os.close(descriptor)
+        self.listeners = ()
+        self.channel.send(messages.WorkerLeaving())
 
     def outlive_arbiter(self) -> None:
         """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
@@ -239,6 +251,8 @@ class Duty:
                     self.report_timeout(ident, method, target, elapsed_us / 1e6)
                 case ("max_requests",):
                     self.channel.send(messages.WorkerFull())
+                case ("shut",):
+                    self.shut()
                 case ("drained",):
                     self.is_over = True
 
