@@ -248,6 +248,9 @@ def build_agent(app: App, platform: Platform) -> Manifest:
     if app.probes.path is not None:
         prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
         arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{prefix}{app.probes.path}")
+        if app.ingress is not None and app.ingress.hosts:
+            # An app that checks its Host (Django's ALLOWED_HOSTS) knows this one, and not 127.0.0.1.
+            arguments.append(f"--probe-host={app.ingress.hosts[0].replace('*', 'probe')}")
     return {
         "name": "agent",
         "image": platform.prefork_image,
