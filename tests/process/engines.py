@@ -178,9 +178,11 @@ class Host:
         self.expect("taken")
 
     def expect(self, name: str, within_s: float = 10) -> list[Any]:
-        """Wait for the next event, which must have this name."""
+        """Wait for the next event, which must have this name; `shut` may come at any time."""
         try:
             event = self.events.get(timeout=within_s)
+            while event == ["shut"] and name != "shut":
+                event = self.events.get(timeout=within_s)
         except queue.Empty:
             raise AssertionError(f"no {name} within {within_s} s; stderr: {self.errors}") from None
         assert event[0] == name, (event, self.errors)

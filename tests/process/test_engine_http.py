@@ -493,3 +493,35 @@ def test_stats_table_of_another_version_is_refused() -> None:
             _engine.Engine(len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=9)
     finally:
         os.close(fd)
+
+
+def test_access_log_that_nobody_reads_stops_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with stage() as it:
+            host = it.start(log=fifo, access_log="json", request_timeout_s=5.0)
+            with it.connect() as client:
+                for _ in range(1000):
+                    assert client.ask(more=f"User-Agent: {'u' * 300}\r\n").status == 200
+            host.order("close")
+            os.set_blocking(reader, True)
+            lines = b""
+            while piece := os.read(reader, 1 << 16):
+                lines += piece
+            host.end()
+        assert len(lines.splitlines()) == 1000
+    finally:
+        os.close(reader)
+
+
+def test_draining_worker_tells_when_its_listeners_are_not_needed() -> None:
+    with stage() as it:
+        host = it.start()
+        with it.connect() as client:
+            client.send(b"GET /slow?ms=3500 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            host.order("handover")
+            host.expect("shut", within_s=3)
+            assert client.read().body == b"slow"

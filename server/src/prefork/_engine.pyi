@@ -75,7 +75,8 @@ class Engine:
         """Return and clear what happened, oldest first.
 
         `("timeout", thread_ident, method, target, elapsed_us)`: a call is over its time; the 504 was sent when
-        nothing else had been, and this worker takes no new requests. `("max_requests",)`; `("drained",)`.
+        nothing else had been, and this worker takes no new requests. `("max_requests",)`. `("shut",)`: nothing is
+        accepted any more, the listeners can be closed. `("drained",)`.
         """
     def is_idle(self) -> bool:
         """Tell whether no connection and no call is left."""

@@ -1,18 +1,25 @@
-//! The access log: one JSON object per line, gathered in memory, written in few large pieces.
+//! The access log: one JSON object per line, gathered in memory, written in few large pieces by a thread of its own.
 //!
-//! Nothing is lost at exit: the owner calls [`AccessLog::flush`] when the engine is done.
+//! Nothing is lost at exit: [`AccessLog::finish`] waits for the last piece.
 
 use std::io::Write;
 use std::os::fd::RawFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prefork_core::NameId;
 
 use crate::conn::Conn;
 use crate::sys;
 
-/// Bytes gathered above which whoever adds a line also writes.
-const GATHERED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes gathered above which lines are dropped: whoever reads the log has stopped.
+const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The writer gathers for so long before it writes.
+const GATHER_FOR: Duration = Duration::from_millis(5);
+
+/// How long the end of the engine waits for a reader that has stopped.
+const LAST_WRITE_WAIT: Duration = Duration::from_secs(2);
 
 /// One line in the making.
 pub struct Entry<'a> {
@@ -34,42 +41,94 @@ pub struct Entry<'a> {
 pub struct AccessLog {
     fd: RawFd,
     worker_pid: u32,
-    gathered: Mutex<Vec<u8>>,
-    /// Held while writing, so that pieces stay in order.
-    writing: Mutex<()>,
+    state: Mutex<State>,
+    /// For the writer: there are lines, or the end has come.
+    wake: Condvar,
+    /// For whoever ends the engine: all is written.
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    gathered: Vec<u8>,
+    /// Lines that had no room since the last write.
+    dropped: u64,
+    is_writing: bool,
+    is_over: bool,
 }
 
 impl AccessLog {
-    /// A log that is written to `fd`; -1 writes nothing.
+    /// A log that is written to `fd`.
     #[must_use]
     pub fn new(fd: RawFd) -> Self {
-        let worker_pid = std::process::id();
-        Self { fd, worker_pid, gathered: Mutex::default(), writing: Mutex::default() }
-    }
-
-    /// Adds a line.
-    pub fn append(&self, entry: &Entry<'_>) {
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        write_line(&mut gathered, entry, self.worker_pid, sys::wall_us());
-        let is_full = gathered.len() > GATHERED_BYTES_MAX;
-        drop(gathered);
-        if is_full {
-            self.flush();
+        Self {
+            fd,
+            worker_pid: std::process::id(),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            written: Condvar::new(),
         }
     }
 
-    /// Writes what was gathered.
-    pub fn flush(&self) {
-        if self.gathered.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line; never waits for the log's reader.
+    pub fn append(&self, entry: &Entry<'_>) {
+        let now_us = sys::wall_us();
+        let mut state = self.lock();
+        if state.gathered.len() > GATHERED_BYTES_MAX {
+            state.dropped += 1;
             return;
         }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece =
-            std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
-        if self.fd >= 0 {
+        let is_first = state.gathered.is_empty();
+        write_line(&mut state.gathered, entry, self.worker_pid, now_us);
+        if is_first && !state.is_writing {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The life of the writer, a thread of its own: a reader that stops stops nobody else.
+    pub fn write(&self) {
+        let mut state = self.lock();
+        loop {
+            while state.gathered.is_empty() && !state.is_over {
+                state.is_writing = false;
+                self.written.notify_all();
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.is_writing = true;
+            if state.gathered.is_empty() {
+                state.is_writing = false;
+                self.written.notify_all();
+                return;
+            }
+            if !state.is_over {
+                drop(state);
+                std::thread::sleep(GATHER_FOR);
+                state = self.lock();
+            }
+            let piece = std::mem::take(&mut state.gathered);
+            let dropped = std::mem::take(&mut state.dropped);
+            drop(state);
             // A log that cannot be written must not stop the server, and there is no other place to say so.
             let _ = sys::write_all_wait(self.fd, &piece);
+            if dropped > 0 {
+                let line = format!("{{\"dropped\":{dropped},\"worker\":{}}}\n", self.worker_pid);
+                let _ = sys::write_all_wait(self.fd, line.as_bytes());
+            }
+            state = self.lock();
         }
+    }
+
+    /// Ends the writer once all lines are written, and waits for that, unless the reader has stopped.
+    pub fn finish(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        self.wake.notify_one();
+        let is_busy = |state: &mut State| state.is_writing || !state.gathered.is_empty();
+        drop(self.written.wait_timeout_while(state, LAST_WRITE_WAIT, is_busy));
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Reactor {
     is_queue_empty: bool,
     /// In `Close`: from now on nobody is taken any more.
     is_shut: bool,
+    /// In `Close`, after a moment: how many of those who waited then are still to be accepted.
+    accepts_left: Option<usize>,
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
     is_bell_rung: bool,
@@ -169,6 +171,7 @@ impl Reactor {
             order_us: 0,
             is_queue_empty: false,
             is_shut: false,
+            accepts_left: None,
             ready: Vec::new(),
             is_bell_rung: false,
             scratch: Vec::new(),
@@ -197,6 +200,14 @@ impl Reactor {
         self.ready.drain(..)
     }
 
+    /// Whether this worker has stopped accepting for good.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.order > Order::Serve
+            && !self.is_welcoming
+            && (self.is_shut || self.order != Order::Close)
+    }
+
     /// Puts a connection back after its call; perhaps its next request is already there.
     pub fn take_back(&mut self, conn: Call, next: Next, now_us: u64) {
         #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
@@ -221,6 +232,7 @@ impl Reactor {
     /// Handles what there is, after waiting for it no longer than `timeout`.
     pub fn turn(&mut self, role: Role, order: Order, timeout: Option<Duration>) -> Turn {
         self.heed(order);
+        self.shut_when_served();
         if let Some(turn) = self.deliver(role) {
             return turn;
         }
@@ -416,7 +428,9 @@ impl Reactor {
         let has_room = self.open < self.context.settings.max_connections;
         let is_wanted = match self.order {
             Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
-            Order::Close => is_free && !self.is_shut && self.now_us >= self.accept_after_us,
+            Order::Close => {
+                is_free && has_room && !self.is_shut && self.now_us >= self.accept_after_us
+            }
             Order::HandOver | Order::Stop => false,
         };
         if is_wanted == self.is_welcoming {
@@ -437,7 +451,8 @@ impl Reactor {
     fn accept(&mut self, listener: usize) {
         let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
         for _ in 0..ACCEPTS_PER_TURN {
-            if !self.ready.is_empty() || self.open >= self.context.settings.max_connections {
+            let is_full = self.open >= self.context.settings.max_connections;
+            if !self.ready.is_empty() || is_full || self.accepts_left == Some(0) {
                 return;
             }
             match sys::accept(fd) {
@@ -446,6 +461,8 @@ impl Reactor {
                         sys::set_no_delay(socket.as_raw_fd());
                     }
                     self.context.table.add(cell::accepted, 1);
+                    self.accepts_left = self.accepts_left.map(|left| left.saturating_sub(1));
+                    self.is_queue_empty = false;
                     self.open_conn(socket, &address);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -468,6 +485,9 @@ impl Reactor {
     /// Takes passed connections until a request is ready. The helper does so too: nothing may wait here for ever.
     fn take_passed(&mut self) {
         let Some(pair) = self.pair else { return };
+        if self.now_us < self.accept_after_us {
+            return;
+        }
         for _ in 0..TAKES_PER_TURN {
             if !self.ready.is_empty() {
                 return;
@@ -476,6 +496,8 @@ impl Reactor {
                 Ok(Some(passed)) => self.adopt_passed(passed),
                 Ok(None) => return,
                 Err(error) => {
+                    // Most likely out of descriptors: then the next one would be lost too.
+                    self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
                     if error.kind() == io::ErrorKind::UnexpectedEof {
                         self.epoll.remove(pair.receive);
                         self.pair = None;
@@ -559,8 +581,7 @@ impl Reactor {
                 if let Some(turn) = self.deliver(role) {
                     return turn;
                 }
-                // For as long as clients may bring a last request, new ones are welcome too.
-                self.is_shut = self.is_queue_empty && self.now_us > self.order_us + LAST_REQUEST_US;
+                self.shut_when_served();
             }
             Order::Close => {}
             Order::Stop => self.close_where(|_| true),
@@ -581,6 +602,27 @@ impl Reactor {
         }
         self.take_passed();
         self.is_queue_empty = self.open == open_before && self.ready.is_empty();
+    }
+
+    /// Under load the accept queues may never be seen empty: those who wait at this moment are served, and no more.
+    fn shut_when_served(&mut self) {
+        // For as long as clients may bring a last request, new ones are welcome too.
+        let is_early = self.now_us <= self.order_us + LAST_REQUEST_US;
+        if self.order != Order::Close || self.is_shut || is_early {
+            return;
+        }
+        if self.accepts_left.is_none() {
+            let depth = |listener: &Listener| match sys::listen_queue(listener.fd) {
+                Ok((depth, _)) if listener.is_tcp => depth as usize,
+                _ => usize::MAX,
+            };
+            let waiting = self.listeners.iter().map(depth).fold(0, usize::saturating_add);
+            self.accepts_left = Some(waiting);
+        }
+        self.is_shut = self.is_queue_empty || self.accepts_left == Some(0);
+        if self.is_shut {
+            self.welcome(false);
+        }
     }
 
     fn close_where(&mut self, is_meant: impl Fn(&Conn) -> bool) {

@@ -63,6 +63,8 @@ pub enum Notice {
     },
     /// The worker has served as many requests as it should.
     MaxRequests,
+    /// No connection is accepted any more: the listeners can be closed.
+    Shut,
     /// No connection and no call is left.
     Drained,
 }
@@ -120,6 +122,7 @@ pub struct Server {
     joined: AtomicUsize,
     calls: AtomicUsize,
     order: AtomicU8,
+    is_shut: AtomicBool,
     is_done: AtomicBool,
     answered: AtomicU64,
     helper: Helper,
@@ -177,6 +180,7 @@ impl Server {
             joined: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             order: AtomicU8::new(Order::Serve as u8),
+            is_shut: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
             answered: AtomicU64::new(0),
             helper: Helper::default(),
@@ -237,9 +241,11 @@ impl Server {
     pub fn join(self: &Arc<Self>, ident: u64) -> Option<usize> {
         if !self.helper.is_started.swap(true, SeqCst) {
             let server = Arc::downgrade(self);
-            let builder = std::thread::Builder::new().name("prefork-helper".into());
-            if builder.spawn(move || help(&server)).is_err() {
-                return None;
+            let named = |name: &str| std::thread::Builder::new().name(name.into());
+            named("prefork-helper").spawn(move || help(&server)).ok()?;
+            if self.context.settings.is_access_logged {
+                let context = self.context.clone();
+                named("prefork-log").spawn(move || context.log.write()).ok()?;
             }
         }
         let number = self.joined.fetch_add(1, SeqCst);
@@ -319,7 +325,6 @@ impl Server {
         // The helper may have left ready requests a moment ago, before it gave the lead away.
         let wait = if self.ready_count.load(SeqCst) > 0 { Duration::ZERO } else { wait };
         if wait > Duration::ZERO {
-            self.context.log.flush();
             self.flush_threads();
         }
         let turn = reactor.turn(Role::App, self.order(), Some(wait));
@@ -327,6 +332,7 @@ impl Server {
             self.bell.hush();
         }
         let has_more = self.spread(&mut reactor);
+        self.tell_shut(&reactor);
         self.leader.store(LEADER_NONE, SeqCst);
         drop(reactor);
         if has_more {
@@ -336,6 +342,13 @@ impl Server {
             Turn::Call(call) => Work::Call(call),
             Turn::Idle => Work::Nothing,
             Turn::Done => self.finish(),
+        }
+    }
+
+    /// Tells once that the listeners are not needed any more.
+    fn tell_shut(&self, reactor: &Reactor) {
+        if reactor.is_shut() && !self.is_shut.swap(true, Relaxed) {
+            self.notify(Notice::Shut);
         }
     }
 
@@ -403,7 +416,9 @@ impl Server {
             return Work::Nothing;
         }
         if !self.is_done.swap(true, SeqCst) {
-            self.context.log.flush();
+            if self.context.settings.is_access_logged {
+                self.context.log.finish();
+            }
             self.notify(Notice::Drained);
             self.wake_all();
         }
@@ -729,7 +744,6 @@ impl Server {
         self.leader.store(LEADER_HELPER, SeqCst);
         while self.lead_wanted.load(SeqCst) == 0 && !self.is_done.load(SeqCst) {
             let until_timeout = self.watch_calls();
-            self.context.log.flush();
             self.absorb(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
             self.flush_threads();
@@ -741,6 +755,7 @@ impl Server {
             }
             let has_more = self.spread(&mut reactor);
             self.share(&mut reactor);
+            self.tell_shut(&reactor);
             if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
                 self.finish();
             }
@@ -768,13 +783,9 @@ fn help(server: &Weak<Server>) {
             return;
         }
         quiet = if server.is_quiet() { quiet + 1 } else { 0 };
-        if quiet >= QUIET_TICKS {
-            server.context.log.flush();
-        }
         server.helper_sleep(quiet >= QUIET_TICKS);
         server.watch_calls();
         server.flush_threads();
-        server.context.log.flush();
         let count = server.lead_count.load(SeqCst);
         let is_vacant = count == seen && server.leader.load(SeqCst) == LEADER_NONE;
         seen = count;

@@ -173,6 +173,7 @@ impl Engine {
                 )
                     .into_pyobject(py)?,
                 Notice::MaxRequests => PyTuple::new(py, ["max_requests"])?,
+                Notice::Shut => PyTuple::new(py, ["shut"])?,
                 Notice::Drained => PyTuple::new(py, ["drained"])?,
             };
             events.append(event)?;

@@ -150,8 +150,8 @@ impl Environ {
         template.set_item(&names.path_info, &empty)?;
         template.set_item(&names.query_string, &empty)?;
         template.set_item(&names.raw_uri, &empty)?;
-        template.set_item(&names.server_name, &empty)?;
-        template.set_item(&names.server_port, &empty)?;
+        template.set_item(&names.server_name, interned(py, "localhost"))?;
+        template.set_item(&names.server_port, interned(py, "80"))?;
         template.set_item(&names.server_protocol, interned(py, "HTTP/1.1"))?;
         template.set_item(interned(py, "SERVER_SOFTWARE"), &facts.server_software)?;
         template.set_item(&names.remote_addr, &empty)?;
@@ -248,7 +248,8 @@ impl Environ {
         if self.local != conn.local {
             let (name, port) = match &conn.local {
                 Address::Ip(ip, port) => (ip.to_string(), port.to_string()),
-                Address::Unix => (String::new(), String::new()),
+                // PEP 3333: never empty. A URL is built from Host where there is one.
+                Address::Unix => ("localhost".into(), "80".into()),
             };
             set(template, &self.names.server_name, &latin1(py, name.as_bytes())?)?;
             set(template, &self.names.server_port, &latin1(py, port.as_bytes())?)?;

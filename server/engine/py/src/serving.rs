@@ -54,7 +54,10 @@ impl<'py> Serving<'py> {
             match work {
                 Work::Call(call) => self.serve(call)?,
                 Work::Nothing => {}
-                Work::End => return Ok(()),
+                Work::End => {
+                    self.exchange.get().retire();
+                    return Ok(());
+                }
             }
         }
     }
