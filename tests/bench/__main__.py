@@ -130,7 +130,7 @@ def _conditions(plan: CostPlan) -> dict[str, object]:
     ).stdout.strip()
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": "python -m tests.bench " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m tests.bench", *sys.argv[1:]]),
         "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB",
         "kernel": platform.release(),
         "python": python,

@@ -166,7 +166,8 @@ def _cost_section(results: Results) -> str:
         "## CPU time per request",
         f"User and system time of the server's whole process tree over the requests answered in"
         f" {results.conditions['seconds']} s; median of {rounds} interleaved rounds, in brackets the"
-        " lowest and the highest. The last two columns are medians in the order of the cases. The last"
+        " lowest and the highest. The last two columns are medians in the order of the cases;"
+        " the kernel splits user from system time by samples, so the user part is rough. The last"
         " row is no WSGI server: `tests/bench/floor.c` answers without looking at the request, so its"
         " figure is the kernel's TCP, which every server pays; only what lies above it differs.",
         "![CPU time per request](img/bench-cpu.svg)",
@@ -214,13 +215,13 @@ def _scenario_section(results: Results) -> str:
     return "\n\n".join(
         (
             "## When things happen",
-            f"**Reload**: new code by HUP, {scenarios.RELOAD_IMPORT_S} s to import, under"
+            f"- **Reload**: new code by HUP, {scenarios.RELOAD_IMPORT_S} s to import, under"
             f" {scenarios.RELOAD_RATE} requests/s, a quarter of them on new connections; latency counts"
             " from the moment a request was due. A GET on a reused connection that was closed before"
             " the first byte of its answer is sent once more, as browsers do, and shown as *retried*.\n"
-            f"**Stalled**: throughput lost and memory grown while {scenarios.STALLED_CLIENTS:,} clients"
+            f"- **Stalled**: throughput lost and memory grown while {scenarios.STALLED_CLIENTS:,} clients"
             " have sent half a head, half a body, or do not read an answer of 512 KiB (a third each).\n"
-            "**Kill -9** of the only worker of a Flask app: until a new connection is answered by its"
+            "- **Kill -9** of the only worker of a Flask app: until a new connection is answered by its"
             " replacement; median (lowest to highest) of "
             f"{results.conditions['kills']}, each on a fresh server.",
             _markdown(("server", *_SCENARIO_TITLES), _scenario_rows(results)),
