@@ -62,12 +62,12 @@ def _bars(panel: Axes, values: dict[str, float], *, unit: str) -> None:
     panel.set_xscale("log")
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlim(left=min(values.values(), default=1) / 2, right=max(values.values()) * 4)
-    panel.invert_yaxis()
     panel.tick_params(labelsize=8, length=2)
     panel.spines[["top", "right"]].set_visible(False)
 
 
 def _save(figure: pyplot.Figure, path: Path) -> None:
+    figure.axes[0].invert_yaxis()  # shared by all panels: the first server on top
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
