@@ -121,8 +121,8 @@ def test_large_body_arrives_whole(framing: str, plain: Serving) -> None:
 
 
 TRUNCATED = {
-    "length": post(b"Content-Length: 200000", body=b"x" * 100_000, path=b"/body-or-error"),
-    "chunked": chunked(b"30d40\r\n" + b"x" * 100_000, path=b"/body-or-error"),
+    "length": post(b"Content-Length: 2000000", body=b"x" * 1_500_000, path=b"/body-or-error"),
+    "chunked": chunked(b"1e8480\r\n" + b"x" * 1_500_000, path=b"/body-or-error"),
 }
 
 

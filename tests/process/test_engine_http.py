@@ -57,7 +57,7 @@ def test_pipelined_bodies_do_not_run_into_each_other(served: Stage) -> None:
         assert [client.read().body for _ in range(3)] == [b"one", b"two", b"tre"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, 65_536, 65_537, 1_000_000, 20_000_000])
+@pytest.mark.parametrize("size", [0, 1, 1000, 65_536, 65_537, 1_048_576, 1_048_577, 20_000_000])
 def test_bodies_of_known_length_arrive_whole(served: Stage, size: int) -> None:
     body = os.urandom(size)
     with served.connect() as client:
@@ -66,7 +66,7 @@ def test_bodies_of_known_length_arrive_whole(served: Stage, size: int) -> None:
             assert answer.body == expected_digest(body)
 
 
-@pytest.mark.parametrize(("size", "chunk"), [(0, 1), (5, 1), (60_000, 7), (300_000, 4096)])
+@pytest.mark.parametrize(("size", "chunk"), [(0, 1), (5, 1), (60_000, 7), (300_000, 4096), (3_000_000, 9000)])
 def test_chunked_bodies_arrive_whole(served: Stage, size: int, chunk: int) -> None:
     body = os.urandom(size)
     with served.connect() as client:
@@ -134,7 +134,7 @@ def test_unread_large_body_ends_the_connection_without_reset(served: Stage) -> N
 
 def test_truncated_body_raises_in_the_app_and_ends_the_connection(served: Stage) -> None:
     with served.connect() as client:
-        client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nabc")
+        client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\nabc")
         client.sock.shutdown(socket.SHUT_WR)
         assert client.read().status == 400
         assert client.is_ended()
@@ -302,7 +302,7 @@ def test_slow_head_and_slow_body_get_408() -> None:
         with it.connect() as client, it.connect() as second, it.connect() as third:
             client.send(b"GET / HTTP/1.1\r\n")
             second.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab")
-            third.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nab")
+            third.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3000000\r\n\r\nab")
             assert client.read().status == 408
             assert second.read().status == 408
             assert third.read().status == 408
@@ -525,3 +525,19 @@ def test_draining_worker_tells_when_its_listeners_are_not_needed() -> None:
             host.order("handover")
             host.expect("shut", within_s=3)
             assert client.read().body == b"slow"
+
+
+def test_stalled_uploads_hold_no_app_thread_and_give_up_no_worker() -> None:
+    with stage() as it:
+        host = it.start(request_timeout_s=1.0, body_timeout_s=30)
+        stalled = [it.connect() for _ in range(20)]
+        for client in stalled:
+            client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 900000\r\n\r\nx")
+        with it.connect() as client:
+            began = time.monotonic()
+            assert client.ask().body == b"hello"
+            assert time.monotonic() - began < 1
+            client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9000000\r\n\r\nx")
+            assert client.read().status == 408
+        assert it.cell(1, "timeouts") == 0
+        assert host.events.empty()

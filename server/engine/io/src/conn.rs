@@ -10,11 +10,14 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use prefork_core::forwarded::{self, Scheme};
 use prefork_core::{Body, Framing, Head, Method, Parsed, Reject, head};
 
-use crate::context::Context;
+use crate::context::{Context, Reserved};
 use crate::sys::{self, Address};
 
-/// A body up to this size is read before its call starts; a larger one is streamed to the app.
-pub const BUFFERED_BODY_BYTES: usize = 64 * 1024;
+/// A body up to this size is read before its call starts.
+pub const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// So is one up to this size while there is memory set aside for it; a larger one is streamed to the app.
+pub const BUFFERED_BODY_BYTES: usize = 1024 * 1024;
 
 /// Unsent bytes above which the app has to wait for its client.
 pub const UNSENT_BYTES_MAX: usize = 1024 * 1024;
@@ -351,6 +354,8 @@ pub struct Conn {
     /// When the current wait is over, on the monotonic clock.
     pub deadline_us: u64,
     decoder: Body,
+    /// Set aside for the body, until the call is over.
+    memory: Option<Reserved>,
     /// The scheme of the current request.
     pub scheme: Scheme,
     /// Rest of the answer.
@@ -402,6 +407,7 @@ impl Conn {
             phase: Phase::Head,
             deadline_us: now_us + context.settings.header_timeout_us,
             decoder: done_body(),
+            memory: None,
             scheme: Scheme::Http,
             unsent: Unsent::default(),
             closes: false,
@@ -590,7 +596,7 @@ impl Conn {
         }
         match self.decode() {
             Err(reject) => self.refuse(reject, context, pool, now_us),
-            Ok(()) if self.is_call_due() => {
+            Ok(()) if self.is_call_due(context) => {
                 self.phase = Phase::Call;
                 self.ready_us = match std::mem::take(&mut self.passed_ready_us) {
                     0 => now_us,
@@ -621,13 +627,25 @@ impl Conn {
     }
 
     /// The body is here, is to be streamed, or will only come when the app asks for it.
-    fn is_call_due(&self) -> bool {
+    fn is_call_due(&mut self, context: &Context) -> bool {
         let request = self.request();
-        let is_large = match request.head.framing {
-            Framing::Length(length) => length > BUFFERED_BODY_BYTES as u64,
-            _ => request.body().len() > BUFFERED_BODY_BYTES,
+        if self.decoder.is_done() || request.head.expects_continue {
+            return true;
+        }
+        let (size, most) = match request.head.framing {
+            Framing::Length(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                (length, length)
+            }
+            _ => (request.body().len(), BUFFERED_BODY_BYTES),
         };
-        self.decoder.is_done() || is_large || request.head.expects_continue
+        if size <= SMALL_BODY_BYTES {
+            return false;
+        }
+        if size <= BUFFERED_BODY_BYTES && self.memory.is_none() {
+            self.memory = context.bodies.take(most);
+        }
+        size > BUFFERED_BODY_BYTES || self.memory.is_none()
     }
 
     /// The whole body has been received and decoded.
@@ -776,6 +794,7 @@ impl Conn {
     pub fn finish_call(&mut self, context: &Context, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
+        self.memory = None;
         if let Some(buffer) = self.buffer.as_mut() {
             buffer.next_request();
         }

@@ -1,6 +1,8 @@
 //! What every part of the engine may read: settings, the stats table, the access log.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prefork_core::{Method, reply};
 
@@ -10,8 +12,43 @@ use crate::settings::Settings;
 use crate::stats::{Table, cell};
 use crate::sys;
 
+/// Bytes that may be set aside for bodies above `SMALL_BODY_BYTES`, in one worker.
+const BODIES_BYTES: usize = 64 * 1024 * 1024;
+
+/// Memory that can be set aside, in bytes.
+pub struct Budget(Arc<AtomicUsize>);
+
+/// Memory set aside; given back when dropped.
+pub struct Reserved {
+    budget: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(BODIES_BYTES)))
+    }
+}
+
+impl Budget {
+    /// Sets `bytes` aside; `None` when there are not so many.
+    #[must_use]
+    pub fn take(&self, bytes: usize) -> Option<Reserved> {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
+        Some(Reserved { budget: self.0.clone(), bytes })
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.fetch_add(self.bytes, Relaxed);
+    }
+}
+
 /// Shared by all threads of one worker.
 pub struct Context {
+    /// Memory for bodies that are received before their calls.
+    pub bodies: Budget,
     /// Fixed settings.
     pub settings: Settings,
     /// Where everything is counted.
@@ -118,5 +155,22 @@ impl Context {
                 refusal: None,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_gives_what_it_has_and_gets_it_back() {
+        let budget = Budget::default();
+        let most = budget.take(BODIES_BYTES - 10);
+        assert!(most.is_some());
+        assert!(budget.take(11).is_none());
+        let rest = budget.take(10);
+        assert!(rest.is_some());
+        drop(most);
+        assert!(budget.take(BODIES_BYTES - 10).is_some());
     }
 }

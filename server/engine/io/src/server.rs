@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak
 use std::time::Duration;
 
 use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX, Unsent};
-use crate::context::{Context, Outcome};
+use crate::context::{Budget, Context, Outcome};
 use crate::handover::Pair;
 use crate::log::AccessLog;
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
@@ -156,7 +156,8 @@ impl Server {
         sys::ignore_sigpipe();
         let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
         let table = Table::map(stats_fd, slot)?;
-        let context = Arc::new(Context { settings, table, log: AccessLog::new(log_fd) });
+        let log = AccessLog::new(log_fd);
+        let context = Arc::new(Context { bodies: Budget::default(), settings, table, log });
         let epoll = Arc::new(Epoll::new()?);
         let bell = Bell::new()?;
         let reactor = Reactor::new(epoll.clone(), context.clone(), listeners, pair, bell.raw())?;
@@ -625,6 +626,26 @@ impl Server {
         result
     }
 
+    /// Waits until more of a request's body has come; false when it takes too long.
+    ///
+    /// The client's time does not count as the app's: a slow upload is no reason to give a worker up. All waits of a
+    /// call together may take as long as the app itself.
+    ///
+    /// # Errors
+    /// What `poll(2)` says.
+    pub fn wait_body(&self, number: usize, fd: RawFd) -> io::Result<bool> {
+        let settings = &self.context.settings;
+        let thread = &self.threads[number];
+        let waited_us = thread.begin_waiting(sys::monotonic_us());
+        let allowed_us = match settings.request_timeout_us {
+            0 => settings.body_timeout_us,
+            limit_us => settings.body_timeout_us.min(limit_us.saturating_sub(waited_us)),
+        };
+        let result = sys::wait_for(fd, Direction::Read, Duration::from_micros(allowed_us));
+        thread.end_waiting(sys::monotonic_us());
+        result
+    }
+
     /// Whether the client is so far behind that the app has to wait before it adds to the answer.
     #[must_use]
     pub fn is_behind(&self, number: usize) -> bool {
@@ -706,7 +727,7 @@ impl Server {
             if start_us == 0 || limit_us == 0 {
                 continue;
             }
-            let elapsed_us = sys::monotonic_us().saturating_sub(start_us);
+            let elapsed_us = thread.elapsed_us(start_us, sys::monotonic_us());
             if elapsed_us < limit_us {
                 let left = Duration::from_micros(limit_us - elapsed_us);
                 nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));

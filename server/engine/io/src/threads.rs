@@ -34,6 +34,9 @@ pub struct Thread {
     stage: AtomicU64,
     /// When the call began; 0 between calls.
     start_us: AtomicU64,
+    /// How long the call has waited for its client's body, and since when it does so now; 0 when it does not.
+    waited_us: AtomicU64,
+    waiting_since_us: AtomicU64,
     /// The socket of the call; valid while the stage is not `NONE`.
     fd: AtomicI32,
     /// What Python calls this thread.
@@ -106,10 +109,31 @@ impl Thread {
             line.target.extend_from_slice(request.head.target.of(bytes));
             line.row = request.head.method as usize;
         }
+        self.waited_us.store(0, Relaxed);
         self.fd.store(conn.raw_fd(), Relaxed);
         let call = (self.stage.load(Relaxed) >> STAGE_BITS) + 1;
         self.stage.store(call << STAGE_BITS | OPEN, Release);
         self.start_us.store(now_us, Release);
+    }
+
+    /// The app begins to wait for the client's body; returns how long it has waited before.
+    pub fn begin_waiting(&self, now_us: u64) -> u64 {
+        self.waiting_since_us.store(now_us, Relaxed);
+        self.waited_us.load(Relaxed)
+    }
+
+    /// The wait is over.
+    pub fn end_waiting(&self, now_us: u64) {
+        let since_us = self.waiting_since_us.swap(0, Relaxed);
+        self.waited_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
+    }
+
+    /// How long the call that began at `start_us` has been running, without the time its client took for its body.
+    #[must_use]
+    pub fn elapsed_us(&self, start_us: u64, now_us: u64) -> u64 {
+        let since_us = self.waiting_since_us.load(Relaxed);
+        let waiting_us = if since_us == 0 { 0 } else { now_us.saturating_sub(since_us) };
+        now_us.saturating_sub(start_us + self.waited_us.load(Relaxed) + waiting_us)
     }
 
     /// When the running call began; 0 for none.
@@ -240,6 +264,16 @@ mod tests {
         assert!(!thread.expire(&overdue, |_| ()));
         assert!(thread.claim());
         assert_eq!(thread.end(true), Ended { is_expired: false, is_overdue: true });
+    }
+
+    #[test]
+    fn time_spent_waiting_for_the_client_does_not_count() {
+        let thread = running();
+        assert_eq!(thread.begin_waiting(150), 0);
+        assert_eq!(thread.elapsed_us(100, 950), 50);
+        thread.end_waiting(1150);
+        assert_eq!(thread.elapsed_us(100, 1200), 100);
+        assert_eq!(thread.begin_waiting(1200), 1000);
     }
 
     #[test]

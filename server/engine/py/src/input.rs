@@ -5,12 +5,11 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use prefork_core::{Reject, reply};
 use prefork_io::reactor::Call;
 use prefork_io::server::Server;
-use prefork_io::sys::{self, Direction};
+use prefork_io::sys;
 use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -122,7 +121,6 @@ impl Stream {
         }
         let is_continue_due = std::mem::take(&mut state.is_continue_due);
         let call = state.call.as_mut().ok_or(Failure::CallOver)?;
-        let timeout = Duration::from_micros(self.server.context.settings.body_timeout_us);
         if is_continue_due {
             // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
             let _ = sys::send(call.raw_fd(), reply::CONTINUE);
@@ -142,7 +140,7 @@ impl Stream {
                 Ok(0) => {}
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match sys::wait_for(call.raw_fd(), Direction::Read, timeout) {
+                    match self.server.wait_body(self.number, call.raw_fd()) {
                         Ok(true) => {}
                         Ok(false) => return Err(Failure::Slow),
                         Err(_) => return Err(Failure::Truncated),
@@ -151,11 +149,6 @@ impl Stream {
                 Err(error) => return Err(failure_of(&error)),
             }
         }
-    }
-
-    /// The number of the app thread whose call this is.
-    pub fn number(&self) -> usize {
-        self.number
     }
 }
 
