@@ -6,6 +6,7 @@ gunicorn has the setting. Reading the sources is `cli.py`'s work; nothing here d
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple
@@ -220,7 +221,11 @@ def is_content(value: str) -> bool:
 
 
 def is_variable(value: str) -> bool:
-    return value.partition("=")[1] == "=" and not value.startswith("=")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return value.partition("=")[1] == "=" and not value.startswith("=") and "\0" not in value
 
 
 def is_host_port(value: str) -> bool:
@@ -475,9 +480,10 @@ class Options:
     worker_connections: int = setting(
         "--worker-connections",
         kind=integer(1, 100_000),
-        default=1000,
+        default=10_000,
         section=LIMITS,
-        help="Connections that one worker holds; further ones wait in the accept queue.",
+        help="Connections that one worker holds, less where the limit of open files is lower; "
+        "further ones wait in the accept queue.",
     )
 
     # Behind a proxy

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from prefork import __version__, processes
+from prefork import __version__, open_files, processes
 from prefork._engine import set_child_subreaper
 from prefork.app import describe_failure, enter_search_path, import_app, last_line
 from prefork.arbiter import Arbiter, Resources
@@ -58,6 +58,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     workers_max = most_workers(options.worker_count())
     table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
     set_child_subreaper()
+    open_files.allow_open_files(options.worker_connections)
     processes.name_process("prefork-arbiter")
     server = HookServer(
         options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()

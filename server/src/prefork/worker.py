@@ -16,7 +16,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from prefork import __version__, messages, processes
+from prefork import __version__, messages, open_files, processes
 from prefork._engine import Engine
 from prefork.app import WsgiApp, describe_failure, import_app, last_line
 from prefork.hooks import Hooks, HookServer, HookWorker
@@ -132,7 +132,7 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "limit_head_bytes": options.limit_head_bytes,
         "max_request_body": options.max_request_body,
         "max_requests": max_requests,
-        "max_connections": options.worker_connections,
+        "max_connections": open_files.most_connections(options.worker_connections),
         "forwarded_allow_ips": list(options.forwarded_allow_ips),
         "script_name": options.script_name,
         "server_software": f"prefork/{__version__}",
