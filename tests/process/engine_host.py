@@ -183,6 +183,31 @@ def text(_environ: Environ, start_response: StartResponse) -> Iterable[Any]:
     return ["text"]
 
 
+def forks(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    child = os.fork()
+    if child == 0:
+        sys.exit(7)
+    _, status = os.waitpid(child, 0)
+    start_response("200 OK", PLAIN)
+    return [str(os.waitstatus_to_exitcode(status)).encode()]
+
+
+def child_returns(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    child = os.fork()
+    if child != 0:
+        os.waitpid(child, 0)
+    start_response("200 OK", PLAIN)
+    return [b"parent" if child else b"child"]
+
+
+def child_stays(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    if os.fork() == 0:
+        time.sleep(3)
+        os._exit(0)
+    start_response("200 OK", PLAIN)
+    return [b"parent"]
+
+
 def closed(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", PLAIN)
     return [str(len(CLOSED)).encode()]
@@ -215,7 +240,8 @@ ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
         hello, echo, digest, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
-        raises, raises_within, silent, no_content, bad_header, text, closed, file, memory_file, environ_of,
+        raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
+        closed, file, memory_file, environ_of,
     )
 }  # fmt: skip
 

@@ -66,7 +66,9 @@ def test_bodies_of_known_length_arrive_whole(served: Stage, size: int) -> None:
             assert answer.body == expected_digest(body)
 
 
-@pytest.mark.parametrize(("size", "chunk"), [(0, 1), (5, 1), (60_000, 7), (300_000, 4096), (3_000_000, 9000)])
+@pytest.mark.parametrize(
+    ("size", "chunk"), [(0, 1), (5, 1), (60_000, 7), (300_000, 4096), (3_000_000, 9000)]
+)
 def test_chunked_bodies_arrive_whole(served: Stage, size: int, chunk: int) -> None:
     body = os.urandom(size)
     with served.connect() as client:
@@ -541,3 +543,31 @@ def test_stalled_uploads_hold_no_app_thread_and_give_up_no_worker() -> None:
             assert client.read().status == 408
         assert it.cell(1, "timeouts") == 0
         assert host.events.empty()
+
+
+def test_child_that_the_app_forks_neither_answers_nor_serves() -> None:
+    with stage() as it:
+        it.start()
+        with it.connect() as client:
+            for _ in range(5):
+                assert client.ask("/forks").body == b"7"
+                assert client.ask("/child_returns").body == b"parent"
+                assert client.ask().body == b"hello"
+
+
+def test_child_that_stays_does_not_keep_the_connection_open() -> None:
+    with stage() as it:
+        it.start()
+        with it.connect() as client:
+            began = time.monotonic()
+            client.send(b"GET /child_stays HTTP/1.0\r\n\r\n")
+            assert client.read().body == b"parent"
+            assert time.monotonic() - began < 2
+
+
+def test_chunked_body_that_is_all_there_has_a_length(served: Stage) -> None:
+    with served.connect() as client:
+        client.send(CHUNKED_HEAD.replace(b"digest", b"environ_of") + chunked(b"x" * 12, 5))
+        environ = json.loads(client.read().body)
+    assert environ["CONTENT_LENGTH"] == "12"
+    assert "HTTP_TRANSFER_ENCODING" not in environ

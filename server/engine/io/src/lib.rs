@@ -10,6 +10,7 @@
 
 pub mod conn;
 pub mod context;
+pub mod forked;
 pub mod handover;
 pub mod log;
 pub mod reactor;

@@ -389,6 +389,7 @@ impl Reactor {
         conn.release(&mut self.pool);
         // The description may live on in another process; without this its events would go on coming here.
         self.epoll.remove(conn.raw_fd());
+        sys::shut_down(conn.raw_fd());
         drop(conn);
         self.forget(index);
     }

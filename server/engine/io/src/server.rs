@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX, Unsent};
 use crate::context::{Budget, Context, Outcome};
+use crate::forked;
 use crate::handover::Pair;
 use crate::log::AccessLog;
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
@@ -154,6 +155,7 @@ impl Server {
         pair: Option<Pair>,
     ) -> io::Result<Arc<Self>> {
         sys::ignore_sigpipe();
+        forked::watch();
         let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
         let table = Table::map(stats_fd, slot)?;
         let log = AccessLog::new(log_fd);
@@ -564,7 +566,7 @@ impl Server {
         is_rest: bool,
     ) -> Sent {
         let thread = &self.threads[number];
-        if !thread.claim() {
+        if forked::is_forked() || !thread.claim() {
             return Sent::Gone;
         }
         let mut sent = 0;
@@ -672,7 +674,7 @@ impl Server {
 
     /// Adds a file behind everything sent so far; it goes out while the thread serves others.
     pub fn send_file(&self, number: usize, call: &mut Call, head: &[u8], file: FileOut) -> Sent {
-        if !self.threads[number].claim() {
+        if forked::is_forked() || !self.threads[number].claim() {
             return Sent::Gone;
         }
         call.unsent = self.threads[number].take_unsent();

@@ -344,6 +344,12 @@ pub fn shut_down_write(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// Ends both directions, also for copies of the socket that a child of the app may hold.
+pub fn shut_down(fd: RawFd) {
+    // SAFETY: no pointers.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
 /// Writes all of `bytes` to a file, pipe or terminal, waiting as long as that takes.
 ///
 /// # Errors

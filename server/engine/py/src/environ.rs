@@ -243,6 +243,15 @@ impl Environ {
         set(environ, &self.names.input, input)
     }
 
+    /// Says how long a body is that came in chunks and is all there: many apps look at `CONTENT_LENGTH` alone. It then
+    /// has no transfer coding any more (RFC 9112 §7.1.3).
+    pub fn set_length(&self, environ: &Bound<'_, PyDict>, length: usize) {
+        // Neither can fail but for want of memory; the body can be read without them.
+        let _ =
+            environ.set_item(&self.keys[NameId::CONTENT_LENGTH.index()].name, length.to_string());
+        let _ = environ.del_item(&self.keys[NameId::TRANSFER_ENCODING.index()].name);
+    }
+
     fn renew_addresses(&mut self, py: Python<'_>, conn: &Conn) -> PyResult<()> {
         let template = self.template.bind(py);
         if self.local != conn.local {

@@ -24,6 +24,9 @@ use crate::text::{bytes_of, latin1_bytes};
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
 
+/// Memory that is kept for the next answer.
+const KEPT_OUT_BYTES: usize = 256 * 1024;
+
 /// The call, ours alone or shared with its `wsgi.input`.
 pub enum Held {
     /// Its body is complete.
@@ -122,6 +125,7 @@ impl Exchange {
         state.raw_fd = held.peek(|call| call.raw_fd()).unwrap_or(-1);
         state.held = Some(held);
         state.out.clear();
+        state.out.shrink_to(KEPT_OUT_BYTES);
         state.progress = Progress::Silent;
         state.is_sent = false;
         state.is_gone = false;

@@ -3,9 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use prefork_core::Framing;
+use prefork_io::forked::is_forked;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Server, Work};
-use pyo3::exceptions::PyAssertionError;
+use pyo3::exceptions::{PyAssertionError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
@@ -93,6 +95,11 @@ impl<'py> Serving<'py> {
             (Held::Own(call), None)
         } else {
             let body = call.request_mut().take_whole_body();
+            if call.request().head.framing == Framing::Chunked
+                && let Ok(environ) = &environ
+            {
+                self.environ.set_length(environ, body.len());
+            }
             (Held::Own(call), Some(Input::of_bytes(body)))
         };
         self.exchange.get().open(held, start_us);
@@ -114,13 +121,40 @@ impl<'py> Serving<'py> {
                 .and_then(|()| self.call_app(&environ)),
             None => self.call_app(&environ),
         };
+        if is_forked() {
+            self.end_child(result.err());
+        }
         result.inspect_err(|error| {
             self.report(error, request_line_of(&environ).as_deref().unwrap_or("a request"));
         })
     }
 
+    /// The app forked, and this is the child on its way out of the app: it ends as a script would, without answering.
+    fn end_child(&self, error: Option<PyErr>) -> ! {
+        let py = self.py;
+        let error = error.unwrap_or_else(|| PySystemExit::new_err(0));
+        let code = match error.value(py).getattr("code") {
+            Ok(code) if error.is_instance_of::<PySystemExit>(py) => {
+                code.extract().unwrap_or(i32::from(!code.is_none()))
+            }
+            _ => {
+                error.print(py);
+                1
+            }
+        };
+        for name in ["stdout", "stderr"] {
+            let stream = py.import("sys").and_then(|sys| sys.getattr(name));
+            let _ = stream.and_then(|stream| stream.call_method0("flush"));
+        }
+        let _ = py.import("os").and_then(|os| os.call_method1("_exit", (code,)));
+        std::process::abort()
+    }
+
     fn call_app(&self, environ: &Bound<'py, PyDict>) -> PyResult<()> {
         let iterable = self.app.call1((environ, &self.start_response))?;
+        if is_forked() {
+            return Ok(());
+        }
         if let Ok(list) = iterable.cast_exact::<PyList>() {
             return self.send_blocks(list.iter());
         }
