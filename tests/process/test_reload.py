@@ -1,5 +1,6 @@
 """Reloads with real processes: new code for every request, none lost, a broken app changes nothing."""
 
+import resource
 import signal
 import textwrap
 import threading
@@ -181,3 +182,56 @@ def test_app_that_crashes_the_interpreter_in_its_import_is_reported_with_its_sta
         assert answer["message"] == "the mold ended (signal SIGSEGV)"
         assert f'File "{folder}/app.py", line 2 in <module>' in answer["traceback"]
         assert server.version() == "1"
+
+
+@pytest.mark.parametrize("letter", ["я", "\\0", "\\ud800"])
+def test_very_long_message_of_a_failed_import_harms_nobody(folder: Path, letter: str):
+    with Prefork(cwd=folder) as server:
+        write_app(folder, f"raise RuntimeError('{letter}' * 200_000 + ' the end')\n")
+        answer = server.reload("long")
+        assert answer["result"] == "failed"
+        assert answer["message"].endswith(" the end")
+        assert server.version() == "1"
+        write_app(folder, version="2")
+        assert server.reload("fixed")["result"] == "succeeded"
+        assert server.version() == "2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit(3)\n", "gunicorn.conf.py, line 2): SystemExit: 3"),
+        ("raise KeyboardInterrupt\n", "gunicorn.conf.py, line 1): KeyboardInterrupt"),
+        ("raw_env = ['A=\\ud800']\n", "use NAME=VALUE"),
+        ("raw_env = ['A=\\0']\n", "use NAME=VALUE"),
+        ("import sys\ndef on_reload(server): sys.exit(4)\n", "SystemExit: 4"),
+    ],
+)
+def test_config_file_that_goes_wrong_in_a_reload_harms_nobody(
+    folder: Path, text: str, message: str
+):
+    """The hook on_reload is that of the generation that serves, so its turn comes one reload later."""
+    config = folder / "gunicorn.conf.py"
+    config.write_text(text if "on_reload" in text else "")
+    with Prefork(cwd=folder) as server:
+        config.write_text(text)
+        answer = server.reload("bad")
+        assert answer["result"] == "failed"
+        assert message in answer["message"]
+        assert server.version() == "1"
+        assert "a step of the arbiter failed" not in server.log()
+
+
+def test_reload_without_a_descriptor_left_fails_and_the_server_goes_on(folder: Path):
+    with Prefork(cwd=folder) as server:
+        pid = server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # Room for the question's own connection.
+        used = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+        answer = server.reload("full")
+        assert answer["result"] == "failed"
+        assert "Too many open files" in answer["message"]
+        assert server.version() == "1"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert server.reload("room")["result"] == "succeeded"

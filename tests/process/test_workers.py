@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -257,3 +258,51 @@ def test_children_that_an_app_leaves_behind_do_not_keep_a_dead_worker_in_the_boo
         os.kill(victim, signal.SIGKILL)
         server.wait_log("reason=killed")
         assert server.get()[0] == 200
+
+
+def test_hook_that_ends_the_program_does_not_end_the_server(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "import sys\ndef nworkers_changed(server, new, old): sys.exit(9)\n"
+    )
+    with Prefork("-w", "1", cwd=folder) as server:
+        server.signal(signal.SIGTTIN)
+        server.wait_log("a step of the arbiter failed")
+        assert "SystemExit: 9" in server.log()
+        assert server.get()[0] == 200
+        assert server.reload()["result"] == "succeeded"
+
+
+def test_arbiter_that_fails_again_and_again_is_no_busy_loop(folder: Path):
+    """Without a descriptor it cannot accept the connection that waits at its control socket."""
+    with (
+        Prefork("-w", "1", cwd=folder) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
+    ):
+        pid = server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+        client.connect(str(server.run_dir / "control.sock"))
+        server.wait(lambda: server.log().count("a step of the arbiter failed") >= 4)
+        before = server.log().count("a step of the arbiter failed")
+        began = time.monotonic()
+        server.wait(lambda: server.log().count("a step of the arbiter failed") >= before + 3)
+        assert time.monotonic() - began > 0.9
+        assert server.get()[0] == 200
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        client.sendall(b'{"op": "status"}\n')
+        client.settimeout(5)
+        assert b'"serving"' in client.recv(4096)
+
+
+@pytest.mark.parametrize("line", [b"[" * 60_000, b"\xff", b"5", b'{"op": ["status"]}', b"{}"])
+def test_nonsense_at_the_control_socket_is_answered_as_such(folder: Path, line: bytes):
+    with (
+        Prefork("-w", "1", cwd=folder) as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
+    ):
+        client.settimeout(5)
+        client.connect(str(server.run_dir / "control.sock"))
+        client.sendall(line + b"\n")
+        assert client.recv(4096).startswith(b'{"error":')
+        assert server.ask({"op": "status"})["state"] == "serving"

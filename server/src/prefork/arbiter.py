@@ -10,6 +10,7 @@ import selectors
 import signal
 import socket
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from prefork import messages, processes
 from prefork.agent_child import AgentChild
-from prefork.app import last_line
+from prefork.app import describe_failure, last_line
 from prefork.cli import Configuration
 from prefork.content import digest_directory, parse_content
 from prefork.control import Ask, ControlServer
@@ -93,6 +94,10 @@ SIGNALS = (
 )  # fmt: skip
 
 
+# After a step that failed: what made it fail may be there again at once.
+TROUBLE_PAUSE_S = 0.5
+
+
 @dataclass(frozen=True)
 class Resources:
     """What the arbiter owns from its start to its end."""
@@ -135,6 +140,7 @@ class Arbiter:
         self.hups = 0
         self.next_tick = 0.0
         self.exit_code: int | None = None
+        self.is_troubled = False
         self.handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.signals = SignalSocket(SIGNALS)
         self.selector = selectors.DefaultSelector()
@@ -150,13 +156,34 @@ class Arbiter:
         self.agent.start(time.monotonic())
         self.happen(Tick())
         while self.exit_code is None:
-            for key, events in self.selector.select(self.time_to_wait()):
-                key.data(events)
-            self.on_time(time.monotonic())
-        self.hooks.call("on_exit", self.own.server)
+            self.attempt(self.turn)
+            if self.is_troubled:
+                self.is_troubled = False
+                time.sleep(TROUBLE_PAUSE_S)
+        self.attempt(self.hooks.call, "on_exit", self.own.server)
         self.agent.stop()
         self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
         return self.exit_code
+
+    def turn(self) -> None:
+        """Wait for what happens next, and see to it."""
+        for key, events in self.selector.select(self.time_to_wait()):
+            self.attempt(key.data, events)
+        self.attempt(self.on_time, time.monotonic())
+
+    def attempt(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do one thing. If that fails as nobody foresaw, say so and go on: all workers depend on it.
+
+        Whatever a hook of the config file raises comes by here too, SystemExit included.
+        """
+        try:
+            act(*arguments)
+        except processes.Become:
+            raise
+        except BaseException:
+            self.log.critical("a step of the arbiter failed, the arbiter goes on")
+            self.log.block(traceback.format_exc())
+            self.is_troubled = True
 
     def time_to_wait(self) -> float:
         now = time.monotonic()
@@ -169,12 +196,15 @@ class Arbiter:
         if len(self.pending) > 1:
             return
         while self.pending:
-            self.fleet, actions = step(self.fleet, self.pending[0], time.monotonic(), self.policy())
-            # Before acting: a forked mold must find nothing half done.
-            publish(self.fleet, self.table, time.monotonic())
-            for action in actions:
-                self.perform(action)
+            self.attempt(self.decide, self.pending[0])
             self.pending.popleft()
+
+    def decide(self, event: Event) -> None:
+        self.fleet, actions = step(self.fleet, event, time.monotonic(), self.policy())
+        # Before acting: a forked mold must find nothing half done.
+        self.attempt(publish, self.fleet, self.table, time.monotonic())
+        for action in actions:
+            self.attempt(self.perform, action)
 
     def policy(self) -> Policy:
         return Policy(
@@ -233,13 +263,16 @@ class Arbiter:
     # -- molds ------------------------------------------------------------------------------
 
     def boot_mold(self, order: BootMold) -> None:
-        """Fork the mold of a generation, with the settings as they are now."""
-        number = order.generation
+        """Boot the mold of a generation, with the settings as they are now."""
         try:
-            loading = self.load(order)
-        except Refusal as refusal:
-            self.happen(MoldFailed(number, str(refusal)))
-            return
+            self.fork_mold(order, self.load(order))
+        except processes.Become:
+            raise
+        except BaseException as error:  # the config file's own, and our lack of descriptors
+            self.happen(MoldFailed(order.generation, describe_failure(error)))
+
+    def fork_mold(self, order: BootMold, loading: Loading) -> None:
+        number = order.generation
         self.loadings[number] = loading
         self.log.info(
             "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in loading.content.items()}
@@ -258,11 +291,8 @@ class Arbiter:
         try:
             pid = processes.fork(lambda: run_mold(mold, forget))
         except OSError as error:
-            ours.close()
-            theirs.close()
             os.close(stack_fd)
-            self.happen(MoldGone(number, f"fork failed: {error.strerror}"))
-            return
+            raise Refusal(f"the mold cannot be forked: {error.strerror}") from error
         theirs.close()
         handle = MoldHandle(pid, ours, stack_fd)
         self.molds[number] = handle
@@ -350,6 +380,10 @@ class Arbiter:
                     self.happen(MoldUnfit(number))
                 case messages.BootFailed(traceback):
                     self.happen(MoldFailed(number, traceback))
+                case messages.Garbled(why):
+                    self.log.error("mold cannot be understood", generation=number, why=why)
+                    self.forget_channel(handle.channel)
+                    processes.kill(handle.pid, signal.SIGKILL)
 
     def stop_mold(self, number: int) -> None:
         """Let a mold end: it does when its channel is closed."""
@@ -405,6 +439,12 @@ class Arbiter:
                 received = handle.channel.receive(wait=False)
             except (BlockingIOError, OSError):
                 return
+            if received is not None and isinstance(received[0], messages.Garbled):
+                # It sees the end of the channel, finishes what it does, and ends.
+                self.log.error(
+                    "worker cannot be understood", **self.describe(number), why=received[0].why
+                )
+                received = None
             if received is None:
                 self.forget_channel(handle.channel)
                 # With a pid, waiting for the process tells how it ended; without, this is all there is.

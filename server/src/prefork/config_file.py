@@ -56,7 +56,7 @@ def run_file(named: str, *, folder: Path) -> dict[str, Any]:
         raise
     except SyntaxError as error:
         raise Refusal(f"config file {error.filename}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: it must not end a server that reloads
         where = innermost_line(error)
         raise Refusal(f"config file {named}{where}: {type(error).__name__}: {error}") from error
 

@@ -66,7 +66,7 @@ class ControlServer:
     def _accept(self, _: int) -> None:
         try:
             sock, _address = self.sock.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionAbortedError):
             return
         if len(self.clients) >= CLIENTS_MAX:
             sock.close()
@@ -79,7 +79,8 @@ class ControlServer:
         )
 
     def _on_client(self, client: Client, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        # An earlier event of the same moment may have ended it.
+        if client in self.clients and events & selectors.EVENT_WRITE:
             self._flush(client)
         if events & selectors.EVENT_READ and client in self.clients:
             self._read(client)
@@ -103,10 +104,14 @@ class ControlServer:
     def _on_line(self, client: Client, line: bytes) -> None:
         try:
             body = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if isinstance(body, dict):
-            self.handle(Ask(client, body))
+            try:
+                self.handle(Ask(client, body))
+            except Exception:
+                self._drop(client)  # rather than let it wait for an answer
+                raise
         else:
             self.answer(Ask(client, {}), {"error": "a line holds one JSON object"})
 

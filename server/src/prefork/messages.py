@@ -9,11 +9,11 @@ import json
 import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 # Well below the default send buffer (208 KiB), so a send never has to wait for a reader.
-TEXT_LIMIT = 32 * 1024
 PACKET_LIMIT = 128 * 1024
+# Of a text, in bytes of UTF-8; JSON makes six of one at most (a control character).
+TEXT_LIMIT = 20 * 1024
 RIGHTS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
@@ -106,6 +106,14 @@ class ReopenLogs(Message):
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__subclasses__()}
 
 
+# never sent
+@dataclass(frozen=True)
+class Garbled(Message):
+    """What a packet reads as that is no message; its sender cannot be relied on."""
+
+    why: str
+
+
 class Channel:
     """One end of a pair; `fileno()` makes it selectable."""
 
@@ -131,7 +139,7 @@ class Channel:
 
     def send(self, message: Message, *, descriptors: Iterable[int] = ()) -> bool:
         """Send without waiting; False when the other end is gone or does not read."""
-        packet = json.dumps({"kind": type(message).__name__, **asdict(message)}).encode()
+        packet = encode(message)
         rights = array.array("i", descriptors)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
         try:
@@ -143,12 +151,13 @@ class Channel:
     def receive(self, *, wait: bool = True) -> tuple[Message, list[int]] | None:
         """Return the next message with its descriptors; None at the end.
 
+        What cannot be read is a `Garbled`: an app may have written to a descriptor that is not its own.
         Raises BlockingIOError when `wait` is False and there is none.
         """
         # Not socket.recv_fds: it drops its flags.
         flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            packet, ancillary, _, _ = self.end.recvmsg(PACKET_LIMIT, RIGHTS_SPACE, flags)
+            packet, ancillary, truncated, _ = self.end.recvmsg(PACKET_LIMIT, RIGHTS_SPACE, flags)
         except ConnectionResetError:
             return None
         if not packet:
@@ -157,14 +166,29 @@ class Channel:
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 rights.frombytes(data)
-        return decode(json.loads(packet)), list(rights)
+        if truncated & socket.MSG_TRUNC:
+            return Garbled(f"a packet of more than {PACKET_LIMIT} bytes"), list(rights)
+        return decode(packet), list(rights)
 
 
-def decode(fields: dict[str, Any]) -> Message:
-    """Return the message of a packet; only our own processes write them."""
-    return KINDS[fields.pop("kind")](**fields)
+def encode(message: Message) -> bytes:
+    """Return the packet of a message. A lone surrogate becomes its JSON escape, so it arrives as it was."""
+    fields = {"kind": type(message).__name__, **asdict(message)}
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def decode(packet: bytes) -> Message:
+    """Return the message of a packet, `Garbled` for anything that is none."""
+    try:
+        fields = json.loads(packet)
+        return KINDS[fields.pop("kind")](**fields)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Garbled(f"{packet[:80]!r}: {type(error).__name__}: {error}")
 
 
 def shorten(text: str) -> str:
     """Keep the end of a long traceback: that is where the error stands."""
-    return text if len(text) <= TEXT_LIMIT else "…" + text[-TEXT_LIMIT:]
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) > TEXT_LIMIT:
+        return "…" + encoded[-TEXT_LIMIT:].decode("utf-8", "ignore")
+    return encoded.decode()

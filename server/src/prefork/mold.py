@@ -62,7 +62,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
         try:
             app = preload(mold)
         except Unfit as unfit:
-            mold.channel.send(messages.MoldUnfit(str(unfit)))
+            mold.channel.send(messages.MoldUnfit(messages.shorten(str(unfit))))
             # Threads are running, maybe ones that never end: do not wait for them.
             processes.exit_now(Exit.OK)
         except BaseException as error:

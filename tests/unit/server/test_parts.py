@@ -141,9 +141,45 @@ def test_reading_does_not_wait_when_told_so(ends: tuple[Channel, Channel]):
     assert time.monotonic() - began < 1
 
 
-def test_long_tracebacks_keep_their_end():
-    assert messages.shorten("a" * 100_000 + "ValueError: x").endswith("ValueError: x")
-    assert len(messages.shorten("a" * 100_000)) <= messages.TEXT_LIMIT + 1
+@pytest.mark.parametrize("fill", ["a", "я", "\U0001f4a5", "\x00", '"', "\udc80"])
+def test_long_tracebacks_arrive_with_their_end(ends: tuple[Channel, Channel], fill: str):
+    one, other = ends
+    assert one.send(messages.BootFailed(messages.shorten(fill * 200_000 + "\nValueError: x")))
+    received = other.receive()
+    assert received is not None
+    assert isinstance(received[0], messages.BootFailed)
+    assert received[0].traceback.endswith("\nValueError: x")
+    assert len(received[0].traceback) > 3000
+
+
+def test_short_tracebacks_arrive_as_they_are(ends: tuple[Channel, Channel]):
+    one, other = ends
+    text = 'Traceback\n "я" \U0001f4a5 \x00'
+    one.send(messages.BootFailed(messages.shorten(text)))
+    assert other.receive() == (messages.BootFailed(text), [])
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"no json",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"kind": "Unheard"}',
+        b'{"kind": []}',
+        b'{"kind": "WorkerBorn"}',
+        b'{"kind": "WorkerReady", "more": 1}',
+        b"[" * 100_000,
+        b'{"kind": "BootFailed", "traceback": "%s"}' % (b"a" * messages.PACKET_LIMIT),
+    ],
+)
+def test_packet_that_is_no_message_is_told_from_one(ends: tuple[Channel, Channel], packet: bytes):
+    one, other = ends
+    one.end.send(packet)
+    received = other.receive()
+    assert received is not None
+    assert isinstance(received[0], messages.Garbled)
 
 
 def test_sockets_of_systemd_are_for_the_process_they_name():
