@@ -346,7 +346,8 @@ class _Runner:
             self._pool_size -= pooled
             reason = "timeout" if isinstance(error, TimeoutError) else "connect"
             self.on_failed(request, reason, str(error) or "no connection in time")
-            self._serve_waiting()
+            if pooled:
+                self._serve_waiting()
             return
 
     def _serve_waiting(self) -> None:
@@ -399,9 +400,11 @@ class _Runner:
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
             self.tally.idle_closes += 1
-        if request is None:
+        if connection.pooled:
             self._serve_waiting()
-        elif request.method == "GET" and connection.reused and not answered:
+        if request is None:
+            return
+        if request.method == "GET" and connection.reused and not answered:
             self.tally.retried_reused_get += 1
             request.retried = True
             self._dispatch(request)

@@ -78,7 +78,7 @@ class OperatorRelease:
         """Wait for a ready operator and return its pod's name."""
         return wait_until(self.pod, within_s=within_s, what="a ready operator", every_s=0.3)
 
-    def log(self, *, lines: int = 200) -> str:
+    def log(self, *, lines: int = 80) -> str:
         """Return the end of the operator's log."""
         return self.kube.kubectl(
             "logs", "-n", NAMESPACE, "-l", _SELECTOR, f"--tail={lines}", "--prefix"

@@ -184,6 +184,20 @@ async def test_retry_that_fails_too_is_failed() -> None:
     assert report.reasons == {"failed: closed before the answer": report.failed}
 
 
+async def test_connection_lost_with_its_request_makes_room_for_those_that_wait() -> None:
+    async def behave(asked: Asked, _: asyncio.StreamWriter) -> Answer:
+        if asked.nth == 0:
+            await asyncio.sleep(0.2)  # all requests are due by then, and wait for this connection
+            return None
+        return right(asked)
+
+    report = await report_of(
+        behave, duration_s=0.1, connections=1, post_share=0.0, new_connection_share=0.0
+    )
+    assert report.reasons == {"failed: closed before the answer": 1}
+    assert report.elapsed_s < 3
+
+
 async def test_post_on_reused_connection_closed_without_answer_is_failed() -> None:
     async def behave(asked: Asked, _: asyncio.StreamWriter) -> Answer:
         return None if asked.nth == 50 else right(asked)
