@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.background_load import BackgroundLoad
 from tests.support.waiting import children_of, name_of, process_tree, state_of, wait_until
 
 PREFORK = (sys.executable, "-m", "prefork")
@@ -231,6 +232,16 @@ def ask(path: Path, question: dict[str, Any], *, timeout_s: float = 30.0) -> dic
         with sock.makefile() as lines:
             answer: dict[str, Any] = json.loads(lines.readline())
             return answer
+
+
+def wait_loaded(load: BackgroundLoad) -> None:
+    """Wait until the load has been answered for about a second, however slowly its process started."""
+
+    def is_answered() -> bool:
+        latest = load.latest()
+        return latest is not None and latest.ok > 0
+
+    wait_until(is_answered, 20, what="the load has no answer")
 
 
 def is_gone(pid: int) -> bool:

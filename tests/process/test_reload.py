@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import APP, Prefork, write_app
+from tests.process.harness import APP, Prefork, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 
@@ -26,7 +26,7 @@ def test_hup_under_load_answers_every_request_and_then_only_with_new_code(folder
         Prefork("-w", "2", cwd=folder) as server,
         BackgroundLoad(plan(server, slow_share=0.02)) as load,
     ):
-        load.run_until(1.5)
+        wait_loaded(load)
         for version in ("2", "3", "4"):
             write_app(folder, version=version)
             server.signal(signal.SIGHUP)
@@ -43,7 +43,7 @@ def test_hup_under_load_answers_every_request_and_then_only_with_new_code(folder
 def test_reload_of_an_app_with_a_three_second_import_stalls_nobody(folder: Path):
     write_app(folder, SLOW_IMPORT)
     with Prefork("-w", "2", cwd=folder) as server, BackgroundLoad(plan(server)) as load:
-        load.run_until(1.5)
+        wait_loaded(load)
         write_app(folder, SLOW_IMPORT, version="2")
         assert server.reload()["result"] == "succeeded"
         load.run_until(load.elapsed_s + 1)
@@ -55,7 +55,7 @@ def test_reload_of_an_app_with_a_three_second_import_stalls_nobody(folder: Path)
 
 def test_broken_app_is_reported_and_the_old_one_serves_on(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, BackgroundLoad(plan(server)) as load:
-        load.run_until(1.2)
+        wait_loaded(load)
         before = server.workers()
         write_app(folder, "import os\nimport no_such_module\n")
         answer = server.reload("broken")
@@ -100,7 +100,7 @@ def test_generation_of_which_one_worker_fails_never_answers_a_request(folder: Pa
         Prefork("-w", "2", "--preload=never", cwd=folder) as server,
         BackgroundLoad(plan(server)) as load,
     ):
-        load.run_until(1.2)
+        wait_loaded(load)
         write_app(folder, textwrap.dedent(fails_second) + textwrap.dedent(APP), version="2")
         answer = server.reload()
         assert (answer["result"], answer["message"]) == ("failed", "RuntimeError: second")
@@ -235,3 +235,27 @@ def test_reload_without_a_descriptor_left_fails_and_the_server_goes_on(folder: P
         assert server.version() == "1"
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         assert server.reload("room")["result"] == "succeeded"
+
+
+def test_mold_that_hangs_where_it_should_fork_fails_the_reload_only(folder: Path):
+    config = folder / "gunicorn.conf.py"
+    with Prefork("-w", "1", "--boot-timeout", "2", cwd=folder) as server:
+        config.write_text("import time\ndef pre_fork(server, worker): time.sleep(600)\n")
+        answer = server.reload("hangs")
+        assert answer["result"] == "failed"
+        assert answer["message"] == "the mold did not fork a worker within 2 s"
+        assert f'File "{config}", line 2 in pre_fork' in answer["traceback"]
+        server.mold()
+        config.write_text("")
+        assert server.reload("forks")["result"] == "succeeded"
+        assert server.get()[0] == 200
+
+
+def test_worker_that_catches_its_kill_is_killed_for_good(folder: Path):
+    with Prefork("--preload=never", "--boot-timeout", "1", cwd=folder) as server:
+        hangs = "import signal, time\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\n"
+        write_app(folder, hangs + "time.sleep(600)\n")
+        answer = server.reload("hangs")
+        assert answer["result"] == "failed"
+        assert "signal SIGKILL" in answer["message"]
+        assert server.version() == "1"

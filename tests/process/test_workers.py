@@ -5,6 +5,7 @@ import re
 import resource
 import signal
 import socket
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Prefork, is_gone, write_app
+from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 from tests.support.waiting import wait_until
@@ -102,7 +103,7 @@ def test_scaling_down_under_load_fails_nothing(folder: Path):
     with Prefork("-w", "4", cwd=folder) as server:
         plan = LoadPlan(url=server.url, rate=300, duration_s=60)
         with BackgroundLoad(plan) as load:
-            load.run_until(1.2)
+            wait_loaded(load)
             for number in (signal.SIGTTOU, signal.SIGTTOU, signal.SIGTTIN, signal.SIGTTOU):
                 server.signal(number)
                 load.run_until(load.elapsed_s + 0.5)
@@ -170,7 +171,8 @@ def test_max_requests_replaces_workers_without_a_failed_request(folder: Path):
         "-w", "2", "--max-requests", "100", "--max-requests-jitter", "20", cwd=folder
     ) as server:
         with BackgroundLoad(LoadPlan(url=server.url, rate=300, duration_s=60)) as load:
-            load.run_until(4)
+            wait_loaded(load)
+            load.run_until(load.elapsed_s + 3)
             report = load.finish()
         server.wait_log("reason=max_requests")
         assert server.log().count("reason=max_requests") >= 4
@@ -212,16 +214,17 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
         """,
     )
     with Prefork("-w", "1", cwd=folder) as server:
-        for _ in range(9):
+        for _ in range(12):
             ready = server.log().count("worker ready")
             with pytest.raises((OSError, HTTPException), match=r"[Cc]los|[Rr]eset"):
                 server.get()
-            if server.log().count("waiting before the next") >= 2:
+            if server.log().count("waiting before the next") >= 4:
                 break
             server.wait(lambda before=ready: server.log().count("worker ready") > before)
         waits = [float(text) for text in re.findall(r"wait_s=([\d.]+)", server.log())]
         assert waits == sorted(waits)
         assert waits[0] > 0
+        # The pause is now long enough to be asked about.
         assert server.ask({"op": "status"})["crash_loop"]["crashes"] > 5
         assert 'how="exit code 7"' in server.log()
 
@@ -306,3 +309,21 @@ def test_nonsense_at_the_control_socket_is_answered_as_such(folder: Path, line: 
         client.sendall(line + b"\n")
         assert client.recv(4096).startswith(b'{"error":')
         assert server.ask({"op": "status"})["state"] == "serving"
+
+
+def test_frozen_mold_is_replaced_when_it_does_not_fork(folder: Path):
+    with Prefork("-w", "1", "--boot-timeout", "1", cwd=folder) as server:
+        mold = server.mold()
+        os.kill(mold, signal.SIGSTOP)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait(lambda: server.log().count("worker ready") == 2)
+        assert server.get()[0] == 200
+        assert is_gone(mold)
+
+
+def test_app_that_ignores_the_end_of_its_children_is_forked_all_the_same(folder: Path):
+    ignores = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    write_app(folder, ignores + textwrap.dedent(APP))
+    with Prefork("-w", "2", cwd=folder) as server:
+        assert server.get()[0] == 200
+        assert "worker not forked" not in server.log()

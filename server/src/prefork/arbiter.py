@@ -239,8 +239,8 @@ class Arbiter:
                 self.tell(worker, messages.Drain(mode))
             case StopWorker(worker):
                 self.tell(worker, messages.Stop())
-            case KillWorker(worker, with_stack):
-                self.kill_worker(worker, with_stack=with_stack)
+            case KillWorker(worker, with_stack, is_last):
+                self.kill_worker(worker, with_stack=with_stack, is_last=is_last)
             case Retired():
                 self.retire(action)
             case Committed():
@@ -503,13 +503,14 @@ class Arbiter:
         if number in self.workers:
             self.workers[number].channel.send(message)
 
-    def kill_worker(self, number: int, *, with_stack: bool) -> None:
+    def kill_worker(self, number: int, *, with_stack: bool, is_last: bool) -> None:
         handle = self.workers.get(number)
         if handle is None or not handle.pid:
             return
         self.log.warning("worker is overdue, killed", **self.describe(number))
-        # SIGABRT: faulthandler writes all stacks, without the GIL.
-        number_sent = signal.SIGABRT if with_stack or handle.is_mute else signal.SIGKILL
+        # SIGABRT: faulthandler writes all stacks, without the GIL. An app may have caught it.
+        shows_stack = (with_stack or handle.is_mute) and not is_last
+        number_sent = signal.SIGABRT if shows_stack else signal.SIGKILL
         processes.kill(handle.pid, number_sent)
 
     def describe(self, number: int) -> dict[str, Any]:
@@ -622,6 +623,7 @@ class Arbiter:
             mold = next(((n, h) for n, h in self.molds.items() if h.pid == ended.pid), None)
             if mold is not None:
                 number, handle = mold
+                handle.pid = 0  # soon somebody else's
                 self.on_mold(number, handle)
                 if self.molds.get(number) is handle:
                     self.molds.pop(number)

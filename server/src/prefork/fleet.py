@@ -28,7 +28,7 @@ class MoldLife(enum.Enum):
 
     BOOTING = enum.auto()
     READY = enum.auto()
-    HUNG = enum.auto()  # took too long to import, told to write its stack and end
+    HUNG = enum.auto()  # took too long to import or to fork, told to write its stack and end
     LOST = enum.auto()  # to be booted again
 
 
@@ -55,6 +55,7 @@ class Worker:
     pid: int = 0  # 0 until it has reported
     # When it is to be killed; None: not at all.
     deadline: float | None = None
+    is_killed: bool = False
     # While draining: from when on it takes no request for certain (its answer to the order, or a bound).
     left_at: float = 0.0
     # Why it is to leave: it serves until others can take over, then it is drained.
@@ -70,6 +71,7 @@ class Mold:
     preload: bool = True
     # LOST: not before this time is it booted again; HUNG: then it is waited for no longer.
     retry_at: float = 0.0
+    hang: str = ""  # HUNG: what it did not do in time
     failures: int = 0
 
 

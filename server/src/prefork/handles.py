@@ -14,7 +14,7 @@ from prefork.options import Options
 class MoldHandle:
     """A mold's process."""
 
-    pid: int
+    pid: int  # 0: it has ended
     channel: Channel
     stack_fd: int  # where it writes its stack when it hangs or crashes
 

@@ -26,7 +26,8 @@ EARLY_S = 10.0
 CALM_CRASHES = 5
 CALM_S = 30.0
 BACKOFF_MAX_S = 30.0
-# After a quick stop, before the rest is killed.
+SERVED_BACKOFF_MAX_S = 1.0  # after workers that had become ready
+# After a quick stop, before the rest is killed; also what a process that is to write its stack gets for that.
 QUICK_STOP_S = 1.0
 
 
@@ -213,8 +214,11 @@ class StopWorker(Action):
 
 @dataclass(frozen=True)
 class KillWorker(Action):
+    """`is_last`: it outlived the first kill, which it could catch if that was to show its stack."""
+
     worker: int
     with_stack: bool = False
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -369,7 +373,7 @@ def on_mold_gone(fleet: Fleet, event: MoldGone, now: float, policy: Policy) -> S
         case MoldLife.LOST:
             return fleet, ()
         case MoldLife.HUNG:
-            why = explain_hang(policy)
+            why = generation.mold.hang
         case MoldLife.BOOTING | MoldLife.READY:
             why = f"the mold ended ({event.how})"
     return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now, policy)
@@ -491,8 +495,15 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) 
         return fleet, actions
     crashes = 1 if now - fleet.last_crash > CALM_S else fleet.crashes + 1
     wait = backoff(crashes, free=max(CALM_CRASHES, fleet.desired))
-    fleet = replace(fleet, crashes=crashes, last_crash=now, fork_at=now + wait if wait else 0.0)
-    if wait:
+    if worker.life is Life.SERVING:
+        # It could serve until something killed it: a fork of the mold costs milliseconds, and a long pause would
+        # take the app down for what may be one bad request.
+        wait = min(wait, SERVED_BACKOFF_MAX_S)
+    # A pause that runs already is not prolonged: steady deaths would put the next fork off for ever.
+    is_pausing = now < fleet.fork_at
+    fork_at = fleet.fork_at if is_pausing else now + wait if wait else 0.0
+    fleet = replace(fleet, crashes=crashes, last_crash=now, fork_at=fork_at)
+    if wait and not is_pausing:
         actions += (
             note(
                 "error",
@@ -606,10 +617,39 @@ def balance(fleet: Fleet, now: float, policy: Policy) -> Step:
 def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
     actions: list[Action] = []
     for worker in fleet.workers.values():
-        if worker.deadline is not None and worker.deadline <= now and worker.pid:
-            actions.append(KillWorker(worker.id, with_stack=worker.life is Life.BOOTING))
+        if worker.deadline is None or worker.deadline > now:
+            continue
+        if not worker.pid:
+            fleet, more = give_up_unborn(fleet, worker, now, policy)
+            actions += more
+        elif worker.is_killed:
+            actions.append(KillWorker(worker.id, is_last=True))
             fleet = put(fleet, replace(worker, deadline=None))
+        else:
+            actions.append(KillWorker(worker.id, with_stack=worker.life is Life.BOOTING))
+            fleet = put(fleet, replace(worker, deadline=now + QUICK_STOP_S, is_killed=True))
     return fleet, tuple(actions)
+
+
+def give_up_unborn(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
+    """A worker that was ordered and never came to be: its mold hangs where it should fork.
+
+    There is no process to kill; should there be one after all, it finds its channel closed, and ends.
+    """
+    fleet = drop(fleet, worker.id)
+    actions: list[Action] = [Retired(worker, worker.leaving or Reason.CRASH, "never forked")]
+    for generation in (fleet.current, fleet.booting):
+        if generation is None or generation.number != worker.generation:
+            continue
+        if generation.mold.life is MoldLife.READY:
+            hang = f"the mold did not fork a worker within {policy.boot_timeout:g} s"
+            fleet = hang_mold(fleet, generation.number, hang, now)
+            actions.append(AbortMold(generation.number))
+    return fleet, tuple(actions)
+
+
+def hang_mold(fleet: Fleet, number: int, hang: str, now: float) -> Fleet:
+    return put_mold(fleet, number, life=MoldLife.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
 
 
 def begin_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
@@ -634,16 +674,13 @@ def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
             continue
         number, mold = generation.number, generation.mold
         if mold.life is MoldLife.BOOTING and now >= mold.started + policy.boot_timeout:
-            fleet = put_mold(fleet, number, life=MoldLife.HUNG, retry_at=now + QUICK_STOP_S)
+            hang = f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
+            fleet = hang_mold(fleet, number, hang, now)
             actions.append(AbortMold(number))
         elif mold.life is MoldLife.HUNG and now >= mold.retry_at:
-            fleet, more = end_mold(fleet, number, explain_hang(policy), now, policy)
+            fleet, more = end_mold(fleet, number, mold.hang, now, policy)
             actions += [StopMold(number), *more]
     return fleet, tuple(actions)
-
-
-def explain_hang(policy: Policy) -> str:
-    return f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
 
 
 def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:

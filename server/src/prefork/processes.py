@@ -56,7 +56,11 @@ def fork_orphan(role: Role) -> None:
         except OSError:
             os._exit(1)
         os._exit(0)
-    _, status = os.waitpid(between, 0)
+    try:
+        _, status = os.waitpid(between, 0)
+    except ChildProcessError:
+        # The app ignores SIGCHLD, or waits for all children: no news of the child in between.
+        return
     if status:
         raise OSError("fork failed: the limit of processes or of memory is reached")
 
@@ -102,7 +106,12 @@ def signal_name(number: int) -> str:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
-    """Send a signal; a process that is already gone is none to complain about."""
+    """Send a signal; a process that is already gone is none to complain about.
+
+    Nor is pid 0, for none: kill(2) would take it for the whole process group.
+    """
+    if not pid:
+        return
     try:
         os.kill(pid, number)
     except ProcessLookupError:

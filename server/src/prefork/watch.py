@@ -3,6 +3,7 @@
 Writes the figures into the stats table and returns events; what follows from them, `machine` decides.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ def find_quiet(watched: Iterable[Watched], table: Table, now: float) -> list[Eve
         elif handle.quiet_since is None:
             handle.quiet_since = now
         elif now - handle.quiet_since >= QUIET_S:
+            handle.quiet_since = math.inf  # said once
             events.append(WorkerQuiet(worker.id))
     return events
 

@@ -218,6 +218,43 @@ def test_import_that_hangs_beyond_being_told_to_end_is_given_up_all_the_same():
     assert simulation.serving() == [1, 2]
 
 
+def test_mold_that_does_not_fork_fails_its_reload_with_its_stack():
+    simulation = started()
+    simulation.happen(m.ReloadAsked(Wish("r")))
+    simulation.happen(m.MoldReady(2))
+    simulation.happen(m.WorkerReady(3))
+    simulation.wait(POLICY.boot_timeout - 1)
+    assert simulation.of(m.AbortMold, m.Reloaded) == []
+    simulation.wait(1)
+    assert simulation.of(m.AbortMold) == [m.AbortMold(2)]
+    simulation.happen(m.MoldGone(2, "signal SIGABRT", stack="File gunicorn.conf.py, line 2"))
+    why = "File gunicorn.conf.py, line 2\nthe mold did not fork a worker within 60 s"
+    assert simulation.of(m.Reloaded) == [m.Reloaded(Wish("r"), False, why)]
+    assert simulation.serving() == [1, 2]
+
+
+def test_mold_that_is_frozen_is_replaced_and_so_are_the_workers_it_did_not_fork():
+    simulation = started()
+    simulation.happen(m.WorkerGone(1, "signal SIGKILL", signalled=True))
+    assert simulation.of(m.ForkWorker) == [m.ForkWorker(3, slot=1, generation=1)]
+    simulation.wait(POLICY.boot_timeout + m.QUICK_STOP_S)
+    assert simulation.of(m.AbortMold, m.StopMold) == [m.AbortMold(1), m.StopMold(1)]
+    assert simulation.of(m.BootMold) == [m.BootMold(1, True, is_replacement=True)]
+    simulation.happen(m.MoldReady(1))
+    simulation.wait(1)
+    assert m.ForkWorker(4, slot=1, generation=1) in simulation.actions
+    simulation.ready_all()
+    assert simulation.serving() == [2, 4]
+
+
+def test_worker_that_was_never_forked_does_not_hold_up_a_stop():
+    simulation = started()
+    simulation.happen(m.WorkerGone(1, "signal SIGKILL", signalled=True))
+    simulation.happen(m.StopAsked(quick=True))
+    simulation.happen(m.WorkerGone(2, "exit code 0"))
+    assert m.Leave(failed=False) in simulation.wait(m.QUICK_STOP_S)
+
+
 def test_replacement_of_a_mold_that_hangs_is_tried_again():
     simulation = started()
     simulation.happen(m.MoldGone(1, "signal SIGKILL"))
@@ -235,6 +272,19 @@ def test_threads_left_by_the_import_make_each_worker_import_for_itself():
     assert simulation.happen(m.MoldUnfit(1)) == [m.BootMold(1, False)]
     simulation.boot()
     assert simulation.fleet.phase is Phase.SERVING
+
+
+def test_steady_deaths_of_workers_that_served_never_stop_the_app_for_long():
+    simulation = started(workers=4)
+    down_s, longest_s = 0.0, 0.0
+    for _ in range(100):
+        for worker in simulation.serving()[:1]:
+            simulation.happen(m.WorkerGone(worker, "signal SIGKILL", signalled=True))
+        simulation.wait(0.4)
+        down_s = 0.0 if simulation.fleet.workers else down_s + 0.4
+        longest_s = max(longest_s, down_s)
+        simulation.ready_all()
+    assert longest_s <= m.SERVED_BACKOFF_MAX_S
 
 
 def test_killed_worker_is_replaced_at_once():
@@ -362,6 +412,17 @@ def test_worker_that_never_gets_ready_is_killed_with_its_stack():
     simulation.happen(m.WorkerGone(1, "signal SIGKILL", signalled=True))
     simulation.happen(m.WorkerBorn(3, 88))
     assert m.KillWorker(3, with_stack=True) in simulation.wait(POLICY.boot_timeout + 1)
+
+
+def test_worker_that_outlives_its_kill_is_killed_for_good():
+    simulation = started()
+    simulation.happen(m.WorkerGone(1, "signal SIGKILL", signalled=True))
+    simulation.happen(m.WorkerBorn(3, 88))
+    simulation.wait(POLICY.boot_timeout + 60)
+    assert simulation.of(m.KillWorker) == [
+        m.KillWorker(3, with_stack=True),
+        m.KillWorker(3, is_last=True),
+    ]
 
 
 def test_scaling_up_and_down():

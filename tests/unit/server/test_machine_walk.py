@@ -61,6 +61,8 @@ class World:
                 self.later(m.MoldReady(number))
             case m.AbortMold(number):
                 self.later(m.MoldGone(number, "SIGABRT"), 0, 2)
+            case m.ForkWorker() if goes_wrong and self.random.random() < 0.3:
+                pass  # the mold hangs
             case m.ForkWorker(worker) if goes_wrong:
                 self.later(m.WorkerGone(worker, "killed", signalled=True))
             case m.ForkWorker(worker):
