@@ -127,3 +127,60 @@ def test_nothing_is_lost_while_workers_come_and_go(threads: int) -> None:
         for host in hosts:
             host.end()
             assert "Traceback" not in host.errors.replace("ConnectionResetError", "")
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 2), (2, 2)])
+def test_new_connections_are_served_while_the_old_ones_never_pause(
+    workers: int, threads: int
+) -> None:
+    with stage() as it:
+        for slot in range(1, workers + 1):
+            it.start(slot=slot, threads=threads)
+        is_over = threading.Event()
+        answers = [0] * (8 * workers * threads)
+
+        def never_pause(number: int) -> None:
+            with it.connect() as client:
+                while not is_over.is_set():
+                    assert client.ask("/slow?ms=5").body == b"slow"
+                    answers[number] += 1
+
+        crowd = [threading.Thread(target=never_pause, args=(n,)) for n in range(len(answers))]
+        for thread in crowd:
+            thread.start()
+        wait_until(lambda: min(answers) > 3, within_s=20, what="a full house")
+        waits = []
+        for _ in range(10):
+            began = time.monotonic()
+            with it.connect() as client:
+                assert client.ask().body == b"hello"
+            waits.append(time.monotonic() - began)
+        is_over.set()
+        for thread in crowd:
+            thread.join()
+        assert max(waits) < 1
+
+
+def test_pipelining_clients_do_not_shut_others_out() -> None:
+    with stage() as it:
+        it.start()
+        is_over = threading.Event()
+
+        def pipeline() -> None:
+            with it.connect() as client:
+                client.send(GET % b"/" * 200)
+                while not is_over.is_set():
+                    assert client.read().body == b"hello"
+                    client.send(GET % b"/")
+
+        crowd = [threading.Thread(target=pipeline) for _ in range(3)]
+        for thread in crowd:
+            thread.start()
+        wait_until(lambda: it.requests(1, "GET", "200") > 500, within_s=20, what="pipelines")
+        began = time.monotonic()
+        with it.connect() as client:
+            assert client.ask().body == b"hello"
+        assert time.monotonic() - began < 1
+        is_over.set()
+        for thread in crowd:
+            thread.join()

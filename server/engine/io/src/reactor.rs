@@ -251,10 +251,30 @@ impl Reactor {
                 return turn;
             }
         }
-        if role == Role::Helper && self.order != Order::HandOver {
-            self.take_passed();
-        }
         self.finish_orders(role)
+    }
+
+    /// Takes passed connections, and up to `most` new ones, although no app thread is free: when requests never stop
+    /// waiting, no thread would ever come to look for them. What they bring waits behind the others.
+    pub fn take_some(&mut self, most: usize) {
+        if matches!(self.order, Order::HandOver | Order::Stop) {
+            return;
+        }
+        let earlier = std::mem::take(&mut self.ready);
+        self.take_passed();
+        if !self.is_shut && self.now_us >= self.accept_after_us {
+            for _ in 0..most {
+                for listener in 0..self.listeners.len() {
+                    self.accept(listener, 1);
+                }
+            }
+        }
+        self.ready.splice(0..0, earlier);
+    }
+
+    /// The listeners are not this worker's any more.
+    pub fn forget_listeners(&mut self) {
+        self.listeners.clear();
     }
 
     /// An app thread takes the first ready request; the helper gathers them all.
@@ -295,7 +315,9 @@ impl Reactor {
             TOKEN_LISTENERS.. => {
                 if role == Role::App && self.is_welcoming {
                     let index = usize::try_from(token - TOKEN_LISTENERS).unwrap_or(usize::MAX);
-                    self.accept(index);
+                    if self.ready.is_empty() {
+                        self.accept(index, ACCEPTS_PER_TURN);
+                    }
                 }
             }
             _ => self.handle_conn(token, flags),
@@ -449,11 +471,12 @@ impl Reactor {
     }
 
     /// Takes connections of one listener; stops when one of them brings a ready request.
-    fn accept(&mut self, listener: usize) {
+    fn accept(&mut self, listener: usize, most: usize) {
         let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
-        for _ in 0..ACCEPTS_PER_TURN {
+        for count in 0..most {
             let is_full = self.open >= self.context.settings.max_connections;
-            if !self.ready.is_empty() || is_full || self.accepts_left == Some(0) {
+            let has_call = count > 0 && !self.ready.is_empty();
+            if has_call || is_full || self.accepts_left == Some(0) {
                 return;
             }
             match sys::accept(fd) {
@@ -599,7 +622,7 @@ impl Reactor {
     fn empty_queues(&mut self) {
         let open_before = self.open;
         for listener in 0..self.listeners.len() {
-            self.accept(listener);
+            self.accept(listener, ACCEPTS_PER_TURN);
         }
         self.take_passed();
         self.is_queue_empty = self.open == open_before && self.ready.is_empty();

@@ -117,6 +117,8 @@ pub struct Server {
     ready_count: AtomicUsize,
     returned_count: AtomicUsize,
     parked: AtomicUsize,
+    /// Calls that ended while others waited: for each of them one new connection may be accepted.
+    accept_credit: AtomicUsize,
     /// App threads in [`Server::wait`].
     waiting: AtomicUsize,
     threads: Vec<Thread>,
@@ -178,6 +180,7 @@ impl Server {
             ready_count: AtomicUsize::new(0),
             returned_count: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
+            accept_credit: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             threads,
             joined: AtomicUsize::new(0),
@@ -335,7 +338,7 @@ impl Server {
             self.bell.hush();
         }
         let has_more = self.spread(&mut reactor);
-        self.tell_shut(&reactor);
+        self.tell_shut(&mut reactor);
         self.leader.store(LEADER_NONE, SeqCst);
         drop(reactor);
         if has_more {
@@ -349,8 +352,10 @@ impl Server {
     }
 
     /// Tells once that the listeners are not needed any more.
-    fn tell_shut(&self, reactor: &Reactor) {
+    fn tell_shut(&self, reactor: &mut Reactor) {
         if reactor.is_shut() && !self.is_shut.swap(true, Relaxed) {
+            // Their numbers may soon belong to something else.
+            reactor.forget_listeners();
             self.notify(Notice::Shut);
         }
     }
@@ -497,6 +502,9 @@ impl Server {
             self.notify(Notice::MaxRequests);
         }
         self.give_back(call, next, end_us);
+        if self.ready_count.load(Relaxed) > 0 {
+            self.accept_credit.fetch_add(1, Relaxed);
+        }
         self.calls.fetch_sub(1, AcqRel);
     }
 
@@ -770,15 +778,16 @@ impl Server {
             self.absorb(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
             self.flush_threads();
-            let rest = if is_queued && self.has_pair { TICK } else { HELPER_WAIT };
+            let rest = if is_queued { TICK } else { HELPER_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
+            reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.len()));
             if reactor.take_bell() {
                 self.bell.hush();
             }
             let has_more = self.spread(&mut reactor);
             self.share(&mut reactor);
-            self.tell_shut(&reactor);
+            self.tell_shut(&mut reactor);
             if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
                 self.finish();
             }
