@@ -571,3 +571,21 @@ def test_chunked_body_that_is_all_there_has_a_length(served: Stage) -> None:
         environ = json.loads(client.read().body)
     assert environ["CONTENT_LENGTH"] == "12"
     assert "HTTP_TRANSFER_ENCODING" not in environ
+
+
+def test_at_the_connection_limit_the_longest_idle_one_gives_way() -> None:
+    with stage() as it:
+        it.start(max_connections=5)
+        kept = [it.connect() for _ in range(5)]
+        for client in kept:
+            assert client.ask().body == b"hello"
+        for client in kept[2:]:
+            client.send(b"GET / HTTP/1.1\r\n")
+        with it.connect() as first, it.connect() as second:
+            assert first.ask().body == b"hello"
+            assert kept[0].is_ended()
+            assert second.ask().body == b"hello"
+            assert kept[1].is_ended()
+            for client in kept[2:]:
+                client.send(b"Host: t\r\n\r\n")
+                assert client.read().body == b"hello"

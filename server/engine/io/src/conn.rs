@@ -364,7 +364,7 @@ pub struct Conn {
     pub closes: bool,
     /// It must linger when it ends: the client may still be sending.
     pub lingers: bool,
-    /// Answers so far.
+    /// Answers so far; a passed connection had at least one.
     pub answered: u32,
     /// Passing it to another worker failed once: the next answer ends it.
     pub is_stuck_here: bool,

@@ -448,7 +448,8 @@ impl Reactor {
     /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
     /// the other workers, and polling it would only spin.
     fn welcome(&mut self, is_free: bool) {
-        let has_room = self.open < self.context.settings.max_connections;
+        let is_full = self.open >= self.context.settings.max_connections;
+        let has_room = !is_full || self.longest_idle().is_some();
         let is_wanted = match self.order {
             Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
             Order::Close => {
@@ -474,9 +475,8 @@ impl Reactor {
     fn accept(&mut self, listener: usize, most: usize) {
         let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
         for count in 0..most {
-            let is_full = self.open >= self.context.settings.max_connections;
             let has_call = count > 0 && !self.ready.is_empty();
-            if has_call || is_full || self.accepts_left == Some(0) {
+            if has_call || self.accepts_left == Some(0) || !self.make_room() {
                 return;
             }
             match sys::accept(fd) {
@@ -498,6 +498,27 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// The connection that has been idle longest since its last answer.
+    fn longest_idle(&self) -> Option<usize> {
+        let idle = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let conn = slot.conn.as_ref()?;
+            (conn.answered > 0 && conn.is_idle()).then_some((conn.deadline_us, index))
+        });
+        idle.min().map(|(_, index)| index)
+    }
+
+    /// Makes sure that one more connection is within bounds: at the limit a new client is worth more than one that has
+    /// its answer and keeps its connection.
+    fn make_room(&mut self) -> bool {
+        if self.open < self.context.settings.max_connections {
+            return true;
+        }
+        let Some(index) = self.longest_idle() else { return false };
+        let Some(conn) = self.slots[index].conn.take() else { return false };
+        self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
+        true
     }
 
     fn open_conn(&mut self, socket: OwnedFd, address: &Address) {
@@ -546,6 +567,7 @@ impl Reactor {
                 self.context.settings.header_timeout_us
             };
         conn.passed_ready_us = passed.ready_us;
+        conn.answered = 1;
         self.adopt(conn);
     }
 
