@@ -42,7 +42,7 @@ process: setup  ## real arbiter, workers and signals on loopback
 	@$(PY) -m pytest -q tests/process
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
-	@$(PY) -m pytest -q tests/e2e
+	@$(PY) -m pytest -v -o console_output_style=times tests/e2e
 
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench

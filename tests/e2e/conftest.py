@@ -37,7 +37,7 @@ _FOLDER = ROOT / "build" / "e2e"
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A running cluster with the images of this tree, for one run at a time."""
     cluster = Cluster.from_env()
     _FOLDER.mkdir(parents=True, exist_ok=True)
@@ -46,11 +46,13 @@ def cluster() -> Iterator[Cluster]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started_here = not cluster.is_running()
         try:
-            _require(cluster.up)
+            with _shown(request.config):
+                _require(cluster.up)
             yield cluster
         finally:
             if started_here and os.environ.get("KEEP_CLUSTER") != "1":
-                cluster.down()
+                with _shown(request.config):
+                    cluster.down()
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +68,15 @@ def operator(cluster: Cluster, kube: Kube) -> OperatorRelease:
     release = OperatorRelease(cluster.helm, cluster.kubeconfig, kube)
     _require(release.install)
     return release
+
+
+@contextlib.contextmanager
+def _shown(config: pytest.Config) -> Iterator[None]:
+    """Let what is printed through: a cluster that is being built must be seen to live."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+        print(flush=True)
+        yield
 
 
 def _require(prepare: Callable[[], object]) -> None:
