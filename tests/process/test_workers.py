@@ -240,6 +240,13 @@ def test_worker_that_is_told_to_leave_finishes_its_request_and_is_replaced(folde
         server.wait_workers(2)
 
 
+def test_idle_worker_that_is_told_to_leave_is_replaced_and_no_crash(folder: Path):
+    with Prefork("-w", "1", cwd=folder) as server:
+        os.kill(server.workers()[0], signal.SIGTERM)
+        server.wait_log("worker ended .*reason=retired")
+        assert server.get()[0] == 200
+
+
 def test_children_that_an_app_leaves_behind_do_not_keep_a_dead_worker_in_the_books(folder: Path):
     write_app(
         folder,
@@ -261,6 +268,52 @@ def test_children_that_an_app_leaves_behind_do_not_keep_a_dead_worker_in_the_boo
         os.kill(victim, signal.SIGKILL)
         server.wait_log("reason=killed")
         assert server.get()[0] == 200
+
+
+FORKING = """
+    import os, time
+
+    def app(environ, start_response):
+        body = b"ok"
+        if environ["PATH_INFO"] == "/fork":
+            child = os.fork()
+            if child == 0:
+                time.sleep(600)
+            body = b"%d" % child
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+"""
+
+
+def test_child_that_an_app_forks_can_be_terminated_and_its_worker_serves_on(folder: Path):
+    """The handler in the child would write to the socket by which the worker learns of signals."""
+    write_app(folder, FORKING)
+    with Prefork("-w", "1", cwd=folder) as server:
+        worker = server.workers()
+        child = int(server.get("/fork")[1])
+        os.kill(child, signal.SIGTERM)
+        server.wait(lambda: is_gone(child), 5, what="the child is still there")
+        assert server.get()[0] == 200
+        assert server.workers() == worker
+        assert "worker ended" not in server.log()
+
+
+def test_child_that_an_app_forks_holds_neither_addresses_nor_connections(folder: Path):
+    write_app(folder, FORKING)
+    with Prefork("-w", "1", cwd=folder) as server:
+        port = server.port
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"GET /fork HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        child = int(answer.rpartition(b"\r\n")[2])
+        try:
+            server.signal(signal.SIGTERM)
+            assert server.wait_exit() == 0
+            assert not is_gone(child)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=2)
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_hook_that_ends_the_program_does_not_end_the_server(folder: Path):

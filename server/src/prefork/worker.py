@@ -105,7 +105,10 @@ def run_worker(
         log,
         logfiles,
         inheritance.listeners,
+        inheritance.handover,
     )
+    signals.stay_here()
+    os.register_at_fork(after_in_child=duty.let_go)
     duty.run()
     worker.alive = False
     hooks.call("worker_exit", server, worker)
@@ -166,7 +169,9 @@ class Duty:
     log: Log
     logfiles: LogFiles
     listeners: tuple[int, ...]
+    handover: tuple[int, int]
     serves: bool = False
+    is_shut: bool = False
     is_over: bool = False
     is_hurried: bool = False  # leave without the interpreter's clean end
     # Set once nobody is there to end this process in time.
@@ -223,10 +228,24 @@ class Duty:
         When the whole server stops, the last process that closes them makes the kernel refuse
         further connections, which a proxy may try elsewhere; in the queue they would be reset.
         """
-        for descriptor in self.listeners:
+        if self.is_shut:
+            return
+        self.is_shut = True
+        # Forgotten first: an app thread may be forking.
+        descriptors, self.listeners = self.listeners, ()
+        for descriptor in descriptors:
             os.close(descriptor)
-        self.listeners = ()
         self.channel.send(messages.WorkerLeaving())
+
+    def let_go(self) -> None:
+        """In a child that the app has forked: hold nothing by which it could be taken for the worker.
+
+        The addresses are free when the server has ended, connections and orders are for others. The
+        engine sees to its own part (`pthread_atfork`).
+        """
+        self.channel.close()
+        for descriptor in (*self.listeners, *self.handover):
+            os.close(descriptor)
 
     def outlive_arbiter(self) -> None:
         """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
@@ -254,6 +273,7 @@ class Duty:
                 case ("shut",):
                     self.shut()
                 case ("drained",):
+                    self.shut()
                     self.is_over = True
 
     def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
