@@ -4,7 +4,6 @@ The operator computes the same digest from a ConfigMap or a Secret; the vectors 
 `tests/golden/content_digest.json` hold for both.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,8 @@ def digest_files(files: Mapping[str, bytes]) -> str:
 
     Sorted by name as UTF-8 bytes, each as name NUL decimal-length NUL bytes.
     """
+    import hashlib  # OpenSSL, in the memory of all who digest nothing
+
     digest = hashlib.sha256()
     for name in sorted(files, key=encode):
         digest.update(b"%s\0%d\0" % (encode(name), len(files[name])))

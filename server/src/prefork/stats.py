@@ -6,7 +6,6 @@ Where each cell is, the engine alone declares (`LAYOUT`). Cells are u64, aligned
 
 import mmap
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +162,7 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     table = Table(descriptor, size, writable=True)
     for name, value in {
         "version": LAYOUT["version"],
-        "boot_id": secrets.randbits(63),
+        "boot_id": int.from_bytes(os.urandom(8)) >> 1,
         "slots": worker_slots,
         "arbiter_pid": os.getpid(),
         "magic": LAYOUT["magic"],
