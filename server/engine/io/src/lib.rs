@@ -1,13 +1,14 @@
 //! Sockets, epoll, timers, the stats table and the handing over of connections, for one worker process.
 //!
 //! ```text
-//! sys ← conn ← reactor ← server → threads
-//!        ↑        ↑        ↑
-//!      context (settings, stats, log)   handover
+//! sys ← buffer, unsent ← conn ← reactor ← server → threads
+//!                          ↑        ↑         ↑
+//!                        context (settings, stats, log), handover
 //! ```
 //!
 //! Knows no Python: `py` gives calls to the app and brings back bytes.
 
+pub mod buffer;
 pub mod conn;
 pub mod context;
 pub mod forked;
@@ -19,3 +20,4 @@ pub mod settings;
 pub mod stats;
 pub mod sys;
 pub mod threads;
+pub mod unsent;

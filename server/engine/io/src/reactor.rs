@@ -10,7 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::conn::{Conn, Next, Phase, Pool};
+use crate::buffer::Pool;
+use crate::conn::{Conn, Next, Phase};
 use crate::context::Context;
 use crate::handover::{Pair, Passed};
 use crate::stats::cell;

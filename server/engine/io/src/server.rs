@@ -18,7 +18,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::conn::{FileOut, Flushed, Next, Shared, UNSENT_BYTES_MAX, Unsent};
+use crate::conn::Next;
 use crate::context::{Budget, Context, Outcome};
 use crate::forked;
 use crate::handover::Pair;
@@ -28,6 +28,7 @@ use crate::settings::Settings;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Direction, Epoll};
 use crate::threads::{Overdue, Thread};
+use crate::unsent::{FileOut, Flushed, Shared, UNSENT_BYTES_MAX, Unsent};
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);

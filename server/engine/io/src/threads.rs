@@ -16,7 +16,8 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::conn::{Conn, Unsent};
+use crate::conn::Conn;
+use crate::unsent::Unsent;
 
 const NONE: u64 = 0;
 const OPEN: u64 = 1;

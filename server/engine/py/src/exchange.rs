@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
 use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
-use prefork_io::conn::{FileOut, Shared};
 use prefork_io::context::Outcome;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server};
+use prefork_io::unsent::{FileOut, Shared};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;

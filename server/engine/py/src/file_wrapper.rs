@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use prefork_io::conn::FileOut;
 use prefork_io::sys;
+use prefork_io::unsent::FileOut;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
