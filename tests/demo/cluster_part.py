@@ -182,9 +182,19 @@ class ClusterStory:
                 continue
             self._screen.output("\n".join(lines))
         workers = f'sum(wsgi_workers_desired{{namespace="{NAMESPACE}"}})'
-        found = self._cluster.prometheus_query(workers)
-        count = found[0]["value"][1] if found else "no"
-        self._screen.check(count == "4", f"Prometheus sees {count} workers wanted: 2 pods with 2")
+
+        def four_workers() -> str:
+            found = self._cluster.prometheus_query(workers)
+            count = found[0]["value"][1] if found else "no"
+            if count != "4":
+                raise NotYetError(f"{count} workers")
+            return "Prometheus sees 4 workers wanted: 2 pods with 2"
+
+        # Pods of an earlier revision end with their drain delay, and their series with them.
+        try:
+            self._screen.check(True, wait_until(four_workers, within_s=60, what=workers, every_s=1))
+        except TimeoutError as error:
+            self._screen.check(False, f"Prometheus sees 4 workers wanted: {error}")
 
     def _change_code(self, version: str, *, case: str, before: str) -> None:
         pods = self._app.serving_pods()
