@@ -73,7 +73,7 @@ def test_killed_arbiter_leaves_nobody_behind_and_running_requests_are_answered(f
         family = [*server.workers(), server.mold()]
         port = server.port
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(server.get, "/slow?ms=800")
+            answer = pool.submit(server.get, "/slow?ms=1500")
             wait_until(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
             os.kill(server.process.pid, signal.SIGKILL)
             assert answer.result()[0] == 200
@@ -90,9 +90,10 @@ def test_ttin_and_ttou_change_the_number_of_workers(folder: Path):
         server.wait_workers(3)
         server.signal(signal.SIGTTIN)
         server.wait_workers(4)
-        for _ in range(3):
+        for workers in (3, 2, 1):
             server.signal(signal.SIGTTOU)
-            time.sleep(0.05)  # two of the same signal in one moment are one
+            # Two of the same signal in one moment are one.
+            server.wait_log(f"workers wanted workers={workers} before={workers + 1}")
         server.wait_workers(1)
         server.signal(signal.SIGTTOU)
         assert server.get()[0] == 200
@@ -119,7 +120,7 @@ def test_timed_out_request_gets_504_its_stack_is_logged_and_its_worker_is_replac
         began = time.monotonic()
         status, _ = server.get("/slow?ms=60000")
         assert status == 504
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
         assert server.get()[0] == 200
         server.wait_log(r"request timed out .*method=GET target=\"?/slow\?ms=60000")
         server.wait_log(r"app\.py\", line \d+, in app\n\s+time\.sleep")
@@ -129,14 +130,14 @@ def test_timed_out_request_gets_504_its_stack_is_logged_and_its_worker_is_replac
 
 def test_other_calls_of_a_stuck_worker_are_finished(folder: Path):
     with (
-        Prefork("-w", "1", "--threads", "2", "-t", "1", cwd=folder) as server,
+        Prefork("-w", "1", "--threads", "2", "-t", "2", cwd=folder) as server,
         ThreadPoolExecutor(2) as pool,
     ):
         (victim,) = server.workers()
         stuck = pool.submit(server.get, "/slow?ms=60000")
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
-        time.sleep(0.6)  # so that this call is young when the other one times out
-        other = pool.submit(server.get, "/slow?ms=900")
+        time.sleep(1.2)  # so that this call is young when the other one times out
+        other = pool.submit(server.get, "/slow?ms=1300")
         assert stuck.result()[0] == 504
         assert other.result()[0] == 200
         server.wait(lambda: is_gone(victim), 5)
@@ -231,7 +232,7 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
 
 def test_worker_that_is_told_to_leave_finishes_its_request_and_is_replaced(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(server.get, "/slow?ms=700") for _ in range(2)]
+        answers = [pool.submit(server.get, "/slow?ms=1500") for _ in range(2)]
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 2)
         victim = server.workers()[0]
         os.kill(victim, signal.SIGTERM)
