@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -126,9 +125,8 @@ def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folde
 def test_agent_answers_while_every_worker_is_busy(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
         with ThreadPoolExecutor(6) as pool:
-            answers = [pool.submit(server.get, "/slow?ms=2500") for _ in range(6)]
+            answers = [pool.submit(server.get, "/slow?ms=3500") for _ in range(6)]
             server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
-            began = time.monotonic()
             assert agent.fetch("/livez")[0] == 200
             assert agent.fetch("/readyz")[0] == 200
             assert agent.status()["workers"] == {"desired": 2, "ready": 2, "busy": 2}
@@ -138,7 +136,7 @@ def test_agent_answers_while_every_worker_is_busy(folder: Path):
             assert max(
                 value for (name, _), value in agent.samples().items() if name == "wsgi_worker_request_elapsed_seconds"
             ) > 0.0  # fmt: skip
-            assert time.monotonic() - began < 2.4, "the figures took longer than the calls"
+            assert not any(answer.done() for answer in answers), "the figures took too long"
             assert [answer.result()[0] for answer in answers] == [200] * 6
         assert agent.value("wsgi_worker_busy_seconds_total") > 14
         assert (

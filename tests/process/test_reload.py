@@ -126,11 +126,11 @@ def test_reload_with_the_same_id_is_waited_for_not_begun_again(folder: Path):
 
 
 def test_app_that_hangs_in_its_import_is_given_up_with_its_stack(folder: Path):
-    with Prefork("--boot-timeout", "1", cwd=folder) as server:
+    with Prefork("--boot-timeout", "3", cwd=folder) as server:
         write_app(folder, "import time\ntime.sleep(60)\n")
         answer = server.reload("hangs")
         assert answer["result"] == "failed"
-        assert answer["message"] == "the app did not import within 1 s; raise --boot-timeout"
+        assert answer["message"] == "the app did not import within 3 s; raise --boot-timeout"
         assert f'File "{folder}/app.py", line 2 in <module>' in answer["traceback"]
         assert "importlib" not in answer["traceback"]
         assert server.version() == "1"
@@ -252,7 +252,7 @@ def test_mold_that_hangs_where_it_should_fork_fails_the_reload_only(folder: Path
 
 
 def test_worker_that_catches_its_kill_is_killed_for_good(folder: Path):
-    with Prefork("--preload=never", "--boot-timeout", "1", cwd=folder) as server:
+    with Prefork("--preload=never", "--boot-timeout", "3", cwd=folder) as server:
         hangs = "import signal, time\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\n"
         write_app(folder, hangs + "time.sleep(600)\n")
         answer = server.reload("hangs")

@@ -366,7 +366,7 @@ def test_nonsense_at_the_control_socket_is_answered_as_such(folder: Path, line: 
 
 
 def test_frozen_mold_is_replaced_when_it_does_not_fork(folder: Path):
-    with Prefork("-w", "1", "--boot-timeout", "1", cwd=folder) as server:
+    with Prefork("-w", "1", "--boot-timeout", "3", cwd=folder) as server:
         mold = server.mold()
         os.kill(mold, signal.SIGSTOP)
         os.kill(server.workers()[0], signal.SIGKILL)
