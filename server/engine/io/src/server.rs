@@ -428,6 +428,9 @@ impl Server {
             if self.context.settings.is_access_logged {
                 self.context.log.finish();
             }
+            if !self.is_shut.swap(true, Relaxed) {
+                self.notify(Notice::Shut);
+            }
             self.notify(Notice::Drained);
             self.wake_all();
         }
