@@ -23,6 +23,7 @@ from tests.support.background_load import BackgroundLoad
 from tests.support.kube import Kube
 from tests.support.load_report import LoadReport
 from tests.support.operator_release import ROOT, HelmError, OperatorRelease
+from tests.support.wait import wait_until
 from tests.support.wsgi_app import WsgiApp
 
 WARM_UP_S = 3.0
@@ -104,6 +105,12 @@ def namespace(
     yield name
     if request.node.stash.get(_FAILED, False):
         _show_evidence(kube, operator, name)
+    # The ingress reloads nginx when these go, which the next test's figures must not show; a
+    # namespace alone takes its time, in no certain order.
+    kube.kubectl("delete", "wsgi", "--all", "-n", name)
+    wait_until(
+        lambda: not kube.list("ingresses", namespace=name), within_s=60, what="no Ingress left"
+    )
     kube.kubectl("delete", "namespace", name, "--wait=false")
 
 
