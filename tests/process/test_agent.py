@@ -125,7 +125,7 @@ def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folde
 def test_agent_answers_while_every_worker_is_busy(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
         with ThreadPoolExecutor(6) as pool:
-            answers = [pool.submit(server.get, "/slow?ms=3500") for _ in range(6)]
+            answers = [pool.submit(server.get, "/slow?ms=3500", timeout_s=60) for _ in range(6)]
             server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
             assert agent.fetch("/livez")[0] == 200
             assert agent.fetch("/readyz")[0] == 200

@@ -216,9 +216,10 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
     )
     with Prefork("-w", "1", cwd=folder) as server:
         for _ in range(12):
-            ready = server.log().count("worker ready")
+            ready, ended = server.log().count("worker ready"), server.log().count("worker ended")
             with pytest.raises((OSError, HTTPException), match=r"[Cc]los|[Rr]eset"):
                 server.get()
+            server.wait(lambda before=ended: server.log().count("worker ended") > before)
             if server.log().count("waiting before the next") >= 4:
                 break
             server.wait(lambda before=ready: server.log().count("worker ready") > before)
