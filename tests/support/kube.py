@@ -74,12 +74,21 @@ class Kube:
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="kubectl-proxy-")
         self._socket = Path(self._folder.name, "socket")
-        self._proxy = subprocess.Popen(
-            [self._kubectl, "proxy", f"--unix-socket={self._socket}"],
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-        )
-        wait_until(self._socket.exists, within_s=20, what="kubectl proxy")
+        log = Path(self._folder.name, "log")
+        with log.open("w") as out:
+            self._proxy = subprocess.Popen(
+                [self._kubectl, "proxy", f"--unix-socket={self._socket}"],
+                env=self._environment,
+                stdout=out,
+                # An API server that is away is told by UnavailableError, not line by line.
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_until(self._socket.exists, within_s=20, what="kubectl proxy")
+        except TimeoutError as error:
+            self._proxy.kill()
+            self._proxy.wait()
+            raise KubectlError(f"{error}; it printed: {log.read_text()}") from error
         self._connection = _UnixConnection(self._socket)
         return self
 
