@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client
-from prefork.content import digest_directory
+from prefork.base.digest import digest_directory
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app

@@ -100,7 +100,7 @@ def test_traceback_of_a_broken_app_shows_the_app_and_not_the_server(folder: Path
     ended = run_prefork("-b", "127.0.0.1:0", "raises", cwd=folder)
     assert f'File "{folder}/raises.py", line 3, in <module>' in ended.stderr
     assert "importlib" not in ended.stderr
-    assert "prefork/app.py" not in ended.stderr
+    assert "prefork/worker/app_import.py" not in ended.stderr
 
 
 def test_check_config_of_a_good_app(folder: Path):

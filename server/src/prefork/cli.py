@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import prefork
-from prefork import capacity
-from prefork.config_file import ConfigFile, read_config_file
-from prefork.log import Log
-from prefork.options import FOREIGN, SETTINGS, Options, Setting
-from prefork.refusals import Exit, Refusal
-from prefork.termination import write_termination_message
+from prefork.base.log import Log
+from prefork.base.termination_log import write_termination_message
+from prefork.config import capacity
+from prefork.config.config_file import ConfigFile, read_config_file
+from prefork.config.options import FOREIGN, SETTINGS, Options, Setting
+from prefork.errors import Exit, Refusal
 
 DESCRIPTION = "Serve a WSGI app with pre-forked workers, ready-gated reloads and metrics."
 EPILOG = """\
@@ -92,7 +92,7 @@ def run_server(arguments: Sequence[str]) -> int:
 def import_server() -> ModuleType:
     """Return the part that needs the engine. Raises Refusal where there is none for this Python."""
     try:
-        return importlib.import_module("prefork.server")
+        return importlib.import_module("prefork.arbiter.start")
     except ImportError as error:
         if error.name != "prefork._engine":
             raise

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from prefork.capacity import Capacity, observe_capacity, plan_workers
+from prefork.config.capacity import Capacity, observe_capacity, plan_workers
 
 GIB = 1 << 30
 

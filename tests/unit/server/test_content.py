@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefork.content import digest_directory, digest_files
+from prefork.base.digest import digest_directory, digest_files
 
 VECTORS = json.loads((Path(__file__).parents[2] / "golden" / "content_digest.json").read_text())
 

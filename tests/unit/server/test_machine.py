@@ -4,8 +4,8 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from prefork import machine as m
-from prefork.fleet import Fleet, Life, MoldLife, Phase, Reason, Wish
+from prefork.arbiter import machine as m
+from prefork.arbiter.fleet import Fleet, Life, MoldLife, Phase, Reason, Wish
 
 POLICY = m.Policy(graceful_timeout=30.0, boot_timeout=60.0, preload=True)
 

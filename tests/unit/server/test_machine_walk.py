@@ -6,8 +6,8 @@ The world answers each action as real processes do, at once, late, or by dying; 
 import random
 
 import pytest
-from prefork import machine as m
-from prefork.fleet import Fleet, Life, Phase, Reason, Wish
+from prefork.arbiter import machine as m
+from prefork.arbiter.fleet import Fleet, Life, Phase, Reason, Wish
 
 POLICY = m.Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
 STEPS = 150

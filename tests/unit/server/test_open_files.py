@@ -7,11 +7,11 @@ import pytest
 
 SCRIPT = """
 import resource, sys
-from prefork import open_files
+from prefork.base import fd_limits
 soft, hard, wanted = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-open_files.allow_open_files(wanted)
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], open_files.most_connections(wanted))
+fd_limits.allow_open_files(wanted)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], fd_limits.most_connections(wanted))
 """
 
 

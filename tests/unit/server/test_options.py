@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from prefork.cli import Configuration, configure
-from prefork.options import FOREIGN, SETTINGS
-from prefork.reference import render
-from prefork.refusals import Refusal
+from prefork.config.options import FOREIGN, SETTINGS
+from prefork.config.reference import render
+from prefork.errors import Refusal
 
 DOCS = Path(__file__).parents[3] / "docs" / "options.md"
 

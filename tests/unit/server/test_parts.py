@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from prefork import messages
-from prefork.agent.wish import parse_wish
-from prefork.app import AppName, parse_app_name
-from prefork.listeners import Address, parse_address
-from prefork.log import format_line
-from prefork.messages import Channel
-from prefork.refusals import Refusal
-from prefork.systemd import passed_descriptors
+from prefork.agent.reload_request import parse_wish
+from prefork.arbiter.listeners import Address, parse_address
+from prefork.base import messages
+from prefork.base.log import format_line
+from prefork.base.messages import Channel
+from prefork.base.systemd import passed_descriptors
+from prefork.errors import Refusal
+from prefork.worker.app_import import AppName, parse_app_name
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from prefork._engine import LAYOUT
 from prefork.agent.metrics import add_histogram, collect_requests
 from prefork.agent.readiness import Readiness, find_liveness_fault
 from prefork.agent.table import TableFile
-from prefork.fleet import Life, Phase
-from prefork.log import Log
-from prefork.stats import BOUNDS_US, CODES, COUNTERS, Table, UnknownTable, create_table
+from prefork.arbiter.fleet import Life, Phase
+from prefork.base.log import Log
+from prefork.base.stats import BOUNDS_US, CODES, COUNTERS, Table, UnknownTable, create_table
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from prefork.agent.readiness import count_ready
 from prefork.agent.table import TableFile
-from prefork.stats import Table
+from prefork.base.stats import Table
 
 TIMEOUT_S = 5.0
 # Until the first good answer, and after.

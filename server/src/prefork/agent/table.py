@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from prefork.log import Log
-from prefork.stats import Table, UnknownTable
+from prefork.base.log import Log
+from prefork.base.stats import Table, UnknownTable
 
 
 class TableFile:

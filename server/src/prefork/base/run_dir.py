@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefork.refusals import Exit, Refusal
+from prefork.errors import Exit, Refusal
 
 STATS = "stats"
 CONTROL = "control.sock"

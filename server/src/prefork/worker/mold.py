@@ -12,15 +12,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefork import messages, processes
-from prefork.app import WsgiApp, describe_failure, enter_search_path, import_app, running_threads
-from prefork.hooks import Hooks, HookServer, HookWorker
-from prefork.log import Log
-from prefork.logfiles import LogFiles
-from prefork.messages import Channel
-from prefork.options import Options
-from prefork.refusals import Exit
-from prefork.worker import Inheritance, run_worker
+from prefork.base import messages, processes
+from prefork.base.log import Log
+from prefork.base.logfiles import LogFiles
+from prefork.base.messages import Channel
+from prefork.config.options import Options
+from prefork.errors import Exit
+from prefork.worker.app_import import (
+    WsgiApp,
+    describe_failure,
+    enter_search_path,
+    import_app,
+    running_threads,
+)
+from prefork.worker.boot import Inheritance, run_worker
+from prefork.worker.hooks import Hooks, HookServer, HookWorker
 
 
 @dataclass(frozen=True)

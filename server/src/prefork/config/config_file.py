@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS
-from prefork.refusals import Refusal
+from prefork.config.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS
+from prefork.errors import Refusal
 
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
 

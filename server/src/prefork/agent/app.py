@@ -20,14 +20,14 @@ from prefork.agent.control import ControlClient, Unreachable
 from prefork.agent.http import Response, listen
 from prefork.agent.probe import Probe
 from prefork.agent.readiness import Readiness, find_liveness_fault
+from prefork.agent.reload_request import WishKeeper
 from prefork.agent.table import TableFile
-from prefork.agent.wish import WishKeeper
-from prefork.content import parse_content
-from prefork.listeners import explain, parse_address
-from prefork.log import Log
-from prefork.options import is_content
-from prefork.refusals import Exit, Refusal
-from prefork.run_dir import CONTROL, STATS
+from prefork.arbiter.listeners import explain, parse_address
+from prefork.base.digest import parse_content
+from prefork.base.log import Log
+from prefork.base.run_dir import CONTROL, STATS
+from prefork.config.options import is_content
+from prefork.errors import Exit, Refusal
 
 if TYPE_CHECKING:
     from prefork.agent.metrics import Metrics

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from prefork.refusals import Exit, Refusal
+import prefork
+from prefork.errors import Exit, Refusal
 
 DEFAULT_NAME = "application"
+OWN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(prefork.__file__)), "")
 WsgiApp = Callable[..., Any]
 
 
@@ -106,25 +108,23 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, Refusal):
         return str(error)
     trace = error.__traceback__
-    own = os.path.dirname(os.path.abspath(__file__))
-    while trace is not None and is_machinery(trace.tb_frame.f_code.co_filename, own):
+    while trace is not None and is_machinery(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
-def is_machinery(filename: str, own: str) -> bool:
-    if filename.startswith("<frozen importlib") or os.path.dirname(filename) == own:
+def is_machinery(filename: str) -> bool:
+    if filename.startswith(("<frozen importlib", OWN_FOLDER)):
         return True
     return filename == importlib.__file__
 
 
 def clean_stack(text: str) -> str:
     """Return a stack as faulthandler writes it, without the frames below the app's own."""
-    own = os.path.dirname(os.path.abspath(__file__))
     named = (
         (line, line.strip().removeprefix('File "').partition('"')[0]) for line in text.splitlines()
     )
-    return "\n".join(line for line, filename in named if not is_machinery(filename, own))
+    return "\n".join(line for line, filename in named if not is_machinery(filename))
 
 
 def last_line(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefork.refusals import Exit, Refusal
+from prefork.errors import Exit, Refusal
 
 DEFAULT_PORT = 8000
 

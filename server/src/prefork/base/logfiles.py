@@ -6,7 +6,7 @@ each of them reopens for itself.
 
 import os
 
-from prefork.refusals import Exit, Refusal
+from prefork.errors import Exit, Refusal
 
 
 class LogFiles:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.refusals import Exit, Refusal
+from prefork.errors import Exit, Refusal
 
 LINE_LIMIT = 64 * 1024
 CLIENTS_MAX = 32

@@ -6,20 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from prefork import __version__, open_files, processes
+from prefork import __version__
 from prefork._engine import set_child_subreaper
-from prefork.app import describe_failure, enter_search_path, import_app, last_line
-from prefork.arbiter import Arbiter, Resources
+from prefork.arbiter.listeners import open_listeners, parse_address
+from prefork.arbiter.loop import Arbiter, Resources
+from prefork.base import fd_limits, processes
+from prefork.base.log import Log
+from prefork.base.logfiles import LogFiles
+from prefork.base.run_dir import open_run_dir
+from prefork.base.stats import create_table
+from prefork.base.systemd import Notifier, passed_descriptors
 from prefork.cli import Configuration
-from prefork.hooks import Hooks, HookServer
-from prefork.listeners import open_listeners, parse_address
-from prefork.log import Log
-from prefork.logfiles import LogFiles
-from prefork.options import MAX_WORKERS
-from prefork.refusals import Exit, Refusal
-from prefork.run_dir import open_run_dir
-from prefork.stats import create_table
-from prefork.systemd import Notifier, passed_descriptors
+from prefork.config.options import MAX_WORKERS
+from prefork.errors import Exit, Refusal
+from prefork.worker.app_import import describe_failure, enter_search_path, import_app, last_line
+from prefork.worker.hooks import Hooks, HookServer
 
 
 def check(configuration: Configuration, log: Log) -> int:
@@ -58,7 +59,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     workers_max = most_workers(options.worker_count())
     table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
     set_child_subreaper()
-    open_files.allow_open_files(options.worker_connections)
+    fd_limits.allow_open_files(options.worker_connections)
     processes.name_process("prefork-arbiter")
     server = HookServer(
         options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()

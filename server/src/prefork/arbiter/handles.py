@@ -3,11 +3,11 @@
 import os
 from dataclasses import dataclass
 
-from prefork import messages
-from prefork.app import clean_stack
-from prefork.hooks import Hooks, HookWorker
-from prefork.messages import Channel
-from prefork.options import Options
+from prefork.base import messages
+from prefork.base.messages import Channel
+from prefork.config.options import Options
+from prefork.worker.app_import import clean_stack
+from prefork.worker.hooks import Hooks, HookWorker
 
 
 @dataclass

@@ -16,16 +16,17 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from prefork import __version__, messages, open_files, processes
+from prefork import __version__
 from prefork._engine import Engine
-from prefork.app import WsgiApp, describe_failure, import_app, last_line
-from prefork.hooks import Hooks, HookServer, HookWorker
-from prefork.log import Log
-from prefork.logfiles import LogFiles
-from prefork.messages import Channel
-from prefork.options import Options
-from prefork.refusals import Exit
-from prefork.wakeup import SignalSocket
+from prefork.base import fd_limits, messages, processes
+from prefork.base.log import Log
+from prefork.base.logfiles import LogFiles
+from prefork.base.messages import Channel
+from prefork.base.signals import SignalSocket
+from prefork.config.options import Options
+from prefork.errors import Exit
+from prefork.worker.app_import import WsgiApp, describe_failure, import_app, last_line
+from prefork.worker.hooks import Hooks, HookServer, HookWorker
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
@@ -135,7 +136,7 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "limit_head_bytes": options.limit_head_bytes,
         "max_request_body": options.max_request_body,
         "max_requests": max_requests,
-        "max_connections": open_files.most_connections(options.worker_connections),
+        "max_connections": fd_limits.most_connections(options.worker_connections),
         "forwarded_allow_ips": list(options.forwarded_allow_ips),
         "script_name": options.script_name,
         "server_software": f"prefork/{__version__}",

@@ -3,7 +3,7 @@
 from itertools import groupby
 
 from prefork.cli import show_value
-from prefork.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS, Setting
+from prefork.config.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS, Setting
 
 HEAD = """\
 # prefork: settings

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefork.options import MAX_WORKERS
+from prefork.config.options import MAX_WORKERS
 
 WORKERS_PER_CPU = 2
 # At least two: while one is replaced, the other one serves.

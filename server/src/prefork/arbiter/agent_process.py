@@ -5,11 +5,11 @@ import signal
 import sys
 from pathlib import Path
 
-from prefork import processes
-from prefork.log import Log
-from prefork.options import Options
-from prefork.processes import Ended
-from prefork.refusals import Exit
+from prefork.base import processes
+from prefork.base.log import Log
+from prefork.base.processes import Ended
+from prefork.config.options import Options
+from prefork.errors import Exit
 
 # Reasons that will be the same the next time.
 PERMANENT = (Exit.USAGE, Exit.LISTEN, Exit.ENVIRONMENT)
@@ -54,7 +54,7 @@ class AgentChild:
 
 def agent_command(options: Options, run_dir: Path) -> list[str]:
     """Return the agent's argv. The package may lie where no import path of a new process leads."""
-    root = str(Path(__file__).absolute().parent.parent)
+    root = str(Path(__file__).absolute().parent.parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); from prefork.cli import main; sys.exit(main())"
     )

@@ -14,7 +14,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from prefork.fleet import Fleet, Generation, Life, Mold, MoldLife, Phase, Reason, Wish, Worker
+from prefork.arbiter.fleet import (
+    Fleet,
+    Generation,
+    Life,
+    Mold,
+    MoldLife,
+    Phase,
+    Reason,
+    Wish,
+    Worker,
+)
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05

@@ -17,19 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefork import messages, processes
-from prefork.agent_child import AgentChild
-from prefork.app import describe_failure, last_line
-from prefork.cli import Configuration
-from prefork.content import digest_directory, parse_content
-from prefork.control import Ask, ControlServer
-from prefork.fleet import Fleet, Life, Reason, Wish
-from prefork.handles import LastReload, Loading, MoldHandle, WorkerHandle
-from prefork.hooks import Hooks, HookServer, HookWorker
-from prefork.listeners import Listener
-from prefork.log import Log
-from prefork.logfiles import LogFiles
-from prefork.machine import (
+from prefork.arbiter.agent_process import AgentChild
+from prefork.arbiter.control import Ask, ControlServer
+from prefork.arbiter.fleet import Fleet, Life, Reason, Wish
+from prefork.arbiter.handles import LastReload, Loading, MoldHandle, WorkerHandle
+from prefork.arbiter.listeners import Listener
+from prefork.arbiter.machine import (
     AbortMold,
     Action,
     BootMold,
@@ -68,16 +61,7 @@ from prefork.machine import (
     next_deadline,
     step,
 )  # fmt: skip
-from prefork.messages import Channel
-from prefork.mold import Mold, run_mold
-from prefork.options import FIXED_AT_START, Options
-from prefork.refusals import Exit, Refusal
-from prefork.run_dir import RunDir
-from prefork.stats import Table
-from prefork.systemd import Notifier
-from prefork.termination import write_termination_message
-from prefork.wakeup import SignalSocket
-from prefork.watch import (
+from prefork.arbiter.monitor import (
     find_mute,
     find_quiet,
     measure_memory,
@@ -86,7 +70,23 @@ from prefork.watch import (
     publish,
     tick_period,
 )
-from prefork.worker import Inheritance
+from prefork.base import messages, processes
+from prefork.base.digest import digest_directory, parse_content
+from prefork.base.log import Log
+from prefork.base.logfiles import LogFiles
+from prefork.base.messages import Channel
+from prefork.base.run_dir import RunDir
+from prefork.base.signals import SignalSocket
+from prefork.base.stats import Table
+from prefork.base.systemd import Notifier
+from prefork.base.termination_log import write_termination_message
+from prefork.cli import Configuration
+from prefork.config.options import FIXED_AT_START, Options
+from prefork.errors import Exit, Refusal
+from prefork.worker.app_import import describe_failure, last_line
+from prefork.worker.boot import Inheritance
+from prefork.worker.hooks import Hooks, HookServer, HookWorker
+from prefork.worker.mold import Mold, run_mold
 
 SIGNALS = (
     signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU,

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from prefork._engine import listen_queue
-from prefork.fleet import Fleet, Life, Reason, Worker
-from prefork.handles import WorkerHandle
-from prefork.listeners import Listener
-from prefork.log import Log
-from prefork.machine import Event, WorkerQuiet, WorkerStuck, WorkerTired
-from prefork.stats import Table, read_listen_failures, read_memory
+from prefork.arbiter.fleet import Fleet, Life, Reason, Worker
+from prefork.arbiter.handles import WorkerHandle
+from prefork.arbiter.listeners import Listener
+from prefork.arbiter.machine import Event, WorkerQuiet, WorkerStuck, WorkerTired
+from prefork.base.log import Log
+from prefork.base.stats import Table, read_listen_failures, read_memory
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5

@@ -718,6 +718,6 @@ FOREIGN_HOOKS = (
 if __name__ == "__main__":
     import sys
 
-    from prefork.reference import render
+    from prefork.config.reference import render
 
     sys.stdout.write(render())

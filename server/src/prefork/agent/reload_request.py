@@ -13,8 +13,8 @@ from typing import Any
 
 from prefork.agent.control import ControlClient, Unreachable
 from prefork.agent.table import TableFile
-from prefork.content import digest_directory
-from prefork.log import Log
+from prefork.base.digest import digest_directory
+from prefork.base.log import Log
 
 PERIOD_S = 0.1
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefork.log import Log
-from prefork.options import Options
+from prefork.base.log import Log
+from prefork.config.options import Options
 
 
 @dataclass

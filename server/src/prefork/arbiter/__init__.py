@@ -1,0 +1,1 @@
+"""The arbiter: collects events, decides, acts. Never imports the app."""

@@ -1,0 +1,1 @@
+"""What every process of the server builds on; knows no setting and no policy."""
