@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
-from tests.support.waiting import wait_until
+from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 USAGE, APP, LISTEN, ENVIRONMENT = 2, 3, 4, 5

@@ -1,5 +1,1 @@
-"""The agent: metrics, probes and reload wishes beside a running prefork (`prefork agent`)."""
-
-from prefork.agent.app import main
-
-__all__ = ["main"]
+"""The agent: metrics, probes and reload wishes next to a running prefork (`prefork agent`)."""

@@ -1,32 +1,29 @@
-"""Command line of the agent, and what runs in it.
+"""What runs in the agent.
 
 One event loop, nothing that waits: the agent answers while every worker is busy, and while the
 server boots, hangs or is gone.
 """
 
-import argparse
 import asyncio
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prefork
 from prefork.agent.control import ControlClient, Unreachable
 from prefork.agent.http import Response, listen
+from prefork.agent.options import AgentOptions, parse_options
 from prefork.agent.probe import Probe
 from prefork.agent.readiness import Readiness, find_liveness_fault
 from prefork.agent.reload_request import WishKeeper
 from prefork.agent.table import TableFile
-from prefork.arbiter.listeners import explain, parse_address
-from prefork.base.digest import parse_content
+from prefork.base.addresses import explain, parse_address
 from prefork.base.log import Log
 from prefork.base.run_dir import CONTROL, STATS
-from prefork.config.options import is_content
 from prefork.errors import Exit, Refusal
 
 if TYPE_CHECKING:
@@ -35,19 +32,6 @@ if TYPE_CHECKING:
 # How often an agent that is a child looks whether its parent is still there.
 PARENT_PERIOD_S = 1.0
 STATUS_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True)
-class AgentOptions:
-    """Settings of the agent, checked."""
-
-    listen: str
-    run_dir: Path
-    reload_file: Path | None
-    content: dict[str, Path]
-    probe: str
-    probe_host: str
-    parent: int
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,60 +50,6 @@ def main(arguments: Sequence[str]) -> int:
     table = TableFile(options.run_dir / STATS, log)
     agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
     return asyncio.run(agent.run())
-
-
-def parse_options(arguments: Sequence[str]) -> AgentOptions:
-    """Return the settings of argv. Raises Refusal."""
-    from prefork.cli import Parser, explain_unknown
-
-    parser = Parser(prog="prefork agent", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument(
-        "--listen",
-        default="127.0.0.1:9000",
-        metavar="HOST:PORT",
-        help="where to answer [%(default)s]",
-    )
-    parser.add_argument("--run-dir", required=True, metavar="DIR", help="the server's --run-dir")
-    parser.add_argument(
-        "--reload-file", metavar="FILE", help="file that holds the reload wish (a Pod annotation)"
-    )
-    parser.add_argument(
-        "--content",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="directory as the server sees it; repeatable",
-    )
-    parser.add_argument(
-        "--probe",
-        default="",
-        metavar="URL",
-        help="http:// address that must answer 2xx or 3xx for readiness",
-    )
-    parser.add_argument(
-        "--probe-host",
-        default="",
-        metavar="NAME",
-        help="Host of the probe's request, for apps that check it",
-    )
-    parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
-    known, unknown = parser.parse_known_args(list(arguments))
-    if unknown:
-        raise Refusal(explain_unknown(unknown[0], parser))
-    for pair in known.content:
-        if not is_content(pair):
-            raise Refusal(f"content is {pair}; use NAME=DIR")
-    if known.probe and not known.probe.startswith("http://"):
-        raise Refusal(f"probe is {known.probe}; use an address that begins with http://")
-    return AgentOptions(
-        listen=known.listen,
-        run_dir=Path(known.run_dir),
-        reload_file=Path(known.reload_file) if known.reload_file else None,
-        content=parse_content(tuple(known.content)),
-        probe=known.probe,
-        probe_host=known.probe_host,
-        parent=known.parent,
-    )
 
 
 def enter_agent_site() -> None:

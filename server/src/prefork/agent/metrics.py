@@ -20,8 +20,16 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from prefork.agent.table import TableFile
-from prefork.arbiter.fleet import Life, Reason
-from prefork.base.stats import BOUNDS_US, CODE_CLASSES, CODES, HISTOGRAM_CELLS, METHODS, Table
+from prefork.base.stats import (
+    BOUNDS_US,
+    CODE_CLASSES,
+    CODES,
+    HISTOGRAM_CELLS,
+    METHODS,
+    Life,
+    Reason,
+    Table,
+)
 
 # A pod shows at most 300 series in all.
 WORKERS_SHOWN = 40

@@ -3,8 +3,7 @@
 Every judgement is the text of a fault, empty when there is none.
 """
 
-from prefork.arbiter.fleet import Life, Phase
-from prefork.base.stats import Table
+from prefork.base.stats import Life, Phase, Table
 
 # docs/contracts.md, section 5.
 HEARTBEAT_MAX_S = 10.0

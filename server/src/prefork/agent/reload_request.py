@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork.agent.content import find_missing
 from prefork.agent.control import ControlClient, Unreachable
 from prefork.agent.table import TableFile
-from prefork.base.digest import digest_directory
 from prefork.base.log import Log
 
 PERIOD_S = 0.1
@@ -46,21 +46,6 @@ def parse_wish(text: str) -> WishedReload | None:
         ):
             return WishedReload(id, content)
     raise ValueError('it is not {"id": …, "content": {NAME: DIGEST}}')
-
-
-def find_missing(wanted: Mapping[str, str], folders: Mapping[str, Path]) -> str:
-    """Return why the mounted content is not yet the wanted one; empty when it is."""
-    for name, digest in wanted.items():
-        folder = folders.get(name)
-        if folder is None:
-            return f"content {name} is not mounted in the agent"
-        try:
-            found = digest_directory(folder)
-        except OSError as error:
-            return f"content {name} cannot be read: {error.strerror}"
-        if found != digest:
-            return f"content {name} has not arrived: it is {found[:12]}, wanted is {digest[:12]}"
-    return ""
 
 
 class WishKeeper:

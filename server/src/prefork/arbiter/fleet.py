@@ -2,25 +2,10 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-
-class Phase(enum.Enum):
-    """Life of the server as a whole; the values are the cell `state` of the stats table."""
-
-    BOOTING = 0
-    SERVING = 1
-    STOPPING = 2
-
-
-class Life(enum.Enum):
-    """Life of a worker; the values are the cell `worker_state` of the stats table."""
-
-    BOOTING = 1
-    SERVING = 2
-    DRAINING = 3
-    STUCK = 4
+from prefork.base.stats import Life, Phase, Reason
 
 
 class MoldLife(enum.Enum):
@@ -30,17 +15,6 @@ class MoldLife(enum.Enum):
     READY = enum.auto()
     HUNG = enum.auto()  # took too long to import or to fork, told to write its stack and end
     LOST = enum.auto()  # to be booted again
-
-
-class Reason(enum.Enum):
-    """Why a worker left; the values complete the header cells `exits_…`."""
-
-    CRASH = "crash"
-    TIMEOUT = "timeout"
-    MEMORY = "memory"
-    MAX_REQUESTS = "max_requests"
-    RETIRED = "retired"
-    KILLED = "killed"
 
 
 @dataclass(frozen=True)
@@ -91,6 +65,15 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """The settings that decide; a reload may change them."""
+
+    graceful_timeout: float
+    boot_timeout: float
+    preload: bool
+
+
+@dataclass(frozen=True)
 class Fleet:
     """All there is, and all that is wanted."""
 
@@ -111,3 +94,32 @@ class Fleet:
     last_crash: float = 0.0
     fork_at: float = 0.0
     has_failed: bool = False  # the first generation never served
+
+    def serving_number(self) -> int:
+        """Return the number of the serving generation, 0 before there is one."""
+        return self.current.number if self.current is not None else 0
+
+
+def put(fleet: Fleet, *workers: Worker) -> Fleet:
+    """Return the fleet with these workers added or replaced."""
+    changed = {**fleet.workers, **{worker.id: worker for worker in workers}}
+    return replace(fleet, workers=MappingProxyType(changed))
+
+
+def drop(fleet: Fleet, gone: int) -> Fleet:
+    rest = {id: worker for id, worker in fleet.workers.items() if id != gone}
+    return replace(fleet, workers=MappingProxyType(rest))
+
+
+def put_mold(fleet: Fleet, number: int, **changes: object) -> Fleet:
+    """Return the fleet with the mold of this generation changed, wherever it is."""
+    for role in ("current", "booting"):
+        generation: Generation | None = getattr(fleet, role)
+        if generation is not None and generation.number == number:
+            mold = replace(generation.mold, **changes)  # type: ignore[arg-type]
+            return replace(fleet, **{role: replace(generation, mold=mold)})  # type: ignore[arg-type]
+    return fleet
+
+
+def is_booting(fleet: Fleet, number: int) -> bool:
+    return fleet.booting is not None and fleet.booting.number == number

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from prefork._engine import listen_queue
-from prefork.arbiter.fleet import Fleet, Life, Reason, Worker
-from prefork.arbiter.handles import WorkerHandle
+from prefork.arbiter.events import Event, WorkerQuiet, WorkerStuck, WorkerTired
+from prefork.arbiter.fleet import Fleet, Worker
 from prefork.arbiter.listeners import Listener
-from prefork.arbiter.machine import Event, WorkerQuiet, WorkerStuck, WorkerTired
+from prefork.arbiter.proc import read_listen_failures, read_memory
+from prefork.arbiter.workers import WorkerHandle
 from prefork.base.log import Log
-from prefork.base.stats import Table, read_listen_failures, read_memory
+from prefork.base.stats import Life, Reason, Table
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5
@@ -47,7 +48,7 @@ def tick_period(fleet: Fleet) -> float:
 def publish(fleet: Fleet, table: Table, now: float) -> None:
     """Write the fleet into the stats table."""
     table.set_header("state", fleet.phase.value)
-    table.set_header("generation", fleet.current.number if fleet.current else 0)
+    table.set_header("generation", fleet.serving_number())
     table.set_header("workers_desired", fleet.desired)
     table.set_header("crash_loop_backoff_us", int(max(0.0, fleet.fork_at - now) * 1e6))
     for worker in fleet.workers.values():

@@ -1,4 +1,4 @@
-"""Starts the server: opens what the arbiter owns, runs it, cleans up. Also `--check-config`."""
+"""Starts the server: opens what the arbiter owns, runs it, cleans up."""
 
 import os
 import traceback
@@ -8,37 +8,19 @@ from pathlib import Path
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
-from prefork.arbiter.listeners import open_listeners, parse_address
-from prefork.arbiter.loop import Arbiter, Resources
+from prefork.arbiter.listeners import open_listeners
+from prefork.arbiter.loop import Arbiter
+from prefork.arbiter.resources import Resources
 from prefork.base import fd_limits, processes
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.run_dir import open_run_dir
 from prefork.base.stats import create_table
 from prefork.base.systemd import Notifier, passed_descriptors
-from prefork.cli import Configuration
 from prefork.config.options import MAX_WORKERS
+from prefork.config.sources import Configuration
 from prefork.errors import Exit, Refusal
-from prefork.worker.app_import import describe_failure, enter_search_path, import_app, last_line
-from prefork.worker.hooks import Hooks, HookServer
-
-
-def check(configuration: Configuration, log: Log) -> int:
-    """Import the app and say whether prefork would start; nothing is opened."""
-    options = configuration.options
-    for bind in options.bind:
-        parse_address(bind)
-    enter_search_path(options.pythonpath)
-    try:
-        import_app(options.wsgi_app)
-    except BaseException as error:
-        failure = describe_failure(error)
-        log.error("app does not import", app=options.wsgi_app, error=last_line(failure))
-        log.block(failure)
-        # The import may have left threads that never end.
-        processes.exit_now(Exit.APP)
-    log.info("settings and app are good", app=options.wsgi_app)
-    processes.exit_now(Exit.OK)
+from prefork.worker.hooks import HookServer
 
 
 def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configuration]) -> int:
@@ -71,7 +53,6 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     )  # fmt: skip
     arbiter = Arbiter(
         replace(configuration, options=options),
-        Hooks(configuration.hooks, log),
         Resources(
             log,
             logfiles,

@@ -4,10 +4,10 @@ Where each cell is, the engine alone declares (`LAYOUT`). Cells are u64, aligned
 `memoryview.cast("Q")` stores a cell whole, so a reader in another process never sees half a number.
 """
 
+import enum
 import mmap
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from prefork._engine import LAYOUT
@@ -37,6 +37,34 @@ COUNTERS = {
 RETIRED_SLOT = 0
 HEADER_CELLS = LAYOUT["header_bytes"] // 8
 SLOT_CELLS = LAYOUT["slot_bytes"] // 8
+
+
+class Phase(enum.Enum):
+    """Life of the server as a whole; the values are the cell `state` of the stats table."""
+
+    BOOTING = 0
+    SERVING = 1
+    STOPPING = 2
+
+
+class Life(enum.Enum):
+    """Life of a worker; the values are the cell `worker_state` of the stats table."""
+
+    BOOTING = 1
+    SERVING = 2
+    DRAINING = 3
+    STUCK = 4
+
+
+class Reason(enum.Enum):
+    """Why a worker left; the values complete the header cells `exits_…`."""
+
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    MAX_REQUESTS = "max_requests"
+    RETIRED = "retired"
+    KILLED = "killed"
 
 
 class UnknownTable(Exception):  # noqa: N818 - the other side's version
@@ -171,38 +199,3 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     table.beat(time.monotonic())
     os.rename(draft, path)
     return table, descriptor
-
-
-# -- what the arbiter reads from /proc --------------------------------------------------------
-
-
-def read_memory(pid: int, proc: Path = Path("/proc")) -> tuple[int, int]:
-    """Return (resident, proportional) bytes of a process; (0, 0) when it is gone or not ours."""
-    found = {"Rss": 0, "Pss": 0}
-    try:
-        lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    for line in lines:
-        name, _, rest = line.partition(":")
-        if name in found:
-            found[name] = int(rest.split()[0]) * 1024
-    return found["Rss"], found["Pss"]
-
-
-def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:
-    """Return (ListenOverflows, ListenDrops) of this network namespace since its start."""
-    try:
-        lines = (proc / "net/netstat").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    pairs = dict(tcp_extension_pairs(lines))
-    return pairs.get("ListenOverflows", 0), pairs.get("ListenDrops", 0)
-
-
-def tcp_extension_pairs(lines: list[str]) -> Iterator[tuple[str, int]]:
-    """Yield name and number of the two `TcpExt:` lines (names, then values)."""
-    rows = [line.split()[1:] for line in lines if line.startswith("TcpExt:")]
-    if len(rows) == 2:
-        for name, value in zip(rows[0], rows[1], strict=False):
-            yield name, int(value)

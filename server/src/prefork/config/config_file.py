@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.config.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS
+from prefork.config.gunicorn import FOREIGN, FOREIGN_HOOKS, HOOKS
+from prefork.config.options import SETTINGS
 from prefork.errors import Refusal
 
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")

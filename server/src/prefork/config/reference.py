@@ -1,14 +1,16 @@
-"""Writes docs/options.md out of the table of settings: `python -m prefork.options > docs/options.md`."""
+"""Writes docs/options.md from the table of settings: `python -m prefork.config.reference > docs/options.md`."""
 
+import sys
 from itertools import groupby
 
-from prefork.cli import show_value
-from prefork.config.options import FOREIGN, FOREIGN_HOOKS, HOOKS, SETTINGS, Setting
+from prefork.config.gunicorn import FOREIGN, FOREIGN_HOOKS, HOOKS
+from prefork.config.options import SETTINGS
+from prefork.config.settings import Setting, show_value
 
 HEAD = """\
 # prefork: settings
 
-Written from `server/src/prefork/options.py` by `make generate`; change it there.
+Written from `server/src/prefork/config/options.py` by `make generate`; change it there.
 
 Each setting can be given on the command line, in the environment, or in a config file (`-c FILE`: Python, with
 gunicorn's names; without `-c`, `prefork.conf.py` or `gunicorn.conf.py` in the working directory is read).
@@ -62,3 +64,7 @@ def render_setting(setting: Setting) -> str:
             f"- default: {f'`{show_value(setting.default)}`' if setting.default != '' and setting.default != () else 'none'}"
         )
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -5,17 +5,14 @@ import importlib
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import prefork
 from prefork.errors import Exit, Refusal
 
 DEFAULT_NAME = "application"
-OWN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(prefork.__file__)), "")
 WsgiApp = Callable[..., Any]
 
 
@@ -98,39 +95,6 @@ def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
             raise Refusal(f"the app is {text}; {message}", Exit.APP)
         found = getattr(found, part)
     return found
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return the traceback of a failed import as the app's author wants it: from the app's code on.
-
-    A Refusal is a sentence already.
-    """
-    if isinstance(error, Refusal):
-        return str(error)
-    trace = error.__traceback__
-    while trace is not None and is_machinery(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-
-
-def is_machinery(filename: str) -> bool:
-    if filename.startswith(("<frozen importlib", OWN_FOLDER)):
-        return True
-    return filename == importlib.__file__
-
-
-def clean_stack(text: str) -> str:
-    """Return a stack as faulthandler writes it, without the frames below the app's own."""
-    named = (
-        (line, line.strip().removeprefix('File "').partition('"')[0]) for line in text.splitlines()
-    )
-    return "\n".join(line for line, filename in named if not is_machinery(filename))
-
-
-def last_line(text: str) -> str:
-    """Return the line of a traceback that says what happened; "" for an empty text."""
-    lines = text.rstrip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def running_threads() -> list[str]:

@@ -13,18 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork.base import messages, processes
+from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
-from prefork.base.messages import Channel
+from prefork.base.tracebacks import describe_failure
 from prefork.config.options import Options
 from prefork.errors import Exit
-from prefork.worker.app_import import (
-    WsgiApp,
-    describe_failure,
-    enter_search_path,
-    import_app,
-    running_threads,
-)
+from prefork.worker.app_import import WsgiApp, enter_search_path, import_app, running_threads
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
 

@@ -6,10 +6,41 @@ The world answers each action as real processes do, at once, late, or by dying; 
 import random
 
 import pytest
-from prefork.arbiter import machine as m
-from prefork.arbiter.fleet import Fleet, Life, Phase, Reason, Wish
+from prefork.arbiter.actions import (
+    AbortMold,
+    Action,
+    BootMold,
+    DrainWorker,
+    ForkWorker,
+    KillWorker,
+    Leave,
+    Reloaded,
+    StartWorker,
+    StopWorker,
+    Superseded,
+)
+from prefork.arbiter.events import (
+    Event,
+    MoldFailed,
+    MoldGone,
+    MoldReady,
+    MoldUnfit,
+    ReloadAsked,
+    ScaleAsked,
+    StopAsked,
+    Tick,
+    WorkerBorn,
+    WorkerGone,
+    WorkerLeaving,
+    WorkerReady,
+    WorkerStuck,
+    WorkerTired,
+)
+from prefork.arbiter.fleet import Fleet, Policy, Wish
+from prefork.arbiter.machine import next_deadline, step
+from prefork.base.stats import Life, Phase, Reason
 
-POLICY = m.Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
+POLICY = Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
 STEPS = 150
 CALM_S = 150.0
 
@@ -22,65 +53,65 @@ class World:
         self.fleet = Fleet(desired=self.random.randint(1, 4), slots=20)
         self.now = 100.0
         self.is_calm = False
-        self.due: list[tuple[float, int, m.Event]] = []
+        self.due: list[tuple[float, int, Event]] = []
         self.serial = 0
         self.accepting: set[int] = set()
         self.wishes: dict[str, int] = {}
         self.has_left = False
         self.exit_failed = False
-        self.happen(m.Tick())
+        self.happen(Tick())
 
-    def later(self, event: m.Event, least: float = 0.0, most: float = 0.5) -> None:
+    def later(self, event: Event, least: float = 0.0, most: float = 0.5) -> None:
         self.serial += 1
         self.due.append((self.now + self.random.uniform(least, most), self.serial, event))
 
-    def happen(self, event: m.Event) -> None:
+    def happen(self, event: Event) -> None:
         match event:
-            case m.WorkerGone(worker):
+            case WorkerGone(worker):
                 self.accepting.discard(worker)
                 # The dead are silent.
                 self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
-            case m.ReloadAsked(wish):
+            case ReloadAsked(wish):
                 self.wishes[wish.id] = 0
-        self.fleet, actions = m.step(self.fleet, event, self.now, POLICY)
+        self.fleet, actions = step(self.fleet, event, self.now, POLICY)
         for action in actions:
             self.obey(action)
         self.check()
 
-    def obey(self, action: m.Action) -> None:
+    def obey(self, action: Action) -> None:
         goes_wrong = not self.is_calm and self.random.random() < 0.15
         match action:
-            case m.BootMold(number) if goes_wrong:
+            case BootMold(number) if goes_wrong:
                 failures = (
-                    m.MoldFailed(number, "no"),
-                    m.MoldGone(number, "killed"),
-                    m.MoldUnfit(number),
+                    MoldFailed(number, "no"),
+                    MoldGone(number, "killed"),
+                    MoldUnfit(number),
                 )
                 self.later(self.random.choice(failures))
-            case m.BootMold(number):
-                self.later(m.MoldReady(number))
-            case m.AbortMold(number):
-                self.later(m.MoldGone(number, "SIGABRT"), 0, 2)
-            case m.ForkWorker() if goes_wrong and self.random.random() < 0.3:
+            case BootMold(number):
+                self.later(MoldReady(number))
+            case AbortMold(number):
+                self.later(MoldGone(number, "SIGABRT"), 0, 2)
+            case ForkWorker() if goes_wrong and self.random.random() < 0.3:
                 pass  # the mold hangs
-            case m.ForkWorker(worker) if goes_wrong:
-                self.later(m.WorkerGone(worker, "killed", signalled=True))
-            case m.ForkWorker(worker):
-                self.later(m.WorkerBorn(worker, 1000 + worker), 0, 0.1)
-                self.later(m.WorkerReady(worker), 0.1, 0.5)
-            case m.StartWorker(worker):
+            case ForkWorker(worker) if goes_wrong:
+                self.later(WorkerGone(worker, "killed", signalled=True))
+            case ForkWorker(worker):
+                self.later(WorkerBorn(worker, 1000 + worker), 0, 0.1)
+                self.later(WorkerReady(worker), 0.1, 0.5)
+            case StartWorker(worker):
                 self.accepting.add(worker)
-            case m.DrainWorker(worker):
+            case DrainWorker(worker):
                 self.accepting.discard(worker)
-                self.later(m.WorkerLeaving(worker), 0, 0.1)
+                self.later(WorkerLeaving(worker), 0, 0.1)
                 if not goes_wrong:
-                    self.later(m.WorkerGone(worker, "exit code 0"), 0.1, 3)
-            case m.StopWorker(worker) | m.KillWorker(worker):
+                    self.later(WorkerGone(worker, "exit code 0"), 0.1, 3)
+            case StopWorker(worker) | KillWorker(worker):
                 self.accepting.discard(worker)
-                self.later(m.WorkerGone(worker, "exit code 0"), 0, 0.3)
-            case m.Reloaded(wish) | m.Superseded(wish):
+                self.later(WorkerGone(worker, "exit code 0"), 0, 0.3)
+            case Reloaded(wish) | Superseded(wish):
                 self.wishes[wish.id] += 1
-            case m.Leave(failed):
+            case Leave(failed):
                 self.has_left, self.exit_failed = True, failed
 
     def check(self) -> None:
@@ -95,14 +126,14 @@ class World:
         self.happen(
             self.random.choice(
                 [
-                    m.Tick(),
-                    m.WorkerGone(self.random.choice(workers), "killed", signalled=True),
-                    m.WorkerStuck(self.random.choice(workers)),
-                    m.WorkerTired(self.random.choice(workers), Reason.MAX_REQUESTS),
-                    m.WorkerLeaving(self.random.choice(workers)),
-                    m.MoldGone(current, "killed"),
-                    m.ReloadAsked(Wish(f"w{len(self.wishes)}")),
-                    m.ScaleAsked(self.random.randint(1, 4)),
+                    Tick(),
+                    WorkerGone(self.random.choice(workers), "killed", signalled=True),
+                    WorkerStuck(self.random.choice(workers)),
+                    WorkerTired(self.random.choice(workers), Reason.MAX_REQUESTS),
+                    WorkerLeaving(self.random.choice(workers)),
+                    MoldGone(current, "killed"),
+                    ReloadAsked(Wish(f"w{len(self.wishes)}")),
+                    ScaleAsked(self.random.randint(1, 4)),
                 ]
             )
         )
@@ -111,7 +142,7 @@ class World:
         """Let time pass, and what is due happen."""
         until = self.now + seconds
         while not self.has_left:
-            deadline = m.next_deadline(self.fleet, self.now, POLICY)
+            deadline = next_deadline(self.fleet, self.now, POLICY)
             times = [until, *(time for time, _, _ in self.due)]
             if deadline is not None:
                 times.append(deadline)
@@ -123,7 +154,7 @@ class World:
             for entry in ready:
                 # An event of a worker that died in this very moment is dropped by the machine.
                 self.happen(entry[2])
-            self.happen(m.Tick())
+            self.happen(Tick())
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -148,7 +179,7 @@ def test_fleet_comes_back_to_what_is_wanted(seed: int):
     assert {w.id for w in serving} == world.accepting
     assert fleet.booting is fleet.queued is fleet.running is fleet.handing is None
     assert set(world.wishes.values()) <= {1}, "a reload was never answered"
-    world.happen(m.StopAsked())
+    world.happen(StopAsked())
     world.run(CALM_S)
     assert world.has_left
     assert not world.exit_failed

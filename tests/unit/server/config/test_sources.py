@@ -3,12 +3,8 @@
 from pathlib import Path
 
 import pytest
-from prefork.cli import Configuration, configure
-from prefork.config.options import FOREIGN, SETTINGS
-from prefork.config.reference import render
+from prefork.config.sources import Configuration, configure
 from prefork.errors import Refusal
-
-DOCS = Path(__file__).parents[3] / "docs" / "options.md"
 
 
 def read(
@@ -190,19 +186,3 @@ def test_sizes_have_the_units_of_kubernetes(text: str, size: int):
 
 def test_auto_workers_become_a_number():
     assert read("-w", "auto").options.worker_count() >= 1
-
-
-def test_no_name_or_flag_is_declared_twice():
-    flags = [flag for row in (*SETTINGS, *FOREIGN) for flag in row.flags]
-    names = [row.name for row in (*SETTINGS, *FOREIGN)]
-    assert len(flags) == len(set(flags))
-    assert len(names) == len(set(names))
-
-
-def test_defaults_are_values_that_are_allowed():
-    for setting in SETTINGS:
-        assert setting.read(setting.default, "default") == setting.default
-
-
-def test_reference_is_up_to_date():
-    assert DOCS.read_text() == render(), "docs/options.md is stale: run `make generate`"

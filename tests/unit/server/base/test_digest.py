@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prefork.base.digest import digest_directory, digest_files
 
-VECTORS = json.loads((Path(__file__).parents[2] / "golden" / "content_digest.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[3] / "golden" / "content_digest.json").read_text())
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])

@@ -1,0 +1,78 @@
+"""The agent's command line."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefork.base.digest import parse_content
+from prefork.config.command_line import Parser, explain_unknown
+from prefork.config.kinds import is_content
+from prefork.errors import Refusal
+
+DESCRIPTION = "Metrics, probes and reload wishes next to a running prefork."
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """Settings of the agent, checked."""
+
+    listen: str
+    run_dir: Path
+    reload_file: Path | None
+    content: dict[str, Path]
+    probe: str
+    probe_host: str
+    parent: int
+
+
+def parse_options(arguments: Sequence[str]) -> AgentOptions:
+    """Return the settings of argv. Raises Refusal."""
+    parser = Parser(prog="prefork agent", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "--listen",
+        default="127.0.0.1:9000",
+        metavar="HOST:PORT",
+        help="where to answer [%(default)s]",
+    )
+    parser.add_argument("--run-dir", required=True, metavar="DIR", help="the server's --run-dir")
+    parser.add_argument(
+        "--reload-file", metavar="FILE", help="file that holds the reload wish (a Pod annotation)"
+    )
+    parser.add_argument(
+        "--content",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="directory as the server sees it; repeatable",
+    )
+    parser.add_argument(
+        "--probe",
+        default="",
+        metavar="URL",
+        help="http:// address that must answer 2xx or 3xx for readiness",
+    )
+    parser.add_argument(
+        "--probe-host",
+        default="",
+        metavar="NAME",
+        help="Host of the probe's request, for apps that check it",
+    )
+    parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+    known, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        raise Refusal(explain_unknown(unknown[0], parser))
+    for pair in known.content:
+        if not is_content(pair):
+            raise Refusal(f"content is {pair}; use NAME=DIR")
+    if known.probe and not known.probe.startswith("http://"):
+        raise Refusal(f"probe is {known.probe}; use an address that begins with http://")
+    return AgentOptions(
+        listen=known.listen,
+        run_dir=Path(known.run_dir),
+        reload_file=Path(known.reload_file) if known.reload_file else None,
+        content=parse_content(tuple(known.content)),
+        probe=known.probe,
+        probe_host=known.probe_host,
+        parent=known.parent,
+    )

@@ -1,0 +1,27 @@
+"""`--check-config`: whether prefork would start; nothing is opened."""
+
+from prefork.base import processes
+from prefork.base.addresses import parse_address
+from prefork.base.log import Log
+from prefork.base.tracebacks import describe_failure, last_line
+from prefork.config.sources import Configuration
+from prefork.errors import Exit
+from prefork.worker.app_import import enter_search_path, import_app
+
+
+def check(configuration: Configuration, log: Log) -> int:
+    """Import the app and say whether prefork would start; nothing is opened."""
+    options = configuration.options
+    for bind in options.bind:
+        parse_address(bind)
+    enter_search_path(options.pythonpath)
+    try:
+        import_app(options.wsgi_app)
+    except BaseException as error:
+        failure = describe_failure(error)
+        log.error("app does not import", app=options.wsgi_app, error=last_line(failure))
+        log.block(failure)
+        # The import may have left threads that never end.
+        processes.exit_now(Exit.APP)
+    log.info("settings and app are good", app=options.wsgi_app)
+    processes.exit_now(Exit.OK)

@@ -1,0 +1,115 @@
+"""What can happen to the fleet; the inputs of `machine.step`."""
+
+from dataclasses import dataclass
+
+from prefork.arbiter.fleet import Wish
+from prefork.base.stats import Reason
+
+
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True)
+class Tick(Event):
+    """Time has passed."""
+
+
+@dataclass(frozen=True)
+class MoldReady(Event):
+    generation: int
+
+
+@dataclass(frozen=True)
+class MoldUnfit(Event):
+    """Its import left threads running: boot it again without the import."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class MoldFailed(Event):
+    """The app does not import."""
+
+    generation: int
+    traceback: str
+
+
+@dataclass(frozen=True)
+class MoldGone(Event):
+    """The process has ended; `stack` is where, when it wrote that."""
+
+    generation: int
+    how: str
+    stack: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerBorn(Event):
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class WorkerReady(Event):
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerFailed(Event):
+    """The app does not import in the worker; its process is about to end."""
+
+    worker: int
+    traceback: str
+
+
+@dataclass(frozen=True)
+class WorkerTired(Event):
+    """It asks to be relieved, or is found too fat."""
+
+    worker: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class WorkerStuck(Event):
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerQuiet(Event):
+    """Of a stuck worker, only the stuck calls are left."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerLeaving(Event):
+    """It drains: as ordered, or of its own accord (somebody sent it TERM)."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class WorkerGone(Event):
+    """Its process has ended; `signalled` when a signal ended it."""
+
+    worker: int
+    how: str
+    signalled: bool = False
+    is_clean: bool = False
+
+
+@dataclass(frozen=True)
+class ReloadAsked(Event):
+    wish: Wish
+
+
+@dataclass(frozen=True)
+class ScaleAsked(Event):
+    desired: int
+
+
+@dataclass(frozen=True)
+class StopAsked(Event):
+    quick: bool = False

@@ -1,0 +1,36 @@
+"""What the arbiter reads from /proc: memory of a process, failures of the accept queues."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def read_memory(pid: int, proc: Path = Path("/proc")) -> tuple[int, int]:
+    """Return (resident, proportional) bytes of a process; (0, 0) when it is gone or not ours."""
+    found = {"Rss": 0, "Pss": 0}
+    try:
+        lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    for line in lines:
+        name, _, rest = line.partition(":")
+        if name in found:
+            found[name] = int(rest.split()[0]) * 1024
+    return found["Rss"], found["Pss"]
+
+
+def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:
+    """Return (ListenOverflows, ListenDrops) of this network namespace since its start."""
+    try:
+        lines = (proc / "net/netstat").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    pairs = dict(tcp_extension_pairs(lines))
+    return pairs.get("ListenOverflows", 0), pairs.get("ListenDrops", 0)
+
+
+def tcp_extension_pairs(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield name and number of the two `TcpExt:` lines (names, then values)."""
+    rows = [line.split()[1:] for line in lines if line.startswith("TcpExt:")]
+    if len(rows) == 2:
+        for name, value in zip(rows[0], rows[1], strict=False):
+            yield name, int(value)

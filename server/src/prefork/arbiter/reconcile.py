@@ -1,0 +1,246 @@
+"""Compares what is wanted with what there is; pure.
+
+Level-based: it may run after any event, or none, and only acts on a difference. Each part acts on
+one kind of difference.
+"""
+
+from dataclasses import replace
+
+from prefork.arbiter.actions import (
+    AbortMold,
+    Action,
+    BootMold,
+    Committed,
+    DrainWorker,
+    ForkWorker,
+    KillWorker,
+    Leave,
+    Reloaded,
+    Retired,
+    StartWorker,
+    Step,
+    StopMold,
+)
+from prefork.arbiter.fleet import (
+    Fleet,
+    Generation,
+    Mold,
+    MoldLife,
+    Policy,
+    Worker,
+    drop,
+    put,
+    put_mold,
+)
+from prefork.arbiter.transitions import QUICK_STOP_S, end_mold
+from prefork.base.stats import Life, Phase, Reason
+
+# Old workers are drained at this distance, so that their connections do not arrive all at once.
+DRAIN_PACE_S = 0.05
+# A worker that has not confirmed its order to drain by then is busy, and takes no request for that reason.
+LEAVE_MAX_S = 1.0
+
+
+def balance(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """Compare wanted and actual; each part acts on one kind of difference."""
+    actions: list[Action] = []
+    for part in (
+        kill_overdue,
+        abort_slow_mold,
+        replace_mold,
+        fork_missing,
+        commit_generation,
+        drain_surplus,
+        finish_reload,
+        begin_generation,
+        leave_when_empty,
+    ):
+        fleet, more = part(fleet, now, policy)
+        actions += more
+    return fleet, tuple(actions)
+
+
+def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
+    actions: list[Action] = []
+    for worker in fleet.workers.values():
+        if worker.deadline is None or worker.deadline > now:
+            continue
+        if not worker.pid:
+            fleet, more = give_up_unborn(fleet, worker, now, policy)
+            actions += more
+        elif worker.is_killed:
+            actions.append(KillWorker(worker.id, is_last=True))
+            fleet = put(fleet, replace(worker, deadline=None))
+        else:
+            actions.append(KillWorker(worker.id, with_stack=worker.life is Life.BOOTING))
+            fleet = put(fleet, replace(worker, deadline=now + QUICK_STOP_S, is_killed=True))
+    return fleet, tuple(actions)
+
+
+def give_up_unborn(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
+    """A worker that was ordered and never came to be: its mold hangs where it should fork.
+
+    There is no process to kill; should there be one after all, it finds its channel closed, and ends.
+    """
+    fleet = drop(fleet, worker.id)
+    actions: list[Action] = [Retired(worker, worker.leaving or Reason.CRASH, "never forked")]
+    for generation in (fleet.current, fleet.booting):
+        if generation is None or generation.number != worker.generation:
+            continue
+        if generation.mold.life is MoldLife.READY:
+            hang = f"the mold did not fork a worker within {policy.boot_timeout:g} s"
+            fleet = hang_mold(fleet, generation.number, hang, now)
+            actions.append(AbortMold(generation.number))
+    return fleet, tuple(actions)
+
+
+def hang_mold(fleet: Fleet, number: int, hang: str, now: float) -> Fleet:
+    return put_mold(fleet, number, life=MoldLife.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
+
+
+def begin_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """The first boot, or the next reload once the one before is done."""
+    if fleet.phase is Phase.STOPPING or fleet.booting is not None:
+        return fleet, ()
+    if fleet.current is not None and (fleet.queued is None or fleet.handing is not None):
+        return fleet, ()
+    number = fleet.last_number + 1
+    generation = Generation(number, Mold(MoldLife.BOOTING, started=now, preload=policy.preload))
+    running = fleet.queued if fleet.current is not None else None
+    queued = None if running is not None else fleet.queued
+    fleet = replace(fleet, booting=generation, last_number=number, running=running, queued=queued)
+    return fleet, (BootMold(number, policy.preload),)
+
+
+def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """Have a mold that takes too long write its stack; then give it up, whether it did or not."""
+    actions: list[Action] = []
+    for generation in (fleet.current, fleet.booting):
+        if generation is None:
+            continue
+        number, mold = generation.number, generation.mold
+        if mold.life is MoldLife.BOOTING and now >= mold.started + policy.boot_timeout:
+            hang = f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
+            fleet = hang_mold(fleet, number, hang, now)
+            actions.append(AbortMold(number))
+        elif mold.life is MoldLife.HUNG and now >= mold.retry_at:
+            fleet, more = end_mold(fleet, number, mold.hang, now, policy)
+            actions += [StopMold(number), *more]
+    return fleet, tuple(actions)
+
+
+def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
+    actions: list[Action] = []
+    for generation in (fleet.current, fleet.booting):
+        if fleet.phase is Phase.STOPPING or generation is None:
+            continue
+        mold = generation.mold
+        if mold.life is MoldLife.LOST and mold.retry_at <= now:
+            fleet = put_mold(fleet, generation.number, life=MoldLife.BOOTING, started=now)
+            actions.append(
+                BootMold(generation.number, mold.preload, is_replacement=mold.failures > 0)
+            )
+    return fleet, tuple(actions)
+
+
+def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """Fork what is missing, of the generation that boots and of the one that serves."""
+    actions: list[Action] = []
+    if fleet.phase is Phase.STOPPING:
+        return fleet, ()
+    for generation in (fleet.current, fleet.booting):
+        if generation is None or generation.mold.life is not MoldLife.READY:
+            continue
+        if generation is fleet.current and now < fleet.fork_at:
+            continue
+        there = sum(1 for worker in fleet.workers.values() if counts(worker, generation.number))
+        for _ in range(fleet.desired - there):
+            slot = free_slot(fleet)
+            if slot is None:
+                break
+            number = fleet.last_worker + 1
+            worker = Worker(
+                number, slot, generation.number, Life.BOOTING, started=now, deadline=now + policy.boot_timeout
+            )  # fmt: skip
+            fleet = replace(put(fleet, worker), last_worker=number)
+            actions.append(ForkWorker(number, slot, generation.number))
+    return fleet, tuple(actions)
+
+
+def counts(worker: Worker, generation: int) -> bool:
+    """Tell whether a worker is one of those wanted of its generation."""
+    stays = worker.life in (Life.BOOTING, Life.SERVING) and worker.leaving is None
+    return stays and worker.generation == generation
+
+
+def free_slot(fleet: Fleet) -> int | None:
+    taken = {worker.slot for worker in fleet.workers.values()}
+    return next((slot for slot in range(1, fleet.slots + 1) if slot not in taken), None)
+
+
+def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """All workers of the booting generation are ready: it serves, the older ones leave."""
+    if fleet.booting is None or fleet.booting.mold.life is not MoldLife.READY:
+        return fleet, ()
+    number = fleet.booting.number
+    ready = [w for w in fleet.workers.values() if counts(w, number) and w.life is Life.SERVING]
+    if len(ready) < fleet.desired:
+        return fleet, ()
+    old = fleet.current
+    actions: list[Action] = [Committed(number, is_first=old is None)]
+    actions += [StartWorker(worker.id) for worker in ready]
+    if old is not None:
+        actions.append(StopMold(old.number))
+    leaving = [
+        replace(worker, leaving=worker.leaving or Reason.RETIRED)
+        for worker in fleet.workers.values()
+        if worker.generation != number
+    ]
+    fleet = put(fleet, *leaving)
+    fleet = replace(
+        fleet, phase=Phase.SERVING, current=fleet.booting, booting=None, handing=fleet.running, running=None,
+        crashes=0, fork_at=0.0,
+    )  # fmt: skip
+    return fleet, tuple(actions)
+
+
+def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """Drain one worker if the others are enough; those that are leaving first."""
+    if fleet.phase is not Phase.SERVING or fleet.current is None or now < fleet.next_drain_at:
+        return fleet, ()
+    number = fleet.current.number
+    staying = [w for w in fleet.workers.values() if counts(w, number)]
+    serving = [w for w in staying if w.life is Life.SERVING]
+    leaving = [
+        w for w in fleet.workers.values()
+        if w.leaving is not None and w.life in (Life.SERVING, Life.BOOTING)
+    ]  # fmt: skip
+    if leaving and len(serving) + len(leaving) > fleet.desired:
+        chosen = leaving[0]
+    elif not leaving and len(staying) > fleet.desired:
+        chosen = max(staying, key=lambda worker: worker.id)
+    else:
+        return fleet, ()
+    drained = replace(
+        chosen, life=Life.DRAINING, leaving=chosen.leaving or Reason.RETIRED, left_at=now + LEAVE_MAX_S,
+        deadline=now + policy.graceful_timeout,
+    )  # fmt: skip
+    fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
+    return fleet, (DrainWorker(chosen.id, "handover"),)
+
+
+def finish_reload(fleet: Fleet, now: float, policy: Policy) -> Step:
+    """A reload is done when no worker of an older generation takes requests any more."""
+    if fleet.handing is None or fleet.current is None:
+        return fleet, ()
+    number = fleet.current.number
+    old = [worker for worker in fleet.workers.values() if worker.generation != number]
+    if any(worker.life is Life.SERVING or worker.left_at > now for worker in old):
+        return fleet, ()
+    return replace(fleet, handing=None), (Reloaded(fleet.handing, True),)
+
+
+def leave_when_empty(fleet: Fleet, now: float, policy: Policy) -> Step:
+    if fleet.phase is not Phase.STOPPING or fleet.workers:
+        return fleet, ()
+    return fleet, (Leave(failed=fleet.has_failed),)

@@ -1,0 +1,38 @@
+"""The state of affairs as the control socket reports it (docs/contracts.md, section 4); reads only."""
+
+import dataclasses
+from typing import Any
+
+from prefork.arbiter.fleet import Fleet
+from prefork.arbiter.generations import Generations
+from prefork.arbiter.reloads import LastReload
+from prefork.base.stats import Life, Table
+
+
+def build_status(
+    fleet: Fleet, generations: Generations, table: Table, last: LastReload | None, now: float
+) -> dict[str, Any]:
+    """Return the reply to `status`."""
+    current = fleet.current
+    serving = [worker for worker in fleet.workers.values() if worker.life is Life.SERVING]
+    ready = [w for w in serving if current is not None and w.generation == current.number]
+    return {
+        "state": fleet.phase.name.lower().replace("stopping", "draining"),
+        "generation": fleet.serving_number(),
+        "content": generations.configs[current.number].content if current else {},
+        "workers": {
+            "desired": fleet.desired,
+            "ready": min(len(ready), fleet.desired),
+            "busy": sum(1 for worker in serving if table.slot(worker.slot, "in_flight")),
+        },
+        "reload": dataclasses.asdict(last) if last else None,
+        "crash_loop": describe_crash_loop(fleet, now),
+    }
+
+
+def describe_crash_loop(fleet: Fleet, now: float) -> dict[str, Any] | None:
+    """Return how many workers crashed in a row and how long the next one waits; None: all calm."""
+    wait_s = fleet.fork_at - now
+    if wait_s <= 0:
+        return None
+    return {"crashes": fleet.crashes, "wait_s": round(wait_s, 3)}

@@ -1,0 +1,197 @@
+"""The worker processes: ordering them from their mold, reading what they report, ending them.
+
+Owns their handles. Which worker is to come or to go is decided by `machine`, from the events that
+are dispatched here.
+"""
+
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prefork.arbiter.actions import ForkWorker, KillWorker, Retired
+from prefork.arbiter.channels import drop_channel, receive_all
+from prefork.arbiter.events import (
+    Event,
+    WorkerBorn,
+    WorkerFailed,
+    WorkerGone,
+    WorkerLeaving,
+    WorkerReady,
+    WorkerStuck,
+    WorkerTired,
+)
+from prefork.arbiter.generations import Generations
+from prefork.arbiter.molds import Molds
+from prefork.arbiter.resources import Resources
+from prefork.base import messages, processes
+from prefork.base.channel import Channel
+from prefork.base.messages import Message
+from prefork.base.processes import Ended
+from prefork.base.stats import Reason
+from prefork.worker.hooks import HookWorker
+
+
+@dataclass
+class WorkerHandle:
+    """A worker's process; `hook` has the settings of its generation."""
+
+    channel: Channel
+    hook: HookWorker
+    slot: int
+    generation: int
+    ordered_at: float
+    pid: int = 0
+    # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
+    is_mute: bool = False
+    quiet_since: float | None = None
+    memory_read: float = 0.0
+
+
+class Workers:
+    """The workers by number."""
+
+    def __init__(
+        self,
+        own: Resources,
+        generations: Generations,
+        molds: Molds,
+        selector: selectors.BaseSelector,
+        dispatch: Callable[[Event], None],
+    ) -> None:
+        self.own = own
+        self.log = own.log
+        self.table = own.table
+        self.generations = generations
+        self.molds = molds
+        self.selector = selector
+        self.dispatch = dispatch
+        self.handles: dict[int, WorkerHandle] = {}
+
+    def channels(self) -> list[Channel]:
+        return [handle.channel for handle in self.handles.values()]
+
+    def fork(self, order: ForkWorker) -> None:
+        """Have the mold of its generation fork a worker."""
+        options = self.generations.configs[order.generation].options
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:  # no descriptors left: counted as a crash and tried again
+            self.dispatch(WorkerGone(order.worker, f"no channel to it: {error.strerror}"))
+            return
+        handle = WorkerHandle(
+            ours, HookWorker(options, self.log, age=order.worker), order.slot, order.generation,
+            ordered_at=time.monotonic(),
+        )  # fmt: skip
+        self.handles[order.worker] = handle
+        message = messages.Fork(worker=order.worker, slot=order.slot)
+        sent = self.molds.order_fork(order.generation, message, descriptors=[theirs.fileno()])
+        theirs.close()
+        self.selector.register(
+            ours, selectors.EVENT_READ, lambda _: self._read(order.worker, handle)
+        )
+        if not sent:
+            # The mold is just ending; its end is an event of its own.
+            drop_channel(self.selector, ours)
+            self.dispatch(WorkerGone(order.worker, "its mold is gone"))
+
+    def drain(self, number: int, mode: str) -> None:
+        self.log.info("worker drains", **self.describe(number), mode=mode)
+        self.send(number, messages.Drain(mode))
+
+    def send(self, number: int, message: Message) -> None:
+        """Send a worker an order; one that is gone needs none."""
+        if number in self.handles:
+            self.handles[number].channel.send(message)
+
+    def kill(self, order: KillWorker) -> None:
+        """Kill a worker that is overdue; one that is to show its stacks gets SIGABRT first."""
+        handle = self.handles.get(order.worker)
+        if handle is None or not handle.pid:
+            return
+        self.log.warning("worker is overdue, killed", **self.describe(order.worker))
+        # SIGABRT: faulthandler writes all stacks, without the GIL. An app may have caught it.
+        shows_stack = (order.with_stack or handle.is_mute) and not order.is_last
+        processes.kill(handle.pid, signal.SIGABRT if shows_stack else signal.SIGKILL)
+
+    def retire(self, action: Retired) -> None:
+        """Count and forget a worker that is gone."""
+        worker = action.worker
+        handle = self.handles.pop(worker.id, None)
+        self.table.add_header(f"exits_{action.reason.value}")
+        self.table.free(worker.slot)
+        unexpected = action.reason in (Reason.CRASH, Reason.KILLED, Reason.TIMEOUT)
+        (self.log.warning if unexpected else self.log.info)(
+            "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
+            reason=action.reason.value, how=action.how,
+        )  # fmt: skip
+        if handle is not None:
+            drop_channel(self.selector, handle.channel)
+            handle.hook.alive = False
+            self.generations.hooks.call("child_exit", self.own.server, handle.hook)
+
+    def take_ended(self, ended: Ended) -> bool:
+        """Take a child that has ended, after the last it had to say; False when it was no worker."""
+        found = self._find(ended.pid)
+        if found is None:
+            return False
+        number, handle = found
+        self._read(number, handle)
+        self.dispatch(WorkerGone(number, ended.how, signalled=ended.is_signalled))
+        return True
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """Return the keys by which a log line names a worker."""
+        handle = self.handles.get(number)
+        if handle is None:
+            return {"worker": number}
+        return {"pid": handle.pid, "slot": handle.slot, "generation": handle.generation}
+
+    def _find(self, pid: int) -> tuple[int, WorkerHandle] | None:
+        """Return the worker of a pid; its first message may still be unread."""
+        for number, handle in list(self.handles.items()):
+            if not handle.pid:
+                self._read(number, handle)
+        return next(((n, h) for n, h in self.handles.items() if h.pid == pid), None)
+
+    def _read(self, number: int, handle: WorkerHandle) -> None:
+        """Read what a worker says, up to its end."""
+        for message in receive_all(handle.channel):
+            if isinstance(message, messages.Garbled):
+                # It sees the end of the channel, finishes what it does, and ends.
+                self.log.error(
+                    "worker cannot be understood", **self.describe(number), why=message.why
+                )
+            if message is None or isinstance(message, messages.Garbled):
+                drop_channel(self.selector, handle.channel)
+                # With a pid, waiting for the process tells how it ended; without, this is all there is.
+                if not handle.pid:
+                    self.dispatch(WorkerGone(number, "it ended before it could report"))
+                return
+            self._on_message(number, handle, message)
+
+    def _on_message(self, number: int, handle: WorkerHandle, message: Message) -> None:
+        match message:
+            case messages.WorkerBorn(pid):
+                handle.pid = handle.hook.pid = pid
+                self.dispatch(WorkerBorn(number, pid))
+            case messages.WorkerReady():
+                self._count_boot(number, handle)
+                self.dispatch(WorkerReady(number))
+            case messages.BootFailed(traceback):
+                self.dispatch(WorkerFailed(number, traceback))
+            case messages.WorkerFull():
+                self.dispatch(WorkerTired(number, Reason.MAX_REQUESTS))
+            case messages.WorkerStuck():
+                self.dispatch(WorkerStuck(number))
+            case messages.WorkerLeaving():
+                self.dispatch(WorkerLeaving(number))
+
+    def _count_boot(self, number: int, handle: WorkerHandle) -> None:
+        boot_us = int((time.monotonic() - handle.ordered_at) * 1e6)
+        self.table.set_header("boot_us_last", boot_us)
+        self.table.add_header("boot_us_sum", boot_us)
+        self.table.add_header("boot_count")
+        self.log.info("worker ready", **self.describe(number), boot_s=boot_us / 1e6)

@@ -1,0 +1,89 @@
+"""The channel between two of the server's processes: one message per packet, descriptors included.
+
+A SOCK_SEQPACKET pair; a packet is a JSON object. The kernel keeps packets whole and ordered, and
+reports the other end's death as end of file.
+"""
+
+import array
+import json
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from prefork.base.messages import KINDS, Garbled, Message
+
+# Well below the default send buffer (208 KiB), so a send never has to wait for a reader.
+PACKET_LIMIT = 128 * 1024
+RIGHTS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+
+
+class Channel:
+    """One end of a pair; `fileno()` makes it selectable."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+
+    @classmethod
+    def pair(cls) -> tuple["Channel", "Channel"]:
+        """Return two connected ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one), cls(other)
+
+    @classmethod
+    def adopt(cls, descriptor: int) -> "Channel":
+        """Take over an end that came as a descriptor."""
+        return cls(socket.socket(fileno=descriptor))
+
+    def fileno(self) -> int:
+        return self.end.fileno()
+
+    def close(self) -> None:
+        self.end.close()
+
+    def send(self, message: Message, *, descriptors: Iterable[int] = ()) -> bool:
+        """Send without waiting; False when the other end is gone or does not read."""
+        packet = encode(message)
+        rights = array.array("i", descriptors)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+        try:
+            self.end.sendmsg([packet], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    def receive(self, *, wait: bool = True) -> tuple[Message, list[int]] | None:
+        """Return the next message with its descriptors; None at the end.
+
+        What cannot be read is a `Garbled`: an app may have written to a descriptor that is not its own.
+        Raises BlockingIOError when `wait` is False and there is none.
+        """
+        # Not socket.recv_fds: it drops its flags.
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+        try:
+            packet, ancillary, truncated, _ = self.end.recvmsg(PACKET_LIMIT, RIGHTS_SPACE, flags)
+        except ConnectionResetError:
+            return None
+        if not packet:
+            return None
+        rights = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                rights.frombytes(data)
+        if truncated & socket.MSG_TRUNC:
+            return Garbled(f"a packet of more than {PACKET_LIMIT} bytes"), list(rights)
+        return decode(packet), list(rights)
+
+
+def encode(message: Message) -> bytes:
+    """Return the packet of a message. A lone surrogate becomes its JSON escape, so it arrives as it was."""
+    fields = {"kind": type(message).__name__, **asdict(message)}
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def decode(packet: bytes) -> Message:
+    """Return the message of a packet, `Garbled` for anything that is none."""
+    try:
+        fields = json.loads(packet)
+        return KINDS[fields.pop("kind")](**fields)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Garbled(f"{packet[:80]!r}: {type(error).__name__}: {error}")

@@ -1,0 +1,109 @@
+"""What gunicorn has and prefork has not, and the names of its server hooks; data only."""
+
+from typing import NamedTuple
+
+
+class Foreign(NamedTuple):
+    """A setting of gunicorn's that is not supported: named in a warning, or refused."""
+
+    name: str
+    flags: tuple[str, ...]
+    takes_value: bool
+    remedy: str
+    # Where going on without it would be unsafe (plain text instead of TLS, root instead of www-data).
+    is_refused: bool = False
+
+
+TLS = "prefork speaks plain HTTP; let the proxy in front end TLS"
+IDENTITY = "start prefork as the user it is to run as (systemd User=, runAsUser in a pod)"
+LOOSE = "prefork reads requests by RFC 9112 only"
+HTTP2 = "prefork speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+ASGI = "prefork runs WSGI apps only"
+LOGS = "the server logs key=value lines; the app's own logging is not touched"
+STATSD = "read /metrics of the agent (--metrics)"
+DIRTY = "run background work in a process of its own"
+
+FOREIGN: tuple[Foreign, ...] = (
+    Foreign("user", ("-u", "--user"), True, IDENTITY, is_refused=True),
+    Foreign("group", ("-g", "--group"), True, IDENTITY, is_refused=True),
+    Foreign("initgroups", ("--initgroups",), False, IDENTITY, is_refused=True),
+    Foreign("certfile", ("--certfile",), True, TLS, is_refused=True),
+    Foreign("keyfile", ("--keyfile",), True, TLS, is_refused=True),
+    Foreign("ssl_version", ("--ssl-version",), True, TLS),
+    Foreign("cert_reqs", ("--cert-reqs",), True, TLS, is_refused=True),
+    Foreign("ca_certs", ("--ca-certs",), True, TLS, is_refused=True),
+    Foreign("suppress_ragged_eofs", ("--suppress-ragged-eofs",), False, TLS),
+    Foreign("do_handshake_on_connect", ("--do-handshake-on-connect",), False, TLS),
+    Foreign("ciphers", ("--ciphers",), True, TLS, is_refused=True),
+    Foreign("ssl_context", (), True, TLS, is_refused=True),
+    Foreign("daemon", ("-D", "--daemon"), False, "leave it to systemd or a container", is_refused=True),
+    Foreign("proxy_protocol", ("--proxy-protocol",), False, "let the proxy send X-Forwarded-For", is_refused=True),
+    Foreign("proxy_allow_ips", ("--proxy-allow-from",), True, "let the proxy send X-Forwarded-For"),
+    Foreign("protocol", ("--protocol",), True, "only http is spoken", is_refused=True),
+    Foreign("uwsgi_allow_ips", ("--uwsgi-allow-from",), True, "only http is spoken"),
+    Foreign("paste", ("--paste", "--paster"), True, "name the app as MODULE:CALLABLE", is_refused=True),
+    Foreign("raw_paste_global_conf", ("--paste-global",), True, "name the app as MODULE:CALLABLE"),
+    Foreign("secure_scheme_headers", (), True, "X-Forwarded-Proto of trusted peers sets wsgi.url_scheme"),
+    Foreign("forwarder_headers", ("--forwarder-headers",), True, "use --script-name"),
+    Foreign("header_map", ("--header-map",), True, "names with an underscore are dropped always"),
+    Foreign("permit_obsolete_folding", ("--permit-obsolete-folding",), False, LOOSE),
+    Foreign("strip_header_spaces", ("--strip-header-spaces",), False, LOOSE),
+    Foreign("permit_unconventional_http_method", ("--permit-unconventional-http-method",), False, LOOSE),
+    Foreign("permit_unconventional_http_version", ("--permit-unconventional-http-version",), False, LOOSE),
+    Foreign("casefold_http_method", ("--casefold-http-method",), False, LOOSE),
+    Foreign("http_parser", ("--http-parser",), True, LOOSE),
+    Foreign("reload", ("--reload",), False, "send HUP after a change, or use `wsgiapp run`"),
+    Foreign("reload_engine", ("--reload-engine",), True, "send HUP after a change"),
+    Foreign("reload_extra_files", ("--reload-extra-file",), True, "send HUP after a change"),
+    Foreign("spew", ("--spew",), False, "use a debugger or sys.settrace in the app"),
+    Foreign("sendfile", ("--no-sendfile",), False, "wsgi.file_wrapper is used whenever it helps"),
+    Foreign("reuse_port", ("--reuse-port",), False, "all workers share one accept queue, which balances better"),
+    Foreign("worker_tmp_dir", ("--worker-tmp-dir",), True, "workers write no heartbeat files"),
+    Foreign("tmp_upload_dir", (), True, "request bodies are streamed to the app"),
+    Foreign("access_log_format", ("--access-logformat",), True, "the access log is JSON"),
+    Foreign("disable_redirect_access_to_syslog", ("--disable-redirect-access-to-syslog",), False, LOGS),
+    Foreign("capture_output", ("--capture-output",), False, "what the app prints goes where it wrote it"),
+    Foreign("enable_stdio_inheritance", ("-R", "--enable-stdio-inheritance"), False, "it is always so"),
+    Foreign("logger_class", ("--logger-class",), True, LOGS),
+    Foreign("logconfig", ("--log-config",), True, LOGS),
+    Foreign("logconfig_dict", (), True, LOGS),
+    Foreign("logconfig_json", ("--log-config-json",), True, LOGS),
+    Foreign("syslog", ("--log-syslog",), False, "let systemd or the container runtime take the log"),
+    Foreign("syslog_addr", ("--log-syslog-to",), True, "let systemd or the container runtime take the log"),
+    Foreign("syslog_prefix", ("--log-syslog-prefix",), True, "let systemd or the container runtime take the log"),
+    Foreign("syslog_facility", ("--log-syslog-facility",), True, "let systemd or the container runtime take the log"),
+    Foreign("statsd_host", ("--statsd-host",), True, STATSD),
+    Foreign("dogstatsd_tags", ("--dogstatsd-tags",), True, STATSD),
+    Foreign("statsd_prefix", ("--statsd-prefix",), True, STATSD),
+    Foreign("enable_backlog_metric", ("--enable-backlog-metric",), False, STATSD),
+    Foreign("proc_name", ("-n", "--name"), True, "processes are named prefork-…"),
+    Foreign("default_proc_name", (), True, "processes are named prefork-…"),
+    Foreign("http_protocols", ("--http-protocols",), True, HTTP2),
+    Foreign("http2_cleartext", ("--http2-cleartext",), True, HTTP2),
+    Foreign("http2_max_concurrent_streams", ("--http2-max-concurrent-streams",), True, HTTP2),
+    Foreign("http2_initial_window_size", ("--http2-initial-window-size",), True, HTTP2),
+    Foreign("http2_max_frame_size", ("--http2-max-frame-size",), True, HTTP2),
+    Foreign("http2_max_header_list_size", ("--http2-max-header-list-size",), True, HTTP2),
+    Foreign("asgi_loop", ("--asgi-loop",), True, ASGI),
+    Foreign("asgi_lifespan", ("--asgi-lifespan",), True, ASGI),
+    Foreign("asgi_disconnect_grace_period", ("--asgi-disconnect-grace-period",), True, ASGI),
+    Foreign("websocket_max_message_size", ("--websocket-max-message-size",), True, ASGI),
+    Foreign("dirty_apps", ("--dirty-app",), True, DIRTY),
+    Foreign("dirty_workers", ("--dirty-workers",), True, DIRTY),
+    Foreign("dirty_timeout", ("--dirty-timeout",), True, DIRTY),
+    Foreign("dirty_threads", ("--dirty-threads",), True, DIRTY),
+    Foreign("dirty_graceful_timeout", ("--dirty-graceful-timeout",), True, DIRTY),
+    Foreign("control_socket", ("--control-socket",), True, "it is control.sock in --run-dir"),
+    Foreign("control_socket_mode", ("--control-socket-mode",), True, "it is control.sock in --run-dir"),
+    Foreign("control_socket_disable", ("--no-control-socket",), False, "it is control.sock in --run-dir"),
+)  # fmt: skip
+
+# Server hooks of a config file that are called, and those that are only named in a warning.
+HOOKS = (
+    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
+    "worker_abort", "child_exit", "worker_exit", "nworkers_changed", "on_exit",
+)  # fmt: skip
+FOREIGN_HOOKS = (
+    "pre_exec", "pre_request", "post_request", "on_dirty_starting", "dirty_post_fork",
+    "dirty_worker_init", "dirty_worker_exit",
+)  # fmt: skip

@@ -1,0 +1,177 @@
+"""The main thread of a worker, from ready to the end; it never runs the app.
+
+It waits for the arbiter, the engine and signals; so a worker whose every app thread is busy still
+answers.
+"""
+
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+
+from prefork._engine import Engine
+from prefork.base import messages
+from prefork.base.channel import Channel
+from prefork.base.log import Log
+from prefork.base.logfiles import LogFiles
+from prefork.base.signals import SignalSocket
+from prefork.config.options import Options
+from prefork.worker.hooks import Hooks, HookWorker
+
+# After a quick stop, for calls that are just about to return.
+QUICK_STOP_S = 0.3
+# TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
+# they mean is the arbiter's decision, and none may end a worker in the middle of a request.
+SIGNALS = (
+    signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN,
+    signal.SIGTTOU,
+)  # fmt: skip
+
+
+@dataclass
+class Duty:
+    """The main thread's loop, from ready to the end."""
+
+    engine: Engine
+    channel: Channel
+    signals: SignalSocket
+    threads: list[threading.Thread]
+    options: Options
+    hooks: Hooks
+    worker: HookWorker
+    log: Log
+    logfiles: LogFiles
+    listeners: tuple[int, ...]
+    handover: tuple[int, int]
+    serves: bool = False
+    is_shut: bool = False
+    is_over: bool = False
+    is_hurried: bool = False  # leave without the interpreter's clean end
+    # Set once nobody is there to end this process in time.
+    deadline: float | None = None
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.channel, selectors.EVENT_READ, self.on_message)
+            selector.register(self.engine.notify_fd, selectors.EVENT_READ, self.on_engine)
+            selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
+            while not self.is_over:
+                for key, _ in selector.select(self.time_left()):
+                    key.data(selector)
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    self.stop()
+        if self.serves and not self.is_hurried:
+            for thread in self.threads:
+                thread.join()
+
+    def time_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def on_message(self, selector: selectors.BaseSelector) -> None:
+        received = self.channel.receive()
+        if received is None:
+            selector.unregister(self.channel)
+            self.outlive_arbiter()
+            return
+        match received[0]:
+            case messages.Serve():
+                self.serves = True
+                for thread in self.threads:
+                    thread.start()
+            case messages.Stop() if not self.serves:
+                self.is_over = True
+            case messages.Drain(mode):
+                self.leave(mode)
+            case messages.Stop():
+                self.hooks.call("worker_int", self.worker)
+                self.stop()
+            case messages.ReopenLogs():
+                self.logfiles.reopen()
+
+    def leave(self, mode: str) -> None:
+        """Drain; the engine tells when it accepts no more (`shut`) and when nothing is left."""
+        if self.serves:
+            self.engine.drain(mode=mode)
+        else:
+            self.is_over = True
+
+    def shut(self) -> None:
+        """Nothing is accepted here any more: say so, and hold the addresses no longer.
+
+        When the whole server stops, the last process that closes them makes the kernel refuse
+        further connections, which a proxy may try elsewhere; in the queue they would be reset.
+        """
+        if self.is_shut:
+            return
+        self.is_shut = True
+        # Forgotten first: an app thread may be forking.
+        descriptors, self.listeners = self.listeners, ()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.channel.send(messages.WorkerLeaving())
+
+    def let_go(self) -> None:
+        """In a child that the app has forked: hold nothing by which it could be taken for the worker.
+
+        The addresses are free when the server has ended, connections and orders are for others. The
+        engine sees to its own part (`pthread_atfork`).
+        """
+        self.channel.close()
+        for descriptor in (*self.listeners, *self.handover):
+            os.close(descriptor)
+
+    def outlive_arbiter(self) -> None:
+        """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
+        self.log.critical("arbiter is gone, worker drains", pid=os.getpid())
+        if not self.serves:
+            self.is_over = True
+            return
+        self.engine.drain(mode="close")
+        self.deadline = time.monotonic() + self.options.graceful_timeout
+
+    def on_signals(self, _: selectors.BaseSelector) -> None:
+        numbers = set(self.signals.take())
+        if signal.SIGUSR1 in numbers:
+            self.logfiles.reopen()
+        if signal.SIGTERM in numbers:
+            self.leave("close")
+
+    def on_engine(self, _: selectors.BaseSelector) -> None:
+        for event in self.engine.events():
+            match event:
+                case ("timeout", ident, method, target, elapsed_us):
+                    self.report_timeout(ident, method, target, elapsed_us / 1e6)
+                case ("max_requests",):
+                    self.channel.send(messages.WorkerFull())
+                case ("shut",):
+                    self.shut()
+                case ("drained",):
+                    self.shut()
+                    self.is_over = True
+
+    def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
+        """Log where the call hangs, and tell the arbiter, which starts a replacement."""
+        # The stack first: a moment later the call may have come to its end.
+        frame = sys._current_frames().get(ident)
+        stack = (
+            "".join(traceback.format_stack(frame)) if frame is not None else "  (it has just ended)"
+        )
+        self.channel.send(messages.WorkerStuck())
+        self.log.error(
+            "request timed out", pid=os.getpid(), method=method, target=target, elapsed_s=elapsed_s,
+            timeout_s=self.options.timeout,
+        )  # fmt: skip
+        self.log.block(stack)
+        self.hooks.call("worker_abort", self.worker)
+
+    def stop(self) -> None:
+        """End now; calls that are just returning get a moment."""
+        self.engine.stop()
+        until = time.monotonic() + QUICK_STOP_S
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self.is_over = self.is_hurried = True

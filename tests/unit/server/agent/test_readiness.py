@@ -1,0 +1,40 @@
+"""Liveness and readiness, judged by the table."""
+
+from prefork.agent.readiness import Readiness, find_liveness_fault
+from prefork.base.stats import Life, Phase, Table
+
+from tests.unit.server.slots import occupy
+
+
+def test_liveness_is_the_heartbeat(writer: Table):
+    writer.beat(100.0)
+    assert find_liveness_fault(writer, 109.0) == ""
+    assert find_liveness_fault(writer, 111.0) == "the arbiter's last heartbeat is 11 s old"
+    assert find_liveness_fault(None, 111.0) == ""
+
+
+def test_readiness_bears_a_short_gap_and_no_long_one(writer: Table):
+    readiness = Readiness()
+    assert readiness.find_fault(None, 0) == "the server has not started"
+    writer.beat(100.0)
+    writer.set_header("workers_desired", 2)
+    assert readiness.find_fault(writer, 100) == "the server is booting"
+    writer.set_header("state", Phase.SERVING.value)
+    writer.set_header("generation", 1)
+    occupy(writer, 1)
+    occupy(writer, 2, life=Life.BOOTING)
+    assert readiness.find_fault(writer, 100) == "1 of 2 workers are ready"
+    occupy(writer, 2)
+    assert readiness.find_fault(writer, 101) == ""
+    writer.free(2)
+    assert readiness.find_fault(writer, 102) == ""
+    assert readiness.find_fault(writer, 104) == "1 of 2 workers are ready"
+    occupy(writer, 2)
+    assert readiness.find_fault(writer, 105) == ""
+    occupy(writer, 1, generation=2)
+    occupy(writer, 2, generation=2)
+    writer.free(1)
+    writer.free(2)
+    assert readiness.find_fault(writer, 105.1) == "0 of 2 workers are ready"
+    writer.set_header("state", Phase.STOPPING.value)
+    assert readiness.find_fault(writer, 105) == "the server is stopping"

@@ -1,0 +1,105 @@
+"""Messages arrive whole, with their descriptors, and what is not a message is noticed."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from prefork.base import messages
+from prefork.base.channel import PACKET_LIMIT, Channel
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel]]:
+    one, other = Channel.pair()
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel]):
+    one, other = ends
+    sent = [
+        messages.Fork(worker=3, slot=2),
+        messages.MoldReady(),
+        messages.MoldUnfit("a, b"),
+        messages.BootFailed('Traceback\n "ü" \x00'),
+        messages.WorkerBorn(7),
+        messages.WorkerReady(),
+        messages.WorkerFull(),
+        messages.WorkerStuck(),
+        messages.WorkerLeaving(),
+        messages.Serve(),
+        messages.Drain("close"),
+        messages.Stop(),
+        messages.ReopenLogs(),
+    ]
+    assert {type(message) for message in sent} == set(messages.KINDS.values())
+    for message in sent:
+        assert one.send(message)
+        assert other.receive() == (message, [])
+    one.close()
+    assert other.receive() is None
+    assert not other.send(messages.Stop())
+
+
+def test_descriptors_travel_with_a_message(ends: tuple[Channel, Channel]):
+    one, other = ends
+    reading, writing = os.pipe()
+    one.send(messages.Fork(worker=1, slot=1), descriptors=[writing])
+    os.close(writing)
+    received = other.receive()
+    assert received is not None
+    os.write(received[1][0], b"x")
+    assert os.read(reading, 1) == b"x"
+    os.close(received[1][0])
+    os.close(reading)
+
+
+def test_reading_does_not_wait_when_told_so(ends: tuple[Channel, Channel]):
+    _, other = ends
+    began = time.monotonic()
+    with pytest.raises(BlockingIOError):
+        other.receive(wait=False)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("fill", ["a", "я", "\U0001f4a5", "\x00", '"', "\udc80"])
+def test_long_tracebacks_arrive_with_their_end(ends: tuple[Channel, Channel], fill: str):
+    one, other = ends
+    assert one.send(messages.BootFailed(messages.shorten(fill * 200_000 + "\nValueError: x")))
+    received = other.receive()
+    assert received is not None
+    assert isinstance(received[0], messages.BootFailed)
+    assert received[0].traceback.endswith("\nValueError: x")
+    assert len(received[0].traceback) > 3000
+
+
+def test_short_tracebacks_arrive_as_they_are(ends: tuple[Channel, Channel]):
+    one, other = ends
+    text = 'Traceback\n "я" \U0001f4a5 \x00'
+    one.send(messages.BootFailed(messages.shorten(text)))
+    assert other.receive() == (messages.BootFailed(text), [])
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"no json",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"kind": "Unheard"}',
+        b'{"kind": []}',
+        b'{"kind": "WorkerBorn"}',
+        b'{"kind": "WorkerReady", "more": 1}',
+        b"[" * 100_000,
+        b'{"kind": "BootFailed", "traceback": "%s"}' % (b"a" * PACKET_LIMIT),
+    ],
+)
+def test_packet_that_is_no_message_is_told_from_one(ends: tuple[Channel, Channel], packet: bytes):
+    one, other = ends
+    one.end.send(packet)
+    received = other.receive()
+    assert received is not None
+    assert isinstance(received[0], messages.Garbled)
