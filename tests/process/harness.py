@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.background_load import BackgroundLoad
-from tests.support.waiting import children_of, name_of, process_tree, state_of, wait_until
+from tests.support.wait import children_of, name_of, process_tree, state_of, wait_until
 
 PREFORK = (sys.executable, "-m", "prefork")
 
@@ -131,7 +131,9 @@ class Prefork:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def wait(self, condition: Any, within_s: float = 10.0, *, what: str = "") -> Any:
+    def wait(
+        self, condition: Any, within_s: float = 10.0, *, what: str = "condition not met"
+    ) -> Any:
         """Return the first true value of `condition`; shows processes and log otherwise."""
         return wait_until(condition, within_s, what=what, root_pid=self.process.pid, log=self.log)
 

@@ -19,7 +19,7 @@ from prefork.base.digest import digest_directory
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
-from tests.support.waiting import children_of, wait_until
+from tests.support.wait import children_of, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 UNHURRIED_S = 10.0

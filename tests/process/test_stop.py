@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.process.harness import Prefork, is_gone
-from tests.support.waiting import wait_until
+from tests.support.wait import wait_until
 
 
 def test_term_with_twenty_requests_in_flight_answers_all_of_them(folder: Path):

@@ -16,7 +16,7 @@ import pytest
 from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
-from tests.support.waiting import wait_until
+from tests.support.wait import wait_until
 
 
 def test_killed_worker_is_replaced_within_milliseconds(folder: Path):
