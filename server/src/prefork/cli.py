@@ -12,7 +12,7 @@ from prefork.base.log import Log
 from prefork.base.termination_log import write_termination_message
 from prefork.config.options import SETTINGS, Options
 from prefork.config.sources import configure
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_agent(arguments[1:])
         return run_server(arguments)
-    except Refusal as refusal:
-        print(f"prefork: {refusal}", file=sys.stderr)
-        write_termination_message(str(refusal))
-        return refusal.code
+    except StartupError as error:
+        print(f"prefork: {error}", file=sys.stderr)
+        write_termination_message(str(error))
+        return error.code
 
 
 def run_server(arguments: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def run_server(arguments: Sequence[str]) -> int:
         print("\n".join(show_options(options)))
         return Exit.OK
     if not options.wsgi_app:
-        raise Refusal(
+        raise StartupError(
             "no app is named; use prefork MODULE:CALLABLE, as in prefork shop.wsgi:application"
         )
 
@@ -53,14 +53,14 @@ def run_server(arguments: Sequence[str]) -> int:
     from prefork.arbiter.check import check
     from prefork.arbiter.start import run
 
-    enter_environment(options)
+    apply_environment(options)
     if options.check_config:
         return check(configuration, log)
     return run(configuration, log, reread=lambda: configure(arguments, environment, folder=folder))
 
 
 def require_engine() -> None:
-    """Raise Refusal where there is no engine for this Python."""
+    """Raise StartupError where there is no engine for this Python."""
     try:
         importlib.import_module("prefork._engine")
     except ImportError as error:
@@ -68,16 +68,16 @@ def require_engine() -> None:
             raise
         python = f"{sys.implementation.cache_tag} on {platform.machine()} {platform.libc_ver()[0] or 'without glibc'}"
         message = f"prefork has no engine for {python} ({error.msg}); it has them for CPython 3.11 and newer on glibc"
-        raise Refusal(message, Exit.ENVIRONMENT) from None
+        raise StartupError(message, Exit.ENVIRONMENT) from None
 
 
-def enter_environment(options: Options) -> None:
+def apply_environment(options: Options) -> None:
     """Change to the app's directory and set its variables, before anything is started."""
     if options.chdir:
         try:
             os.chdir(options.chdir)
         except OSError as error:
-            raise Refusal(f"chdir is {options.chdir}; {error.strerror}") from None
+            raise StartupError(f"chdir is {options.chdir}; {error.strerror}") from None
     for pair in options.raw_env:
         name, _, value = pair.partition("=")
         os.environ[name] = value

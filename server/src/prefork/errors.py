@@ -14,7 +14,7 @@ class Exit(enum.IntEnum):
     ENVIRONMENT = 5  # run directory, engine, log file
 
 
-class Refusal(Exception):  # noqa: N818 - the program is in order
+class StartupError(Exception):
     """Something outside this program has to change first; `str()` says what, and to what."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:

@@ -1,1 +1,1 @@
-"""The agent: metrics, probes and reload wishes next to a running prefork (`prefork agent`)."""
+"""The agent: metrics, probes and reload requests next to a running prefork (`prefork agent`)."""

@@ -19,12 +19,12 @@ from prefork.agent.http import Response, listen
 from prefork.agent.options import AgentOptions, parse_options
 from prefork.agent.probe import Probe
 from prefork.agent.readiness import Readiness, find_liveness_fault
-from prefork.agent.reload_request import WishKeeper
+from prefork.agent.reload_request import ReloadWatcher
 from prefork.agent.table import TableFile
 from prefork.base.addresses import explain, parse_address
 from prefork.base.log import Log
 from prefork.base.run_dir import CONTROL, STATS
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 if TYPE_CHECKING:
     from prefork.agent.metrics import Metrics
@@ -35,9 +35,9 @@ STATUS_TIMEOUT_S = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the agent until TERM; return the exit code. Raises Refusal."""
+    """Run the agent until TERM; return the exit code. Raises StartupError."""
     options = parse_options(arguments)
-    enter_agent_site()
+    extend_path_with_agent_site()
     try:
         # The only importer of prometheus_client, and only in this process.
         from prefork.agent.metrics import Metrics
@@ -45,14 +45,14 @@ def main(arguments: Sequence[str]) -> int:
         if (error.name or "").split(".")[0] != "prometheus_client":
             raise
         message = "the agent needs prometheus-client; install it with: pip install 'prefork[agent]'"
-        raise Refusal(message, Exit.ENVIRONMENT) from None
+        raise StartupError(message, Exit.ENVIRONMENT) from None
     log = Log()
     table = TableFile(options.run_dir / STATS, log)
     agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
     return asyncio.run(agent.run())
 
 
-def enter_agent_site() -> None:
+def extend_path_with_agent_site() -> None:
     """Bring what lies in `agent-site` beside the package in reach (the plain folder has one)."""
     site = Path(prefork.__file__).absolute().parent.parent / "agent-site"
     if site.is_dir():
@@ -60,7 +60,7 @@ def enter_agent_site() -> None:
 
 
 class Agent:
-    """Answers on one port; follows the table, the probe and the reload wish."""
+    """Answers on one port; follows the table, the probe and the reload request."""
 
     def __init__(
         self, options: AgentOptions, table: TableFile, metrics: "Metrics", log: Log
@@ -72,9 +72,11 @@ class Agent:
         self.control = ControlClient(options.run_dir / CONTROL)
         self.probe = Probe(options.probe, host=options.probe_host) if options.probe else None
         self.readiness = Readiness()
-        self.wishes: WishKeeper | None = None
+        self.reloads: ReloadWatcher | None = None
         if options.reload_file is not None:
-            self.wishes = WishKeeper(options.reload_file, options.content, self.control, table, log)
+            self.reloads = ReloadWatcher(
+                options.reload_file, options.content, self.control, table, log
+            )
 
     async def run(self) -> int:
         stop = asyncio.Event()
@@ -85,13 +87,13 @@ class Agent:
         try:
             server = await listen(address.host, address.port, self.answer)
         except OSError as error:
-            raise Refusal(explain(self.options.listen, error), Exit.LISTEN) from None
+            raise StartupError(explain(self.options.listen, error), Exit.LISTEN) from None
         self.log.info("agent answers", listening=self.options.listen, run_dir=self.options.run_dir)
         tasks = [asyncio.create_task(self.watch_parent(stop))]
         if self.probe is not None:
             tasks.append(asyncio.create_task(self.probe.run(self.table)))
-        if self.wishes is not None:
-            tasks.append(asyncio.create_task(self.wishes.run()))
+        if self.reloads is not None:
+            tasks.append(asyncio.create_task(self.reloads.run()))
         # A task that ends has failed; its exception ends the agent, which is started again.
         ended, _ = await asyncio.wait(
             [asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED
@@ -134,8 +136,8 @@ class Agent:
         return fault or (self.probe.fault if self.probe is not None else "")
 
     async def answer_status(self) -> Response:
-        """Return the server's status, and how far the newest reload wish has got."""
-        wish = self.wishes.report() if self.wishes is not None else None
+        """Return the server's status, and how far the newest reload request has got."""
+        request = self.reloads.report() if self.reloads is not None else None
         table = self.table.get()
         queue = (
             {"depth": table.header("listen_depth"), "limit": table.header("listen_limit")}
@@ -148,9 +150,9 @@ class Agent:
         except (Unreachable, TimeoutError) as error:
             why = str(error) or f"no answer within {STATUS_TIMEOUT_S:g} s"
             return Response.json(
-                503, {"state": "unreachable", "error": why, "reload": wish, "queue": queue}
+                503, {"state": "unreachable", "error": why, "reload": request, "queue": queue}
             )
         status["queue"] = queue
-        if wish is not None:
-            status["reload"] = wish
+        if request is not None:
+            status["reload"] = request
         return Response.json(200, status)

@@ -1,4 +1,4 @@
-"""Whether the content that a reload wish names has arrived in the agent's own mounts."""
+"""Whether the content that a reload request names has arrived in the agent's own mounts."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -26,9 +26,9 @@ from prefork.base.stats import (
     CODES,
     HISTOGRAM_CELLS,
     METHODS,
-    Life,
-    Reason,
+    ExitReason,
     Table,
+    WorkerState,
 )
 
 # A pod shows at most 300 series in all.
@@ -137,7 +137,7 @@ def collect_header(table: Table) -> Iterator[Metric]:
     for name, cell, text in HEADER_COUNTERS:
         yield CounterMetricFamily(name, text, value=table.header(cell))
     exits = CounterMetricFamily("wsgi_worker_exits", "Workers that ended.", labels=["reason"])
-    for reason in Reason:
+    for reason in ExitReason:
         exits.add_metric([reason.value], table.header(f"exits_{reason.value}"))
     yield exits
     reloads = CounterMetricFamily("wsgi_reloads", "Reloads that ended.", labels=["result"])
@@ -154,9 +154,9 @@ def collect_workers(table: Table, now: float) -> Iterator[Metric]:
     """Yield gauges of the living workers."""
     slots = table.taken_slots()
     states = GaugeMetricFamily("wsgi_workers", "Worker processes.", labels=["state"])
-    for life in Life:
-        count = sum(1 for slot in slots if table.slot(slot, "worker_state") == life.value)
-        states.add_metric([life.name.lower()], count)
+    for state in WorkerState:
+        count = sum(1 for slot in slots if table.slot(slot, "worker_state") == state.value)
+        states.add_metric([state.name.lower()], count)
     yield states
     in_flight = [table.slot(slot, "in_flight") for slot in slots]
     yield GaugeMetricFamily(

@@ -8,9 +8,9 @@ from pathlib import Path
 from prefork.base.digest import parse_content
 from prefork.config.command_line import Parser, explain_unknown
 from prefork.config.kinds import is_content
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
-DESCRIPTION = "Metrics, probes and reload wishes next to a running prefork."
+DESCRIPTION = "Metrics, probes and reload requests next to a running prefork."
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AgentOptions:
 
 
 def parse_options(arguments: Sequence[str]) -> AgentOptions:
-    """Return the settings of argv. Raises Refusal."""
+    """Return the settings of argv. Raises StartupError."""
     parser = Parser(prog="prefork agent", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "--listen",
@@ -37,7 +37,9 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
     )
     parser.add_argument("--run-dir", required=True, metavar="DIR", help="the server's --run-dir")
     parser.add_argument(
-        "--reload-file", metavar="FILE", help="file that holds the reload wish (a Pod annotation)"
+        "--reload-file",
+        metavar="FILE",
+        help="file that holds the reload request (a Pod annotation)",
     )
     parser.add_argument(
         "--content",
@@ -61,12 +63,12 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
     parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
-        raise Refusal(explain_unknown(unknown[0], parser))
+        raise StartupError(explain_unknown(unknown[0], parser))
     for pair in known.content:
         if not is_content(pair):
-            raise Refusal(f"content is {pair}; use NAME=DIR")
+            raise StartupError(f"content is {pair}; use NAME=DIR")
     if known.probe and not known.probe.startswith("http://"):
-        raise Refusal(f"probe is {known.probe}; use an address that begins with http://")
+        raise StartupError(f"probe is {known.probe}; use an address that begins with http://")
     return AgentOptions(
         listen=known.listen,
         run_dir=Path(known.run_dir),

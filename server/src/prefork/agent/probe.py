@@ -25,7 +25,7 @@ class Probe:
         self.fault = f"{url} was not asked yet"
 
     async def run(self, table: TableFile) -> None:
-        """Ask for ever. A new generation, or a new run of the server, is asked at once."""
+        """Ask again and again. A new generation, or a new run of the server, is asked at once."""
         seen: tuple[int, int] | None = None
         asked_at = 0.0
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 Every judgement is the text of a fault, empty when there is none.
 """
 
-from prefork.base.stats import Life, Phase, Table
+from prefork.base.stats import ServerState, Table, WorkerState
 
 # docs/contracts.md, section 5.
 HEARTBEAT_MAX_S = 10.0
@@ -30,7 +30,7 @@ def count_ready(table: Table) -> int:
     generation = table.header("generation")
     return sum(
         1 for slot in table.taken_slots()
-        if table.slot(slot, "worker_state") == Life.SERVING.value
+        if table.slot(slot, "worker_state") == WorkerState.SERVING.value
         and table.slot(slot, "slot_generation") == generation
     )  # fmt: skip
 
@@ -50,9 +50,13 @@ class Readiness:
             self.boot_id, self.complete_at = table.header("boot_id"), None
         if fault := find_liveness_fault(table, now):
             return fault
-        phase = Phase(table.header("state"))
-        if phase is not Phase.SERVING:
-            return "the server is booting" if phase is Phase.BOOTING else "the server is stopping"
+        state = ServerState(table.header("state"))
+        if state is not ServerState.SERVING:
+            return (
+                "the server is booting"
+                if state is ServerState.BOOTING
+                else "the server is stopping"
+            )
         ready, desired = count_ready(table), table.header("workers_desired")
         if ready >= desired:
             self.complete_at = now

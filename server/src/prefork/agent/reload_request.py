@@ -1,7 +1,7 @@
-"""Carries out the reload wish of the Pod annotation (docs/contracts.md, section 5).
+"""Carries out the reload request of the Pod annotation (docs/contracts.md, section 5).
 
-The wish names content by digest. The kubelet brings annotation and mounted files in no promised
-order, so the files are waited for; then the server is asked to reload under the wish's id.
+The request names content by digest. The kubelet brings annotation and mounted files in no promised
+order, so the files are waited for; then the server is asked to reload under the request's id.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ PERIOD_S = 0.1
 
 
 @dataclass(frozen=True)
-class WishedReload:
+class ReloadRequest:
     """A parsed annotation."""
 
     id: str
@@ -29,27 +29,27 @@ class WishedReload:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the newest wish has got."""
+    """How far the newest request has got."""
 
     id: str
     result: str  # pending, running, succeeded, failed
     message: str = ""
 
 
-def parse_wish(text: str) -> WishedReload | None:
-    """Return the wish, None when the annotation is absent; pure. Raises ValueError."""
+def parse_reload_request(text: str) -> ReloadRequest | None:
+    """Return the request, None when the annotation is absent; pure. Raises ValueError."""
     if not text.strip():
         return None
     match json.loads(text):
         case {"id": str(id), "content": dict(content)} if id and all(
             isinstance(name, str) and isinstance(digest, str) for name, digest in content.items()
         ):
-            return WishedReload(id, content)
+            return ReloadRequest(id, content)
     raise ValueError('it is not {"id": …, "content": {NAME: DIGEST}}')
 
 
-class WishKeeper:
-    """Follows the file; one wish at a time, the newest."""
+class ReloadWatcher:
+    """Follows the file; one request at a time, the newest."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class WishKeeper:
         self.progress: Progress | None = None
 
     def report(self) -> dict[str, str] | None:
-        """Return the newest wish's progress as /status shows it."""
+        """Return the newest request's progress as /status shows it."""
         if self.progress is None:
             return None
         return {
@@ -77,7 +77,7 @@ class WishKeeper:
         }
 
     async def run(self) -> None:
-        """Begin a task for each new wish, and again for each new run of the server.
+        """Begin a task for each new request, and again for each new run of the server.
 
         A server that has started anew knows no reload; what it loaded decides then.
         """
@@ -90,8 +90,8 @@ class WishKeeper:
                 seen = current
                 if task is not None:
                     task.cancel()
-                wish = self.parse(text)
-                task = asyncio.create_task(self.carry_out(wish)) if wish is not None else None
+                request = self.parse(text)
+                task = asyncio.create_task(self.carry_out(request)) if request is not None else None
             if task is not None and task.done() and not task.cancelled():
                 task.result()  # a bug's exception must not get lost
             await asyncio.sleep(PERIOD_S)
@@ -102,45 +102,45 @@ class WishKeeper:
         except OSError:
             return ""
 
-    def parse(self, text: str) -> WishedReload | None:
+    def parse(self, text: str) -> ReloadRequest | None:
         try:
-            return parse_wish(text)
+            return parse_reload_request(text)
         except ValueError as error:
-            self.log.error("reload wish not understood", file=self.path, why=error)
+            self.log.error("reload request not understood", file=self.path, why=error)
             return None
 
-    async def carry_out(self, wish: WishedReload) -> None:
-        """Bring the wish to its end: succeeded or failed."""
-        self.tell(wish, "pending", "")
-        while why := find_missing(wish.content, self.folders):
-            self.tell(wish, "pending", why)
+    async def carry_out(self, request: ReloadRequest) -> None:
+        """Bring the request to its end: succeeded or failed."""
+        self.set_progress(request, "pending", "")
+        while why := find_missing(request.content, self.folders):
+            self.set_progress(request, "pending", why)
             await asyncio.sleep(PERIOD_S)
         while True:
             try:
-                answer = await self.reload_once(wish)
+                answer = await self.reload_once(request)
             except Unreachable as error:
-                self.tell(wish, "pending", str(error))
+                self.set_progress(request, "pending", str(error))
                 await asyncio.sleep(PERIOD_S)
                 continue
-            self.tell(wish, answer["result"], answer["message"])
-            self.log.info("reload wish carried out", id=wish.id, result=answer["result"])
+            self.set_progress(request, answer["result"], answer["message"])
+            self.log.info("reload request carried out", id=request.id, result=answer["result"])
             return
 
-    async def reload_once(self, wish: WishedReload) -> dict[str, Any]:
-        """Ask the server, unless what is wished is already so; return result and message."""
+    async def reload_once(self, request: ReloadRequest) -> dict[str, Any]:
+        """Ask the server, unless it has loaded that already; return result and message."""
         status = await self.control.ask({"op": "status"})
         while status["state"] == "booting":
-            self.tell(wish, "pending", "the server is booting")
+            self.set_progress(request, "pending", "the server is booting")
             await asyncio.sleep(PERIOD_S)
             status = await self.control.ask({"op": "status"})
         last = status["reload"]
-        if last is not None and last["id"] == wish.id:
+        if last is not None and last["id"] == request.id:
             return last  # type: ignore[no-any-return]
-        loaded = {name: status["content"].get(name) for name in wish.content}
-        if last is None and loaded == dict(wish.content):
+        loaded = {name: status["content"].get(name) for name in request.content}
+        if last is None and loaded == dict(request.content):
             return {"result": "succeeded", "message": ""}
-        self.tell(wish, "running", "")
-        return await self.control.ask({"op": "reload", "id": wish.id})
+        self.set_progress(request, "running", "")
+        return await self.control.ask({"op": "reload", "id": request.id})
 
-    def tell(self, wish: WishedReload, result: str, message: str) -> None:
-        self.progress = Progress(wish.id, result, message)
+    def set_progress(self, request: ReloadRequest, result: str, message: str) -> None:
+        self.progress = Progress(request.id, result, message)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from prefork.arbiter.fleet import Fleet, Wish, Worker
-from prefork.base.stats import Reason
+from prefork.arbiter.fleet import Fleet, ReloadRequest, Worker
+from prefork.base.stats import ExitReason
 
 
 class Action:
@@ -30,7 +30,7 @@ class AbortMold(Action):
 
 
 @dataclass(frozen=True)
-class MoldLost(Action):
+class ReportMoldLoss(Action):
     """The serving generation has no mold for now; `why` ends in the line that says it."""
 
     generation: int
@@ -73,16 +73,16 @@ class KillWorker(Action):
 
 
 @dataclass(frozen=True)
-class Retired(Action):
+class RetireWorker(Action):
     """A worker is gone: fold its counters, count its exit, free its slot."""
 
     worker: Worker
-    reason: Reason
+    reason: ExitReason
     how: str
 
 
 @dataclass(frozen=True)
-class Committed(Action):
+class CommitGeneration(Action):
     """A generation's workers serve; the first time, the server is ready."""
 
     generation: int
@@ -90,7 +90,7 @@ class Committed(Action):
 
 
 @dataclass(frozen=True)
-class Discarded(Action):
+class DiscardGeneration(Action):
     """A generation never served."""
 
     generation: int
@@ -98,19 +98,19 @@ class Discarded(Action):
 
 
 @dataclass(frozen=True)
-class Reloaded(Action):
+class FinishReload(Action):
     """The end of a reload somebody asked for; `traceback` is empty when it succeeded."""
 
-    wish: Wish
+    request: ReloadRequest
     succeeded: bool
     traceback: str = ""
 
 
 @dataclass(frozen=True)
-class Superseded(Action):
+class SupersedeReload(Action):
     """A reload that never began, because a newer one was asked for."""
 
-    wish: Wish
+    request: ReloadRequest
 
 
 @dataclass(frozen=True)

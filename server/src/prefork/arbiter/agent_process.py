@@ -16,7 +16,7 @@ PERMANENT = (Exit.USAGE, Exit.LISTEN, Exit.ENVIRONMENT)
 RETRY_S = 2.0
 
 
-class AgentChild:
+class AgentProcess:
     """Starts the agent, starts it again when it crashes, stops it at the end."""
 
     def __init__(self, options: Options, run_dir: Path, log: Log) -> None:

@@ -6,7 +6,7 @@ from prefork.base.log import Log
 from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.sources import Configuration
 from prefork.errors import Exit
-from prefork.worker.app_import import enter_search_path, import_app
+from prefork.worker.app_import import extend_search_path, import_app
 
 
 def check(configuration: Configuration, log: Log) -> int:
@@ -14,7 +14,7 @@ def check(configuration: Configuration, log: Log) -> int:
     options = configuration.options
     for bind in options.bind:
         parse_address(bind)
-    enter_search_path(options.pythonpath)
+    extend_search_path(options.pythonpath)
     try:
         import_app(options.wsgi_app)
     except BaseException as error:

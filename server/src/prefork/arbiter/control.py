@@ -1,7 +1,7 @@
 """The control socket: one JSON object per line each way (docs/contracts.md, section 4).
 
 Owns sockets and lines. What an operation means is the arbiter's matter: a request arrives as an
-`Ask`, and `answer` sends the reply whenever it is known.
+`Request`, and `answer` sends the reply whenever it is known.
 """
 
 import json
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 LINE_LIMIT = 64 * 1024
 CLIENTS_MAX = 32
@@ -29,7 +29,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request line."""
 
     client: Client
@@ -40,7 +40,7 @@ class ControlServer:
     """Listens on `path`; `handle` is called with each request."""
 
     def __init__(
-        self, path: Path, selector: selectors.BaseSelector, handle: Callable[[Ask], None]
+        self, path: Path, selector: selectors.BaseSelector, handle: Callable[[Request], None]
     ) -> None:
         self.path = path
         self.selector = selector
@@ -49,14 +49,14 @@ class ControlServer:
         self.sock = listen(path)
         selector.register(self.sock, selectors.EVENT_READ, self._accept)
 
-    def answer(self, ask: Ask, reply: dict[str, Any]) -> None:
+    def answer(self, request: Request, reply: dict[str, Any]) -> None:
         """Send the reply to a request; a client that has left gets none."""
-        client = ask.client
+        client = request.client
         if client in self.clients:
             client.to_send += json.dumps(reply).encode() + b"\n"
             self._flush(client)
 
-    def close_here(self) -> None:
+    def close_in_child(self) -> None:
         """Close this process's descriptors; the socket's file stays (used in a forked child)."""
         for client in self.clients:
             client.sock.close()
@@ -108,12 +108,12 @@ class ControlServer:
             body = None
         if isinstance(body, dict):
             try:
-                self.handle(Ask(client, body))
+                self.handle(Request(client, body))
             except Exception:
                 self._drop(client)  # rather than let it wait for an answer
                 raise
         else:
-            self.answer(Ask(client, {}), {"error": "a line holds one JSON object"})
+            self.answer(Request(client, {}), {"error": "a line holds one JSON object"})
 
     def _flush(self, client: Client) -> None:
         try:
@@ -147,7 +147,7 @@ def listen(path: Path) -> socket.socket:
         draft.rename(path)
     except OSError as error:
         sock.close()
-        raise Refusal(
+        raise StartupError(
             f"run_dir is {path.parent}; the control socket cannot be made there: {error.strerror or error}",
             Exit.ENVIRONMENT,
         ) from None

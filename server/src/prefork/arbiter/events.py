@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from prefork.arbiter.fleet import Wish
-from prefork.base.stats import Reason
+from prefork.arbiter.fleet import ReloadRequest
+from prefork.base.stats import ExitReason
 
 
 class Event:
@@ -21,7 +21,7 @@ class MoldReady(Event):
 
 
 @dataclass(frozen=True)
-class MoldUnfit(Event):
+class PreloadUnsafe(Event):
     """Its import left threads running: boot it again without the import."""
 
     generation: int
@@ -45,7 +45,7 @@ class MoldGone(Event):
 
 
 @dataclass(frozen=True)
-class WorkerBorn(Event):
+class WorkerSpawned(Event):
     worker: int
     pid: int
 
@@ -64,11 +64,11 @@ class WorkerFailed(Event):
 
 
 @dataclass(frozen=True)
-class WorkerTired(Event):
+class RecycleRequested(Event):
     """It asks to be relieved, or is found too fat."""
 
     worker: int
-    reason: Reason
+    reason: ExitReason
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class WorkerStuck(Event):
 
 
 @dataclass(frozen=True)
-class WorkerQuiet(Event):
+class OnlyOverdueLeft(Event):
     """Of a stuck worker, only the stuck calls are left."""
 
     worker: int
@@ -101,15 +101,15 @@ class WorkerGone(Event):
 
 
 @dataclass(frozen=True)
-class ReloadAsked(Event):
-    wish: Wish
+class ReloadRequested(Event):
+    request: ReloadRequest
 
 
 @dataclass(frozen=True)
-class ScaleAsked(Event):
+class ScaleRequested(Event):
     desired: int
 
 
 @dataclass(frozen=True)
-class StopAsked(Event):
+class StopRequested(Event):
     quick: bool = False

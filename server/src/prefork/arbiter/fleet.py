@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from prefork.base.stats import Life, Phase, Reason
+from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 
-class MoldLife(enum.Enum):
-    """Life of a generation's mold."""
+class MoldState(enum.Enum):
+    """State of a generation's mold."""
 
     BOOTING = enum.auto()
     READY = enum.auto()
@@ -24,7 +24,7 @@ class Worker:
     id: int  # never used twice
     slot: int
     generation: int
-    life: Life
+    state: WorkerState
     started: float
     pid: int = 0  # 0 until it has reported
     # When it is to be killed; None: not at all.
@@ -33,14 +33,14 @@ class Worker:
     # While draining: from when on it takes no request for certain (its answer to the order, or a bound).
     left_at: float = 0.0
     # Why it is to leave: it serves until others can take over, then it is drained.
-    leaving: Reason | None = None
+    leaving: ExitReason | None = None
 
 
 @dataclass(frozen=True)
 class Mold:
     """The process that has imported a generation's app."""
 
-    life: MoldLife
+    state: MoldState
     started: float
     preload: bool = True
     # LOST: not before this time is it booted again; HUNG: then it is waited for no longer.
@@ -58,7 +58,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReloadRequest:
     """A reload that somebody asked for."""
 
     id: str
@@ -79,15 +79,16 @@ class Fleet:
 
     desired: int
     slots: int  # worker slots of the stats table: 1 … slots
-    phase: Phase = Phase.BOOTING
+    state: ServerState = ServerState.BOOTING
     workers: Mapping[int, Worker] = field(default_factory=lambda: MappingProxyType({}))
     current: Generation | None = None  # whose workers serve
     booting: Generation | None = None  # whose workers are to serve next
     last_number: int = 0
     last_worker: int = 0
-    running: Wish | None = None  # the reload that `booting` carries out
-    handing: Wish | None = None  # its generation serves, old workers are still being drained
-    queued: Wish | None = None
+    running: ReloadRequest | None = None  # the reload that `booting` carries out
+    # Its generation serves, old workers are still being drained.
+    finishing: ReloadRequest | None = None
+    queued: ReloadRequest | None = None
     next_drain_at: float = 0.0
     # Crashes in a row, and when the next worker may be forked.
     crashes: int = 0

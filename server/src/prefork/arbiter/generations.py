@@ -19,7 +19,7 @@ from prefork.worker.hooks import Hooks
 
 
 @dataclass(frozen=True)
-class Loading:
+class GenerationConfig:
     """What a generation was booted with."""
 
     options: Options
@@ -38,17 +38,17 @@ class Generations:
         self.own = own
         self.log = own.log
         self.reread = reread
-        self.configs: dict[int, Loading] = {}
+        self.configs: dict[int, GenerationConfig] = {}
 
-    def load(self, number: int) -> Loading:
-        """Return what the generation is booted with; raises Refusal for a config file that is bad.
+    def load(self, number: int) -> GenerationConfig:
+        """Return what the generation is booted with; raises StartupError for a config file that is bad.
 
         The first generation and a mold that is booted again take the settings they had.
         """
         self.configs[number] = self._load(number)
         return self.configs[number]
 
-    def commit(self, number: int) -> Loading:
+    def commit(self, number: int) -> GenerationConfig:
         """Let the settings of a generation hold from now on."""
         config = self.configs[number]
         self.options, self.hooks = config.options, config.hooks
@@ -68,7 +68,7 @@ class Generations:
             preload=self.options.preload_app != "never",
         )
 
-    def _load(self, number: int) -> Loading:
+    def _load(self, number: int) -> GenerationConfig:
         known = self.configs.get(number)
         content = self._digest_content()
         if known is not None:
@@ -78,7 +78,7 @@ class Generations:
                 )
             return dataclasses.replace(known, content=content)
         if not self.configs:
-            return Loading(self.options, self.hooks, content)
+            return GenerationConfig(self.options, self.hooks, content)
         self.hooks.call("on_reload", self.own.server)
         self.own.notifier.reloading()
         fresh = self.reread()
@@ -87,7 +87,9 @@ class Generations:
         for pair in fresh.options.raw_env:
             name, _, value = pair.partition("=")
             os.environ[name] = value
-        return Loading(self._keep_fixed(fresh.options), Hooks(fresh.hooks, self.log), content)
+        return GenerationConfig(
+            self._keep_fixed(fresh.options), Hooks(fresh.hooks, self.log), content
+        )
 
     def _keep_fixed(self, fresh: Options) -> Options:
         """Return the new settings with the old values of those that need a restart."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefork.base.addresses import Address, explain, parse_address
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def open_listeners(
 ) -> list[Listener]:
     """Return listening sockets: the ones systemd passed, or else one per address.
 
-    Raises Refusal (exit code LISTEN) when an address is taken, forbidden or not of this machine.
+    Raises StartupError (exit code LISTEN) when an address is taken, forbidden or not of this machine.
     """
     if passed:
         return [adopt(fd, f"fd://{fd}") for fd in passed]
@@ -48,9 +48,9 @@ def adopt(descriptor: int, name: str) -> Listener:
         sock = socket.socket(fileno=descriptor)
         listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise Refusal(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
+        raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
     if not listening:
-        raise Refusal(f"cannot listen on {name}: it is no listening socket", Exit.LISTEN)
+        raise StartupError(f"cannot listen on {name}: it is no listening socket", Exit.LISTEN)
     os.set_inheritable(descriptor, False)
     sock.setblocking(False)
     return Listener(sock, name)
@@ -63,7 +63,7 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
         )
     except socket.gaierror as error:
         message = f"cannot listen on {address.text}: {address.host} is no address of this machine"
-        raise Refusal(f"{message} ({error.strerror})", Exit.LISTEN) from None
+        raise StartupError(f"{message} ({error.strerror})", Exit.LISTEN) from None
     # Without a host, IPv4 first: that is what a bare ":8000" has always meant here.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, kind, protocol, _, target = found[0]
@@ -74,7 +74,7 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise Refusal(explain(address.text, error), Exit.LISTEN) from None
+        raise StartupError(explain(address.text, error), Exit.LISTEN) from None
     sock.setblocking(False)
     return Listener(sock, show_name(sock))
 
@@ -96,7 +96,7 @@ def bind_unix(address: Address, *, backlog: int, mode: int) -> Listener:
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)
-        raise Refusal(f"cannot listen on {address.text}: {reason}", Exit.LISTEN) from None
+        raise StartupError(f"cannot listen on {address.text}: {reason}", Exit.LISTEN) from None
     sock.setblocking(False)
     return Listener(sock, f"unix:{address.path}", path=address.path)
 
@@ -106,7 +106,7 @@ def remove_stale(path: Path, name: str) -> None:
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             message = f"cannot listen on {name}: a file that is no socket lies there"
-            raise Refusal(message, Exit.LISTEN)
+            raise StartupError(message, Exit.LISTEN)
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -116,6 +116,6 @@ def remove_stale(path: Path, name: str) -> None:
             path.unlink(missing_ok=True)
             return
         except OSError as error:
-            raise Refusal(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
+            raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
     message = "another process listens there; stop it or choose another --bind"
-    raise Refusal(f"cannot listen on {name}: {message}", Exit.LISTEN)
+    raise StartupError(f"cannot listen on {name}: {message}", Exit.LISTEN)

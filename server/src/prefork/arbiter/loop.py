@@ -20,31 +20,31 @@ from prefork.arbiter.actions import (
     Action,
     BootMold,
     CloseListeners,
-    Committed,
-    Discarded,
+    CommitGeneration,
+    DiscardGeneration,
     DrainWorker,
+    FinishReload,
     ForkWorker,
     KillWorker,
     Leave,
-    MoldLost,
     Note,
-    Reloaded,
-    Retired,
+    ReportMoldLoss,
+    RetireWorker,
     StartWorker,
     StopMold,
     StopWorker,
-    Superseded,
+    SupersedeReload,
 )
-from prefork.arbiter.agent_process import AgentChild
-from prefork.arbiter.control import Ask, ControlServer
-from prefork.arbiter.events import Event, ScaleAsked, StopAsked, Tick
+from prefork.arbiter.agent_process import AgentProcess
+from prefork.arbiter.control import ControlServer, Request
+from prefork.arbiter.events import Event, ScaleRequested, StopRequested, Tick
 from prefork.arbiter.fleet import Fleet
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.monitor import (
-    find_mute,
-    find_quiet,
+    find_only_overdue_left,
+    find_unresponsive,
     measure_memory,
     measure_queue,
     pair_up,
@@ -91,8 +91,8 @@ class Arbiter:
         self.signals = SignalSocket(SIGNALS)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
-        self.control = ControlServer(own.run_dir.control, self.selector, self.on_ask)
-        self.agent = AgentChild(options, own.run_dir.path, self.log)
+        self.control = ControlServer(own.run_dir.control, self.selector, self.on_request)
+        self.agent = AgentProcess(options, own.run_dir.path, self.log)
         self.generations = Generations(configuration, own, reread)
         inheritance = Inheritance(
             listeners=tuple(listener.sock.fileno() for listener in own.listeners),
@@ -172,7 +172,7 @@ class Arbiter:
                 self.stop_mold(generation)
             case AbortMold(generation):
                 self.molds.abort(generation)
-            case MoldLost():
+            case ReportMoldLoss():
                 self.molds.report_loss(action)
             case ForkWorker():
                 self.workers.fork(action)
@@ -184,16 +184,16 @@ class Arbiter:
                 self.workers.send(worker, messages.Stop())
             case KillWorker():
                 self.workers.kill(action)
-            case Retired():
+            case RetireWorker():
                 self.workers.retire(action)
-            case Committed():
+            case CommitGeneration():
                 self.commit(action)
-            case Discarded():
+            case DiscardGeneration():
                 self.report_failed_boot(action)
-            case Reloaded():
+            case FinishReload():
                 self.reloads.finish(action, self.fleet)
-            case Superseded(wish):
-                self.reloads.supersede(wish, self.fleet)
+            case SupersedeReload(request):
+                self.reloads.supersede(request, self.fleet)
             case CloseListeners():
                 self.begin_stop()
             case Leave(failed):
@@ -208,7 +208,7 @@ class Arbiter:
         there = (self.fleet.current, self.fleet.booting)
         self.generations.keep_only({number, *(g.number for g in there if g is not None)})
 
-    def commit(self, action: Committed) -> None:
+    def commit(self, action: CommitGeneration) -> None:
         """A generation serves: its settings hold from now on."""
         before = self.generations.options.worker_count()
         config = self.generations.commit(action.generation)
@@ -219,7 +219,7 @@ class Arbiter:
         elif config.options.worker_count() != before:
             self.scale(config.options.worker_count())
 
-    def report_failed_boot(self, failed: Discarded) -> None:
+    def report_failed_boot(self, failed: DiscardGeneration) -> None:
         self.log.error(
             "generation does not boot", generation=failed.generation, error=last_line(failed.traceback)
         )  # fmt: skip
@@ -239,7 +239,7 @@ class Arbiter:
             self.log.info("workers wanted", workers=wanted, before=old)
             self.own.server.num_workers = wanted
             self.call_hook("nworkers_changed", self.own.server, wanted, old)
-            self.dispatch(ScaleAsked(wanted))
+            self.dispatch(ScaleRequested(wanted))
 
     def begin_stop(self) -> None:
         """Stop accepting here; the workers empty the accept queue and close their copies."""
@@ -267,9 +267,9 @@ class Arbiter:
                 case signal.SIGHUP:
                     self.reloads.on_hangup()
                 case signal.SIGTERM:
-                    self.dispatch(StopAsked())
+                    self.dispatch(StopRequested())
                 case signal.SIGINT | signal.SIGQUIT:
-                    self.dispatch(StopAsked(quick=True))
+                    self.dispatch(StopRequested(quick=True))
                 case signal.SIGTTIN:
                     self.scale(self.fleet.desired + numbers.count(number))
                 case signal.SIGTTOU:
@@ -295,24 +295,24 @@ class Arbiter:
             if self.agent.pid == ended.pid:
                 self.agent.ended(ended, time.monotonic())
 
-    def on_ask(self, ask: Ask) -> None:
-        match ask.body:
+    def on_request(self, request: Request) -> None:
+        match request.body:
             case {"op": "status"}:
                 now = time.monotonic()
                 status = build_status(
                     self.fleet, self.generations, self.table, self.reloads.last, now
                 )
-                self.control.answer(ask, status)
+                self.control.answer(request, status)
             case {"op": "reload"}:
-                self.reloads.on_ask(ask, self.fleet)
+                self.reloads.on_request(request, self.fleet)
             case _:
-                self.control.answer(ask, {"error": "op is not known; use status or reload"})
+                self.control.answer(request, {"error": "op is not known; use status or reload"})
 
     def on_time(self, now: float) -> None:
         """Do what is due: decisions that wait for time, and once a tick the figures."""
         watched = pair_up(self.fleet, self.workers.handles)
-        noticed = find_mute(watched, self.table, self.log, now)
-        noticed += find_quiet(watched, self.table, now)
+        noticed = find_unresponsive(watched, self.table, self.log, now)
+        noticed += find_only_overdue_left(watched, self.table, now)
         if now >= self.next_tick:
             self.next_tick = now + tick_period(self.fleet)
             self.table.beat(now)
@@ -330,9 +330,9 @@ class Arbiter:
 
     def close_in_child(self) -> None:
         """In a forked child: close what is the arbiter's alone, so that its death is seen by all."""
-        self.signals.close_here()
+        self.signals.close_in_child()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self.control.close_here()
+        self.control.close_in_child()
         for channel in self.channels():
             channel.close()
         # These stay open, as numbers: collecting the objects in a worker must not close them.

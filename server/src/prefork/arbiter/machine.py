@@ -11,14 +11,14 @@ soon as the serving workers are more than wanted. Recycling is the same with a s
 from prefork.arbiter.actions import Step
 from prefork.arbiter.events import Event
 from prefork.arbiter.fleet import Fleet, Policy
-from prefork.arbiter.reconcile import balance
+from prefork.arbiter.reconcile import reconcile
 from prefork.arbiter.transitions import HANDLERS
 
 
 def step(fleet: Fleet, event: Event, now: float, policy: Policy) -> Step:
     """Return the fleet after `event`, and what to do about it."""
     fleet, first = HANDLERS[type(event)](fleet, event, now, policy)
-    fleet, second = balance(fleet, now, policy)
+    fleet, second = reconcile(fleet, now, policy)
     return fleet, (*first, *second)
 
 

@@ -10,16 +10,16 @@ import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prefork.arbiter.actions import BootMold, MoldLost
+from prefork.arbiter.actions import BootMold, ReportMoldLoss
 from prefork.arbiter.channels import drop_channel, receive_all
-from prefork.arbiter.events import Event, MoldFailed, MoldGone, MoldReady, MoldUnfit
+from prefork.arbiter.events import Event, MoldFailed, MoldGone, MoldReady, PreloadUnsafe
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel
 from prefork.base.processes import Ended
 from prefork.base.tracebacks import clean_stack, describe_failure, last_line
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 from prefork.worker.boot import Inheritance
 from prefork.worker.mold import Mold, run_mold
 
@@ -91,7 +91,7 @@ class Molds:
             # One that is still importing does not look at its channel.
             processes.kill(handle.pid, signal.SIGKILL)
 
-    def report_loss(self, loss: MoldLost) -> None:
+    def report_loss(self, loss: ReportMoldLoss) -> None:
         self.log.error(
             "mold lost, workers go on", generation=loss.generation, why=last_line(loss.why),
             retry_in_s=loss.retry_in_s,
@@ -133,7 +133,7 @@ class Molds:
             pid = processes.fork(lambda: run_mold(mold, forget))
         except OSError as error:
             os.close(stack_fd)
-            raise Refusal(f"the mold cannot be forked: {error.strerror}") from error
+            raise StartupError(f"the mold cannot be forked: {error.strerror}") from error
         theirs.close()
         handle = MoldHandle(pid, ours, stack_fd)
         self.handles[number] = handle
@@ -147,20 +147,20 @@ class Molds:
                     drop_channel(self.selector, handle.channel)
                 case messages.MoldReady():
                     self.dispatch(MoldReady(number))
-                case messages.MoldUnfit(threads):
-                    self._forget_unfit(number, handle, threads)
+                case messages.PreloadUnsafe(threads):
+                    self._forget_unsafe(number, handle, threads)
                 case messages.BootFailed(traceback):
                     self.dispatch(MoldFailed(number, traceback))
-                case messages.Garbled(why):
+                case messages.Malformed(why):
                     self.log.error("mold cannot be understood", generation=number, why=why)
                     drop_channel(self.selector, handle.channel)
                     processes.kill(handle.pid, signal.SIGKILL)
 
-    def _forget_unfit(self, number: int, handle: MoldHandle, threads: str) -> None:
+    def _forget_unsafe(self, number: int, handle: MoldHandle, threads: str) -> None:
         self.log.warning(
             "the import leaves threads running, each worker imports for itself (--preload to insist)",
             generation=number, threads=threads,
         )  # fmt: skip
         self.handles.pop(number)
         os.close(handle.stack_fd)
-        self.dispatch(MoldUnfit(number))
+        self.dispatch(PreloadUnsafe(number))

@@ -8,22 +8,22 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from prefork._engine import listen_queue
-from prefork.arbiter.events import Event, WorkerQuiet, WorkerStuck, WorkerTired
+from prefork.arbiter.events import Event, OnlyOverdueLeft, RecycleRequested, WorkerStuck
 from prefork.arbiter.fleet import Fleet, Worker
 from prefork.arbiter.listeners import Listener
 from prefork.arbiter.proc import read_listen_failures, read_memory
 from prefork.arbiter.workers import WorkerHandle
 from prefork.base.log import Log
-from prefork.base.stats import Life, Reason, Table
+from prefork.base.stats import ExitReason, Table, WorkerState
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5
 # A stuck worker is looked at more often: the sooner it is quiet, the sooner its memory is free.
 STUCK_TICK_S = 0.1
 # Time for the answers of a stuck worker's other calls to leave its buffers.
-QUIET_S = 0.5
+ONLY_OVERDUE_S = 0.5
 # A stuck call that its worker has not reported by then is taken from the table.
-MUTE_S = 1.5
+UNRESPONSIVE_S = 1.5
 # Each worker's memory is read once in this time; reading it walks its page tables.
 MEMORY_PERIOD_S = 5.0
 
@@ -41,49 +41,51 @@ def pair_up(fleet: Fleet, handles: Mapping[int, WorkerHandle]) -> list[Watched]:
 
 def tick_period(fleet: Fleet) -> float:
     """Return seconds until the figures are due again; pure."""
-    is_stuck = any(worker.life is Life.STUCK for worker in fleet.workers.values())
+    is_stuck = any(worker.state is WorkerState.STUCK for worker in fleet.workers.values())
     return STUCK_TICK_S if is_stuck else TICK_S
 
 
 def publish(fleet: Fleet, table: Table, now: float) -> None:
     """Write the fleet into the stats table."""
-    table.set_header("state", fleet.phase.value)
+    table.set_header("state", fleet.state.value)
     table.set_header("generation", fleet.serving_number())
     table.set_header("workers_desired", fleet.desired)
     table.set_header("crash_loop_backoff_us", int(max(0.0, fleet.fork_at - now) * 1e6))
     for worker in fleet.workers.values():
         table.set_slot(worker.slot, "pid", worker.pid)
         table.set_slot(worker.slot, "slot_generation", worker.generation)
-        table.set_slot(worker.slot, "worker_state", worker.life.value)
+        table.set_slot(worker.slot, "worker_state", worker.state.value)
         table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
 
 
-def find_mute(watched: Iterable[Watched], table: Table, log: Log, now: float) -> list[Event]:
+def find_unresponsive(
+    watched: Iterable[Watched], table: Table, log: Log, now: float
+) -> list[Event]:
     """A worker whose call holds the GIL cannot say that it is stuck; its slot in the table can."""
     events: list[Event] = []
     for worker, handle in watched:
         limit = handle.hook.cfg.timeout
         start_us = table.slot(worker.slot, "oldest_start_us")
-        late = limit and start_us and now - start_us / 1e6 > limit + MUTE_S
-        if late and worker.life in (Life.SERVING, Life.DRAINING):
+        late = limit and start_us and now - start_us / 1e6 > limit + UNRESPONSIVE_S
+        if late and worker.state in (WorkerState.SERVING, WorkerState.DRAINING):
             log.error("worker does not report its stuck call", pid=worker.pid, timeout_s=limit)
-            handle.is_mute = True
+            handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))
     return events
 
 
-def find_quiet(watched: Iterable[Watched], table: Table, now: float) -> list[Event]:
+def find_only_overdue_left(watched: Iterable[Watched], table: Table, now: float) -> list[Event]:
     """A stuck worker whose other calls are done has nothing left to wait for."""
     events: list[Event] = []
     for worker, handle in watched:
         others = table.slot(worker.slot, "in_flight") - table.slot(worker.slot, "overdue")
-        if worker.life is not Life.STUCK or others > 0:
-            handle.quiet_since = None
-        elif handle.quiet_since is None:
-            handle.quiet_since = now
-        elif now - handle.quiet_since >= QUIET_S:
-            handle.quiet_since = math.inf  # said once
-            events.append(WorkerQuiet(worker.id))
+        if worker.state is not WorkerState.STUCK or others > 0:
+            handle.only_overdue_since = None
+        elif handle.only_overdue_since is None:
+            handle.only_overdue_since = now
+        elif now - handle.only_overdue_since >= ONLY_OVERDUE_S:
+            handle.only_overdue_since = math.inf  # said once
+            events.append(OnlyOverdueLeft(worker.id))
     return events
 
 
@@ -108,9 +110,14 @@ def measure_memory(watched: list[Watched], table: Table, log: Log, now: float) -
         table.set_slot(worker.slot, "rss_bytes", resident)
         table.set_slot(worker.slot, "pss_bytes", proportional)
         limit = handle.hook.cfg.max_worker_memory
-        if limit and resident > limit and worker.life is Life.SERVING and worker.leaving is None:
+        if (
+            limit
+            and resident > limit
+            and worker.state is WorkerState.SERVING
+            and worker.leaving is None
+        ):
             log.warning(
                 "worker is over max_worker_memory", pid=worker.pid, bytes=resident, limit=limit
             )
-            events.append(WorkerTired(worker.id, Reason.MEMORY))
+            events.append(RecycleRequested(worker.id, ExitReason.MEMORY))
     return events

@@ -10,13 +10,13 @@ from prefork.arbiter.actions import (
     AbortMold,
     Action,
     BootMold,
-    Committed,
+    CommitGeneration,
     DrainWorker,
+    FinishReload,
     ForkWorker,
     KillWorker,
     Leave,
-    Reloaded,
-    Retired,
+    RetireWorker,
     StartWorker,
     Step,
     StopMold,
@@ -25,7 +25,7 @@ from prefork.arbiter.fleet import (
     Fleet,
     Generation,
     Mold,
-    MoldLife,
+    MoldState,
     Policy,
     Worker,
     drop,
@@ -33,7 +33,7 @@ from prefork.arbiter.fleet import (
     put_mold,
 )
 from prefork.arbiter.transitions import QUICK_STOP_S, end_mold
-from prefork.base.stats import Life, Phase, Reason
+from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05
@@ -41,7 +41,7 @@ DRAIN_PACE_S = 0.05
 LEAVE_MAX_S = 1.0
 
 
-def balance(fleet: Fleet, now: float, policy: Policy) -> Step:
+def reconcile(fleet: Fleet, now: float, policy: Policy) -> Step:
     """Compare wanted and actual; each part acts on one kind of difference."""
     actions: list[Action] = []
     for part in (
@@ -66,28 +66,30 @@ def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
         if worker.deadline is None or worker.deadline > now:
             continue
         if not worker.pid:
-            fleet, more = give_up_unborn(fleet, worker, now, policy)
+            fleet, more = give_up_unforked(fleet, worker, now, policy)
             actions += more
         elif worker.is_killed:
             actions.append(KillWorker(worker.id, is_last=True))
             fleet = put(fleet, replace(worker, deadline=None))
         else:
-            actions.append(KillWorker(worker.id, with_stack=worker.life is Life.BOOTING))
+            actions.append(KillWorker(worker.id, with_stack=worker.state is WorkerState.BOOTING))
             fleet = put(fleet, replace(worker, deadline=now + QUICK_STOP_S, is_killed=True))
     return fleet, tuple(actions)
 
 
-def give_up_unborn(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
+def give_up_unforked(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
     """A worker that was ordered and never came to be: its mold hangs where it should fork.
 
     There is no process to kill; should there be one after all, it finds its channel closed, and ends.
     """
     fleet = drop(fleet, worker.id)
-    actions: list[Action] = [Retired(worker, worker.leaving or Reason.CRASH, "never forked")]
+    actions: list[Action] = [
+        RetireWorker(worker, worker.leaving or ExitReason.CRASH, "never forked")
+    ]
     for generation in (fleet.current, fleet.booting):
         if generation is None or generation.number != worker.generation:
             continue
-        if generation.mold.life is MoldLife.READY:
+        if generation.mold.state is MoldState.READY:
             hang = f"the mold did not fork a worker within {policy.boot_timeout:g} s"
             fleet = hang_mold(fleet, generation.number, hang, now)
             actions.append(AbortMold(generation.number))
@@ -95,17 +97,17 @@ def give_up_unborn(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> 
 
 
 def hang_mold(fleet: Fleet, number: int, hang: str, now: float) -> Fleet:
-    return put_mold(fleet, number, life=MoldLife.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
+    return put_mold(fleet, number, state=MoldState.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
 
 
 def begin_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
     """The first boot, or the next reload once the one before is done."""
-    if fleet.phase is Phase.STOPPING or fleet.booting is not None:
+    if fleet.state is ServerState.STOPPING or fleet.booting is not None:
         return fleet, ()
-    if fleet.current is not None and (fleet.queued is None or fleet.handing is not None):
+    if fleet.current is not None and (fleet.queued is None or fleet.finishing is not None):
         return fleet, ()
     number = fleet.last_number + 1
-    generation = Generation(number, Mold(MoldLife.BOOTING, started=now, preload=policy.preload))
+    generation = Generation(number, Mold(MoldState.BOOTING, started=now, preload=policy.preload))
     running = fleet.queued if fleet.current is not None else None
     queued = None if running is not None else fleet.queued
     fleet = replace(fleet, booting=generation, last_number=number, running=running, queued=queued)
@@ -119,11 +121,11 @@ def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
         if generation is None:
             continue
         number, mold = generation.number, generation.mold
-        if mold.life is MoldLife.BOOTING and now >= mold.started + policy.boot_timeout:
+        if mold.state is MoldState.BOOTING and now >= mold.started + policy.boot_timeout:
             hang = f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
             fleet = hang_mold(fleet, number, hang, now)
             actions.append(AbortMold(number))
-        elif mold.life is MoldLife.HUNG and now >= mold.retry_at:
+        elif mold.state is MoldState.HUNG and now >= mold.retry_at:
             fleet, more = end_mold(fleet, number, mold.hang, now, policy)
             actions += [StopMold(number), *more]
     return fleet, tuple(actions)
@@ -132,11 +134,11 @@ def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
 def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
     actions: list[Action] = []
     for generation in (fleet.current, fleet.booting):
-        if fleet.phase is Phase.STOPPING or generation is None:
+        if fleet.state is ServerState.STOPPING or generation is None:
             continue
         mold = generation.mold
-        if mold.life is MoldLife.LOST and mold.retry_at <= now:
-            fleet = put_mold(fleet, generation.number, life=MoldLife.BOOTING, started=now)
+        if mold.state is MoldState.LOST and mold.retry_at <= now:
+            fleet = put_mold(fleet, generation.number, state=MoldState.BOOTING, started=now)
             actions.append(
                 BootMold(generation.number, mold.preload, is_replacement=mold.failures > 0)
             )
@@ -146,10 +148,10 @@ def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
 def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
     """Fork what is missing, of the generation that boots and of the one that serves."""
     actions: list[Action] = []
-    if fleet.phase is Phase.STOPPING:
+    if fleet.state is ServerState.STOPPING:
         return fleet, ()
     for generation in (fleet.current, fleet.booting):
-        if generation is None or generation.mold.life is not MoldLife.READY:
+        if generation is None or generation.mold.state is not MoldState.READY:
             continue
         if generation is fleet.current and now < fleet.fork_at:
             continue
@@ -160,7 +162,7 @@ def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
                 break
             number = fleet.last_worker + 1
             worker = Worker(
-                number, slot, generation.number, Life.BOOTING, started=now, deadline=now + policy.boot_timeout
+                number, slot, generation.number, WorkerState.BOOTING, started=now, deadline=now + policy.boot_timeout
             )  # fmt: skip
             fleet = replace(put(fleet, worker), last_worker=number)
             actions.append(ForkWorker(number, slot, generation.number))
@@ -169,7 +171,7 @@ def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 def counts(worker: Worker, generation: int) -> bool:
     """Tell whether a worker is one of those wanted of its generation."""
-    stays = worker.life in (Life.BOOTING, Life.SERVING) and worker.leaving is None
+    stays = worker.state in (WorkerState.BOOTING, WorkerState.SERVING) and worker.leaving is None
     return stays and worker.generation == generation
 
 
@@ -180,25 +182,27 @@ def free_slot(fleet: Fleet) -> int | None:
 
 def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
     """All workers of the booting generation are ready: it serves, the older ones leave."""
-    if fleet.booting is None or fleet.booting.mold.life is not MoldLife.READY:
+    if fleet.booting is None or fleet.booting.mold.state is not MoldState.READY:
         return fleet, ()
     number = fleet.booting.number
-    ready = [w for w in fleet.workers.values() if counts(w, number) and w.life is Life.SERVING]
+    ready = [
+        w for w in fleet.workers.values() if counts(w, number) and w.state is WorkerState.SERVING
+    ]
     if len(ready) < fleet.desired:
         return fleet, ()
     old = fleet.current
-    actions: list[Action] = [Committed(number, is_first=old is None)]
+    actions: list[Action] = [CommitGeneration(number, is_first=old is None)]
     actions += [StartWorker(worker.id) for worker in ready]
     if old is not None:
         actions.append(StopMold(old.number))
     leaving = [
-        replace(worker, leaving=worker.leaving or Reason.RETIRED)
+        replace(worker, leaving=worker.leaving or ExitReason.RETIRED)
         for worker in fleet.workers.values()
         if worker.generation != number
     ]
     fleet = put(fleet, *leaving)
     fleet = replace(
-        fleet, phase=Phase.SERVING, current=fleet.booting, booting=None, handing=fleet.running, running=None,
+        fleet, state=ServerState.SERVING, current=fleet.booting, booting=None, finishing=fleet.running, running=None,
         crashes=0, fork_at=0.0,
     )  # fmt: skip
     return fleet, tuple(actions)
@@ -206,14 +210,14 @@ def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
     """Drain one worker if the others are enough; those that are leaving first."""
-    if fleet.phase is not Phase.SERVING or fleet.current is None or now < fleet.next_drain_at:
+    if fleet.state is not ServerState.SERVING or fleet.current is None or now < fleet.next_drain_at:
         return fleet, ()
     number = fleet.current.number
     staying = [w for w in fleet.workers.values() if counts(w, number)]
-    serving = [w for w in staying if w.life is Life.SERVING]
+    serving = [w for w in staying if w.state is WorkerState.SERVING]
     leaving = [
         w for w in fleet.workers.values()
-        if w.leaving is not None and w.life in (Life.SERVING, Life.BOOTING)
+        if w.leaving is not None and w.state in (WorkerState.SERVING, WorkerState.BOOTING)
     ]  # fmt: skip
     if leaving and len(serving) + len(leaving) > fleet.desired:
         chosen = leaving[0]
@@ -222,7 +226,7 @@ def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
     else:
         return fleet, ()
     drained = replace(
-        chosen, life=Life.DRAINING, leaving=chosen.leaving or Reason.RETIRED, left_at=now + LEAVE_MAX_S,
+        chosen, state=WorkerState.DRAINING, leaving=chosen.leaving or ExitReason.RETIRED, left_at=now + LEAVE_MAX_S,
         deadline=now + policy.graceful_timeout,
     )  # fmt: skip
     fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
@@ -231,16 +235,16 @@ def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 def finish_reload(fleet: Fleet, now: float, policy: Policy) -> Step:
     """A reload is done when no worker of an older generation takes requests any more."""
-    if fleet.handing is None or fleet.current is None:
+    if fleet.finishing is None or fleet.current is None:
         return fleet, ()
     number = fleet.current.number
     old = [worker for worker in fleet.workers.values() if worker.generation != number]
-    if any(worker.life is Life.SERVING or worker.left_at > now for worker in old):
+    if any(worker.state is WorkerState.SERVING or worker.left_at > now for worker in old):
         return fleet, ()
-    return replace(fleet, handing=None), (Reloaded(fleet.handing, True),)
+    return replace(fleet, finishing=None), (FinishReload(fleet.finishing, True),)
 
 
 def leave_when_empty(fleet: Fleet, now: float, policy: Policy) -> Step:
-    if fleet.phase is not Phase.STOPPING or fleet.workers:
+    if fleet.state is not ServerState.STOPPING or fleet.workers:
         return fleet, ()
     return fleet, (Leave(failed=fleet.has_failed),)

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefork.arbiter.actions import Reloaded
-from prefork.arbiter.control import Ask, ControlServer
-from prefork.arbiter.events import Event, ReloadAsked
-from prefork.arbiter.fleet import Fleet, Wish
+from prefork.arbiter.actions import FinishReload
+from prefork.arbiter.control import ControlServer, Request
+from prefork.arbiter.events import Event, ReloadRequested
+from prefork.arbiter.fleet import Fleet, ReloadRequest
 from prefork.arbiter.resources import Resources
 from prefork.base.tracebacks import last_line
 
@@ -34,45 +34,45 @@ class Reloads:
         self.table = own.table
         self.control = control
         self.dispatch = dispatch
-        self.waiting: dict[str, list[Ask]] = {}
+        self.waiting: dict[str, list[Request]] = {}
         self.last: LastReload | None = None
         self.hups = 0
 
     def on_hangup(self) -> None:
         """HUP: a reload nobody waits for."""
         self.hups += 1
-        self.dispatch(ReloadAsked(Wish(f"hup-{self.hups}")))
+        self.dispatch(ReloadRequested(ReloadRequest(f"hup-{self.hups}")))
 
-    def on_ask(self, ask: Ask, fleet: Fleet) -> None:
+    def on_request(self, request: Request, fleet: Fleet) -> None:
         """A reload under way with the same id is waited for, not begun again."""
-        id = ask.body.get("id")
+        id = request.body.get("id")
         if not (isinstance(id, str) and 0 < len(id) <= ID_LIMIT):
             message = f"reload needs an id, a text of 1 to {ID_LIMIT} characters"
-            self.control.answer(ask, {"error": message})
+            self.control.answer(request, {"error": message})
             return
-        self.waiting.setdefault(id, []).append(ask)
-        under_way = (fleet.running, fleet.handing, fleet.queued)
-        if not any(wish is not None and wish.id == id for wish in under_way):
-            self.dispatch(ReloadAsked(Wish(id)))
+        self.waiting.setdefault(id, []).append(request)
+        under_way = (fleet.running, fleet.finishing, fleet.queued)
+        if not any(reload is not None and reload.id == id for reload in under_way):
+            self.dispatch(ReloadRequested(ReloadRequest(id)))
 
-    def finish(self, reloaded: Reloaded, fleet: Fleet) -> None:
+    def finish(self, reloaded: FinishReload, fleet: Fleet) -> None:
         """Count, log and answer a reload that has ended."""
         result = "succeeded" if reloaded.succeeded else "failed"
         message = last_line(reloaded.traceback)
-        self.last = LastReload(reloaded.wish.id, result, message, reloaded.traceback)
+        self.last = LastReload(reloaded.request.id, result, message, reloaded.traceback)
         self.table.add_header("reloads_ok" if reloaded.succeeded else "reloads_failed")
         (self.log.info if reloaded.succeeded else self.log.error)(
-            f"reload {result}", id=reloaded.wish.id, generation=fleet.serving_number(),
+            f"reload {result}", id=reloaded.request.id, generation=fleet.serving_number(),
             **({"error": message} if message else {}),
         )  # fmt: skip
         self._answer(self.last, fleet)
 
-    def supersede(self, wish: Wish, fleet: Fleet) -> None:
+    def supersede(self, request: ReloadRequest, fleet: Fleet) -> None:
         """Answer a reload that never began."""
-        self._answer(LastReload(wish.id, "failed", "superseded by a newer reload", ""), fleet)
+        self._answer(LastReload(request.id, "failed", "superseded by a newer reload", ""), fleet)
 
     def _answer(self, ended: LastReload, fleet: Fleet) -> None:
         """Tell everybody who asked for it how a reload ended."""
         reply = {**dataclasses.asdict(ended), "generation": fleet.serving_number()}
-        for ask in self.waiting.pop(ended.id, []):
-            self.control.answer(ask, reply)
+        for request in self.waiting.pop(ended.id, []):
+            self.control.answer(request, reply)

@@ -19,7 +19,7 @@ from prefork.base.stats import create_table
 from prefork.base.systemd import Notifier, passed_descriptors
 from prefork.config.options import MAX_WORKERS
 from prefork.config.sources import Configuration
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 from prefork.worker.hooks import HookServer
 
 
@@ -102,9 +102,9 @@ def write_pidfile(named: str) -> Path | None:
             message = (
                 f"pidfile is {named}; process {old} in it is alive: stop it or remove the file"
             )
-            raise Refusal(message, Exit.ENVIRONMENT)
+            raise StartupError(message, Exit.ENVIRONMENT)
         path.write_text(f"{os.getpid()}\n")
     except OSError as error:
         message = f"pidfile is {named}; it cannot be written: {error.strerror}"
-        raise Refusal(message, Exit.ENVIRONMENT) from None
+        raise StartupError(message, Exit.ENVIRONMENT) from None
     return path

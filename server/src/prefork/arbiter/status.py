@@ -6,7 +6,7 @@ from typing import Any
 from prefork.arbiter.fleet import Fleet
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.reloads import LastReload
-from prefork.base.stats import Life, Table
+from prefork.base.stats import Table, WorkerState
 
 
 def build_status(
@@ -14,10 +14,10 @@ def build_status(
 ) -> dict[str, Any]:
     """Return the reply to `status`."""
     current = fleet.current
-    serving = [worker for worker in fleet.workers.values() if worker.life is Life.SERVING]
+    serving = [worker for worker in fleet.workers.values() if worker.state is WorkerState.SERVING]
     ready = [w for w in serving if current is not None and w.generation == current.number]
     return {
-        "state": fleet.phase.name.lower().replace("stopping", "draining"),
+        "state": fleet.state.name.lower().replace("stopping", "draining"),
         "generation": fleet.serving_number(),
         "content": generations.configs[current.number].content if current else {},
         "workers": {

@@ -11,16 +11,16 @@ from typing import Any
 from prefork.arbiter.actions import (
     Action,
     CloseListeners,
-    Discarded,
+    DiscardGeneration,
     DrainWorker,
-    MoldLost,
-    Reloaded,
-    Retired,
+    FinishReload,
+    ReportMoldLoss,
+    RetireWorker,
     StartWorker,
     Step,
     StopMold,
     StopWorker,
-    Superseded,
+    SupersedeReload,
     note,
 )
 from prefork.arbiter.events import (
@@ -28,22 +28,22 @@ from prefork.arbiter.events import (
     MoldFailed,
     MoldGone,
     MoldReady,
-    MoldUnfit,
-    ReloadAsked,
-    ScaleAsked,
-    StopAsked,
+    OnlyOverdueLeft,
+    PreloadUnsafe,
+    RecycleRequested,
+    ReloadRequested,
+    ScaleRequested,
+    StopRequested,
     Tick,
-    WorkerBorn,
     WorkerFailed,
     WorkerGone,
     WorkerLeaving,
-    WorkerQuiet,
     WorkerReady,
+    WorkerSpawned,
     WorkerStuck,
-    WorkerTired,
 )
-from prefork.arbiter.fleet import Fleet, MoldLife, Policy, drop, is_booting, put, put_mold
-from prefork.base.stats import Life, Phase, Reason
+from prefork.arbiter.fleet import Fleet, MoldState, Policy, drop, is_booting, put, put_mold
+from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # A worker that lived shorter than this crashed early. So many early crashes are replaced at once, and
 # after such a time without any the next one counts as the first.
@@ -55,26 +55,26 @@ SERVED_BACKOFF_MAX_S = 1.0  # after workers that had become ready
 # After a quick stop, before the rest is killed; also what a process that is to write its stack gets for that.
 QUICK_STOP_S = 1.0
 
-# What a worker's own events make of its life; a pair that is missing is out of date and changes nothing:
+# What a worker's own events make of its state; a pair that is missing is out of date and changes nothing:
 # the message crossed an order on its way.
-LIFE: dict[tuple[Life, type[Event]], Life] = {
-    (Life.BOOTING, WorkerReady): Life.SERVING,
-    (Life.BOOTING, WorkerLeaving): Life.DRAINING,
-    (Life.SERVING, WorkerLeaving): Life.DRAINING,
-    (Life.DRAINING, WorkerLeaving): Life.DRAINING,
-    (Life.SERVING, WorkerStuck): Life.STUCK,
-    (Life.DRAINING, WorkerStuck): Life.STUCK,
-    (Life.BOOTING, WorkerStuck): Life.STUCK,
+WORKER_STATES: dict[tuple[WorkerState, type[Event]], WorkerState] = {
+    (WorkerState.BOOTING, WorkerReady): WorkerState.SERVING,
+    (WorkerState.BOOTING, WorkerLeaving): WorkerState.DRAINING,
+    (WorkerState.SERVING, WorkerLeaving): WorkerState.DRAINING,
+    (WorkerState.DRAINING, WorkerLeaving): WorkerState.DRAINING,
+    (WorkerState.SERVING, WorkerStuck): WorkerState.STUCK,
+    (WorkerState.DRAINING, WorkerStuck): WorkerState.STUCK,
+    (WorkerState.BOOTING, WorkerStuck): WorkerState.STUCK,
 }
 
 
 def on_mold_ready(fleet: Fleet, event: MoldReady, now: float, policy: Policy) -> Step:
-    return put_mold(fleet, event.generation, life=MoldLife.READY, failures=0), ()
+    return put_mold(fleet, event.generation, state=MoldState.READY, failures=0), ()
 
 
-def on_mold_unfit(fleet: Fleet, event: MoldUnfit, now: float, policy: Policy) -> Step:
+def on_preload_unsafe(fleet: Fleet, event: PreloadUnsafe, now: float, policy: Policy) -> Step:
     # Its process ends by itself; LOST here, and MoldGone finds nothing left to do.
-    return put_mold(fleet, event.generation, life=MoldLife.LOST, preload=False, retry_at=now), ()
+    return put_mold(fleet, event.generation, state=MoldState.LOST, preload=False, retry_at=now), ()
 
 
 def on_mold_failed(fleet: Fleet, event: MoldFailed, now: float, policy: Policy) -> Step:
@@ -85,12 +85,12 @@ def on_mold_gone(fleet: Fleet, event: MoldGone, now: float, policy: Policy) -> S
     generation = fleet.booting if is_booting(fleet, event.generation) else fleet.current
     if generation is None or generation.number != event.generation:
         return fleet, ()
-    match generation.mold.life:
-        case MoldLife.LOST:
+    match generation.mold.state:
+        case MoldState.LOST:
             return fleet, ()
-        case MoldLife.HUNG:
+        case MoldState.HUNG:
             why = generation.mold.hang
-        case MoldLife.BOOTING | MoldLife.READY:
+        case MoldState.BOOTING | MoldState.READY:
             why = f"the mold ended ({event.how})"
     return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now, policy)
 
@@ -103,64 +103,72 @@ def end_mold(fleet: Fleet, number: int, why: str, now: float, policy: Policy) ->
 
 def lose_mold(fleet: Fleet, number: int, now: float, why: str) -> Step:
     """The mold of the serving generation is gone: its workers go on, a new one is booted."""
-    if fleet.current is None or fleet.current.number != number or fleet.phase is Phase.STOPPING:
+    if (
+        fleet.current is None
+        or fleet.current.number != number
+        or fleet.state is ServerState.STOPPING
+    ):
         return fleet, ()
     failures = fleet.current.mold.failures + 1
     wait = backoff(failures - 1, free=1)
-    fleet = put_mold(fleet, number, life=MoldLife.LOST, retry_at=now + wait, failures=failures)
-    return fleet, (MoldLost(number, why, retry_in_s=wait),)
+    fleet = put_mold(fleet, number, state=MoldState.LOST, retry_at=now + wait, failures=failures)
+    return fleet, (ReportMoldLoss(number, why, retry_in_s=wait),)
 
 
 def discard(fleet: Fleet, traceback: str, now: float, policy: Policy) -> Step:
     """Throw the booting generation away; whatever serves goes on."""
     assert fleet.booting is not None
     number = fleet.booting.number
-    doomed = [worker for worker in fleet.workers.values() if worker.generation == number]
-    actions: list[Action] = [Discarded(number, traceback), StopMold(number)]
-    actions += [StopWorker(worker.id) for worker in doomed]
+    discarded = [worker for worker in fleet.workers.values() if worker.generation == number]
+    actions: list[Action] = [DiscardGeneration(number, traceback), StopMold(number)]
+    actions += [StopWorker(worker.id) for worker in discarded]
     fleet = put(fleet, *(
-        replace(worker, life=Life.DRAINING, leaving=Reason.RETIRED, deadline=now + QUICK_STOP_S)
-        for worker in doomed
+        replace(worker, state=WorkerState.DRAINING, leaving=ExitReason.RETIRED, deadline=now + QUICK_STOP_S)
+        for worker in discarded
     ))  # fmt: skip
     if fleet.running is not None:
-        actions.append(Reloaded(fleet.running, False, traceback))
+        actions.append(FinishReload(fleet.running, False, traceback))
     fleet = replace(fleet, booting=None, running=None)
-    if fleet.current is None and fleet.phase is Phase.BOOTING:
-        fleet = replace(fleet, phase=Phase.STOPPING, has_failed=True)
+    if fleet.current is None and fleet.state is ServerState.BOOTING:
+        fleet = replace(fleet, state=ServerState.STOPPING, has_failed=True)
     return fleet, tuple(actions)
 
 
 # -- workers ----------------------------------------------------------------------------------
 
 
-def on_worker_born(fleet: Fleet, event: WorkerBorn, now: float, policy: Policy) -> Step:
+def on_worker_spawned(fleet: Fleet, event: WorkerSpawned, now: float, policy: Policy) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is None:
         return fleet, ()
     return put(fleet, replace(worker, pid=event.pid)), ()
 
 
-def on_worker_life(fleet: Fleet, event: Event, now: float, policy: Policy) -> Step:
-    """Ready, stuck, leaving: by the table `LIFE`."""
+def on_worker_state(fleet: Fleet, event: Event, now: float, policy: Policy) -> Step:
+    """Ready, stuck, leaving: by the table `WORKER_STATES`."""
     assert isinstance(event, WorkerReady | WorkerStuck | WorkerLeaving)
     worker = fleet.workers.get(event.worker)
-    life = LIFE.get((worker.life, type(event))) if worker is not None else None
-    if worker is None or life is None:
+    state = WORKER_STATES.get((worker.state, type(event))) if worker is not None else None
+    if worker is None or state is None:
         return fleet, ()
-    deadline = None if life is Life.SERVING else now + policy.graceful_timeout
-    if worker.deadline is not None and deadline is not None and worker.life is not Life.BOOTING:
+    deadline = None if state is WorkerState.SERVING else now + policy.graceful_timeout
+    if (
+        worker.deadline is not None
+        and deadline is not None
+        and worker.state is not WorkerState.BOOTING
+    ):
         deadline = min(deadline, worker.deadline)
     leaving, left_at = worker.leaving, worker.left_at
     if isinstance(event, WorkerLeaving):
         left_at = now
-    if life is Life.STUCK:
-        leaving = Reason.TIMEOUT
-    elif life is Life.DRAINING:
-        leaving = leaving or Reason.RETIRED
-    changes = replace(worker, life=life, deadline=deadline, leaving=leaving, left_at=left_at)
+    if state is WorkerState.STUCK:
+        leaving = ExitReason.TIMEOUT
+    elif state is WorkerState.DRAINING:
+        leaving = leaving or ExitReason.RETIRED
+    changes = replace(worker, state=state, deadline=deadline, leaving=leaving, left_at=left_at)
     is_current = fleet.current is not None and worker.generation == fleet.current.number
     # A worker of the booting generation serves nothing until that is known to work as a whole.
-    starts = life is Life.SERVING and is_current
+    starts = state is WorkerState.SERVING and is_current
     return put(fleet, changes), (StartWorker(worker.id),) if starts else ()
 
 
@@ -172,16 +180,16 @@ def on_worker_failed(fleet: Fleet, event: WorkerFailed, now: float, policy: Poli
     return fleet, ()
 
 
-def on_worker_tired(fleet: Fleet, event: WorkerTired, now: float, policy: Policy) -> Step:
+def on_recycle_requested(fleet: Fleet, event: RecycleRequested, now: float, policy: Policy) -> Step:
     worker = fleet.workers.get(event.worker)
-    if worker is None or worker.life is not Life.SERVING or worker.leaving is not None:
+    if worker is None or worker.state is not WorkerState.SERVING or worker.leaving is not None:
         return fleet, ()
     return put(fleet, replace(worker, leaving=event.reason)), ()
 
 
-def on_worker_quiet(fleet: Fleet, event: WorkerQuiet, now: float, policy: Policy) -> Step:
+def on_only_overdue_left(fleet: Fleet, event: OnlyOverdueLeft, now: float, policy: Policy) -> Step:
     worker = fleet.workers.get(event.worker)
-    if worker is None or worker.life is not Life.STUCK:
+    if worker is None or worker.state is not WorkerState.STUCK:
         return fleet, ()
     return put(fleet, replace(worker, deadline=now)), ()
 
@@ -191,23 +199,25 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) 
     if worker is None:
         return fleet, ()
     fleet = drop(fleet, worker.id)
-    expected = worker.life in (Life.DRAINING, Life.STUCK) and worker.leaving is not None
+    expected = (
+        worker.state in (WorkerState.DRAINING, WorkerState.STUCK) and worker.leaving is not None
+    )
     if expected and worker.leaving is not None:
-        return fleet, (Retired(worker, worker.leaving, event.how),)
-    reason = Reason.KILLED if event.signalled else Reason.CRASH
-    actions: tuple[Action, ...] = (Retired(worker, reason, event.how),)
+        return fleet, (RetireWorker(worker, worker.leaving, event.how),)
+    reason = ExitReason.KILLED if event.signalled else ExitReason.CRASH
+    actions: tuple[Action, ...] = (RetireWorker(worker, reason, event.how),)
     if is_booting(fleet, worker.generation):
         why = f"a worker ended before it was ready ({event.how})"
         fleet, more = discard(fleet, why, now, policy)
         return fleet, (*actions, *more)
-    if fleet.phase is Phase.STOPPING:
+    if fleet.state is ServerState.STOPPING:
         return fleet, actions
     if now - worker.started >= EARLY_S:
         # However many of these there are: they come no faster than workers live.
         return fleet, actions
     crashes = 1 if now - fleet.last_crash > CALM_S else fleet.crashes + 1
     wait = backoff(crashes, free=max(CALM_CRASHES, fleet.desired))
-    if worker.life is Life.SERVING:
+    if worker.state is WorkerState.SERVING:
         # It could serve until something killed it: a fork of the mold costs milliseconds, and a long pause would
         # take the app down for what may be one bad request.
         wait = min(wait, SERVED_BACKOFF_MAX_S)
@@ -234,48 +244,48 @@ def backoff(failures: int, *, free: int) -> float:
     return min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures - free, 20))
 
 
-# -- wishes -----------------------------------------------------------------------------------
+# -- requests -----------------------------------------------------------------------------------
 
 
-def on_reload_asked(fleet: Fleet, event: ReloadAsked, now: float, policy: Policy) -> Step:
-    if fleet.phase is Phase.STOPPING:
-        return fleet, (Reloaded(event.wish, False, "the server is stopping"),)
-    superseded = (Superseded(fleet.queued),) if fleet.queued is not None else ()
-    return replace(fleet, queued=event.wish), superseded
+def on_reload_requested(fleet: Fleet, event: ReloadRequested, now: float, policy: Policy) -> Step:
+    if fleet.state is ServerState.STOPPING:
+        return fleet, (FinishReload(event.request, False, "the server is stopping"),)
+    superseded = (SupersedeReload(fleet.queued),) if fleet.queued is not None else ()
+    return replace(fleet, queued=event.request), superseded
 
 
-def on_scale_asked(fleet: Fleet, event: ScaleAsked, now: float, policy: Policy) -> Step:
+def on_scale_requested(fleet: Fleet, event: ScaleRequested, now: float, policy: Policy) -> Step:
     return replace(fleet, desired=event.desired), ()
 
 
-def on_stop_asked(fleet: Fleet, event: StopAsked, now: float, policy: Policy) -> Step:
+def on_stop_requested(fleet: Fleet, event: StopRequested, now: float, policy: Policy) -> Step:
     """Begin to stop, or turn a graceful stop into a quick one."""
-    again = fleet.phase is Phase.STOPPING
+    again = fleet.state is ServerState.STOPPING
     if again and not event.quick:
         return fleet, ()
     actions: list[Action] = []
     if not again:
-        unmet = [wish for wish in (fleet.running, fleet.queued) if wish is not None]
-        actions += [Reloaded(wish, False, "the server is stopping") for wish in unmet]
-        if fleet.handing is not None:
-            actions.append(Reloaded(fleet.handing, True))
+        unmet = [request for request in (fleet.running, fleet.queued) if request is not None]
+        actions += [FinishReload(request, False, "the server is stopping") for request in unmet]
+        if fleet.finishing is not None:
+            actions.append(FinishReload(fleet.finishing, True))
         molds = [g.number for g in (fleet.current, fleet.booting) if g is not None]
         actions += [StopMold(number) for number in molds]
         actions.append(CloseListeners())
     wait = QUICK_STOP_S if event.quick else policy.graceful_timeout
     stopped = []
     for worker in fleet.workers.values():
-        if event.quick or worker.life is Life.BOOTING:
+        if event.quick or worker.state is WorkerState.BOOTING:
             actions.append(StopWorker(worker.id))
         else:
             actions.append(DrainWorker(worker.id, "close"))
-        life = worker.life if worker.life is Life.STUCK else Life.DRAINING
+        state = worker.state if worker.state is WorkerState.STUCK else WorkerState.DRAINING
         deadline = min(now + wait, worker.deadline or now + wait)
-        leaving = worker.leaving or Reason.RETIRED
-        stopped.append(replace(worker, life=life, leaving=leaving, deadline=deadline))
+        leaving = worker.leaving or ExitReason.RETIRED
+        stopped.append(replace(worker, state=state, leaving=leaving, deadline=deadline))
     fleet = put(fleet, *stopped)
     fleet = replace(
-        fleet, phase=Phase.STOPPING, booting=None, running=None, queued=None, handing=None
+        fleet, state=ServerState.STOPPING, booting=None, running=None, queued=None, finishing=None
     )
     return fleet, tuple(actions)
 
@@ -287,18 +297,18 @@ def on_tick(fleet: Fleet, event: Tick, now: float, policy: Policy) -> Step:
 HANDLERS: dict[type[Event], Callable[[Fleet, Any, float, Policy], Step]] = {
     Tick: on_tick,
     MoldReady: on_mold_ready,
-    MoldUnfit: on_mold_unfit,
+    PreloadUnsafe: on_preload_unsafe,
     MoldFailed: on_mold_failed,
     MoldGone: on_mold_gone,
-    WorkerBorn: on_worker_born,
-    WorkerReady: on_worker_life,
-    WorkerStuck: on_worker_life,
-    WorkerLeaving: on_worker_life,
+    WorkerSpawned: on_worker_spawned,
+    WorkerReady: on_worker_state,
+    WorkerStuck: on_worker_state,
+    WorkerLeaving: on_worker_state,
     WorkerFailed: on_worker_failed,
-    WorkerTired: on_worker_tired,
-    WorkerQuiet: on_worker_quiet,
+    RecycleRequested: on_recycle_requested,
+    OnlyOverdueLeft: on_only_overdue_left,
     WorkerGone: on_worker_gone,
-    ReloadAsked: on_reload_asked,
-    ScaleAsked: on_scale_asked,
-    StopAsked: on_stop_asked,
+    ReloadRequested: on_reload_requested,
+    ScaleRequested: on_scale_requested,
+    StopRequested: on_stop_requested,
 }

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prefork.arbiter.actions import ForkWorker, KillWorker, Retired
+from prefork.arbiter.actions import ForkWorker, KillWorker, RetireWorker
 from prefork.arbiter.channels import drop_channel, receive_all
 from prefork.arbiter.events import (
     Event,
-    WorkerBorn,
+    RecycleRequested,
     WorkerFailed,
     WorkerGone,
     WorkerLeaving,
     WorkerReady,
+    WorkerSpawned,
     WorkerStuck,
-    WorkerTired,
 )
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.molds import Molds
@@ -30,7 +30,7 @@ from prefork.base import messages, processes
 from prefork.base.channel import Channel
 from prefork.base.messages import Message
 from prefork.base.processes import Ended
-from prefork.base.stats import Reason
+from prefork.base.stats import ExitReason
 from prefork.worker.hooks import HookWorker
 
 
@@ -45,8 +45,8 @@ class WorkerHandle:
     ordered_at: float
     pid: int = 0
     # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
-    is_mute: bool = False
-    quiet_since: float | None = None
+    is_unresponsive: bool = False
+    only_overdue_since: float | None = None
     memory_read: float = 0.0
 
 
@@ -113,16 +113,16 @@ class Workers:
             return
         self.log.warning("worker is overdue, killed", **self.describe(order.worker))
         # SIGABRT: faulthandler writes all stacks, without the GIL. An app may have caught it.
-        shows_stack = (order.with_stack or handle.is_mute) and not order.is_last
+        shows_stack = (order.with_stack or handle.is_unresponsive) and not order.is_last
         processes.kill(handle.pid, signal.SIGABRT if shows_stack else signal.SIGKILL)
 
-    def retire(self, action: Retired) -> None:
+    def retire(self, action: RetireWorker) -> None:
         """Count and forget a worker that is gone."""
         worker = action.worker
         handle = self.handles.pop(worker.id, None)
         self.table.add_header(f"exits_{action.reason.value}")
         self.table.free(worker.slot)
-        unexpected = action.reason in (Reason.CRASH, Reason.KILLED, Reason.TIMEOUT)
+        unexpected = action.reason in (ExitReason.CRASH, ExitReason.KILLED, ExitReason.TIMEOUT)
         (self.log.warning if unexpected else self.log.info)(
             "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
             reason=action.reason.value, how=action.how,
@@ -159,12 +159,12 @@ class Workers:
     def _read(self, number: int, handle: WorkerHandle) -> None:
         """Read what a worker says, up to its end."""
         for message in receive_all(handle.channel):
-            if isinstance(message, messages.Garbled):
+            if isinstance(message, messages.Malformed):
                 # It sees the end of the channel, finishes what it does, and ends.
                 self.log.error(
                     "worker cannot be understood", **self.describe(number), why=message.why
                 )
-            if message is None or isinstance(message, messages.Garbled):
+            if message is None or isinstance(message, messages.Malformed):
                 drop_channel(self.selector, handle.channel)
                 # With a pid, waiting for the process tells how it ended; without, this is all there is.
                 if not handle.pid:
@@ -174,16 +174,16 @@ class Workers:
 
     def _on_message(self, number: int, handle: WorkerHandle, message: Message) -> None:
         match message:
-            case messages.WorkerBorn(pid):
+            case messages.WorkerSpawned(pid):
                 handle.pid = handle.hook.pid = pid
-                self.dispatch(WorkerBorn(number, pid))
+                self.dispatch(WorkerSpawned(number, pid))
             case messages.WorkerReady():
                 self._count_boot(number, handle)
                 self.dispatch(WorkerReady(number))
             case messages.BootFailed(traceback):
                 self.dispatch(WorkerFailed(number, traceback))
-            case messages.WorkerFull():
-                self.dispatch(WorkerTired(number, Reason.MAX_REQUESTS))
+            case messages.MaxRequestsReached():
+                self.dispatch(RecycleRequested(number, ExitReason.MAX_REQUESTS))
             case messages.WorkerStuck():
                 self.dispatch(WorkerStuck(number))
             case messages.WorkerLeaving():

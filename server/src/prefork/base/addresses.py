@@ -3,7 +3,7 @@
 import errno
 from dataclasses import dataclass
 
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 DEFAULT_PORT = 8000
 
@@ -22,35 +22,37 @@ class Address:
 def parse_address(text: str) -> Address:
     """Return the address `text` means; pure.
 
-    HOST:PORT, :PORT, HOST, [IPV6]:PORT, unix:PATH, fd://N. Raises Refusal.
+    HOST:PORT, :PORT, HOST, [IPV6]:PORT, unix:PATH, fd://N. Raises StartupError.
     """
     if text.startswith("unix:"):
         path = text.removeprefix("unix://") if text.startswith("unix://") else text[5:]
         if not path:
-            raise refuse(text)
+            raise invalid_address(text)
         return Address(text, path=path)
     if text.startswith("fd://"):
         if not text[5:].isdigit():
-            raise refuse(text)
+            raise invalid_address(text)
         return Address(text, descriptor=int(text[5:]))
     rest = text.removeprefix("tcp://").removeprefix("http://")
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
         if not bracket or (tail and not tail.startswith(":")):
-            raise refuse(text)
+            raise invalid_address(text)
         port = tail[1:] or str(DEFAULT_PORT)
     elif rest.count(":") > 1:
-        raise Refusal(f"bind is {text}; write an IPv6 address in brackets, as in [{rest}]:8000")
+        raise StartupError(
+            f"bind is {text}; write an IPv6 address in brackets, as in [{rest}]:8000"
+        )
     else:
         host, _, port = rest.partition(":")
         port = port or str(DEFAULT_PORT)
     if not port.isdigit() or int(port) > 65535:
-        raise Refusal(f"bind is {text}; the port {port} is not one of 0 to 65535")
+        raise StartupError(f"bind is {text}; the port {port} is not one of 0 to 65535")
     return Address(text, host=host, port=int(port))
 
 
-def refuse(text: str) -> Refusal:
-    return Refusal(f"bind is {text}; use HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N")
+def invalid_address(text: str) -> StartupError:
+    return StartupError(f"bind is {text}; use HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N")
 
 
 def explain(text: str, error: OSError) -> str:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from prefork.base.messages import KINDS, Garbled, Message
+from prefork.base.messages import KINDS, Malformed, Message
 
 # Well below the default send buffer (208 KiB), so a send never has to wait for a reader.
 PACKET_LIMIT = 128 * 1024
@@ -54,7 +54,7 @@ class Channel:
     def receive(self, *, wait: bool = True) -> tuple[Message, list[int]] | None:
         """Return the next message with its descriptors; None at the end.
 
-        What cannot be read is a `Garbled`: an app may have written to a descriptor that is not its own.
+        What cannot be read is a `Malformed`: an app may have written to a descriptor that is not its own.
         Raises BlockingIOError when `wait` is False and there is none.
         """
         # Not socket.recv_fds: it drops its flags.
@@ -70,7 +70,7 @@ class Channel:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 rights.frombytes(data)
         if truncated & socket.MSG_TRUNC:
-            return Garbled(f"a packet of more than {PACKET_LIMIT} bytes"), list(rights)
+            return Malformed(f"a packet of more than {PACKET_LIMIT} bytes"), list(rights)
         return decode(packet), list(rights)
 
 
@@ -81,9 +81,9 @@ def encode(message: Message) -> bytes:
 
 
 def decode(packet: bytes) -> Message:
-    """Return the message of a packet, `Garbled` for anything that is none."""
+    """Return the message of a packet, `Malformed` for anything that is none."""
     try:
         fields = json.loads(packet)
         return KINDS[fields.pop("kind")](**fields)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return Garbled(f"{packet[:80]!r}: {type(error).__name__}: {error}")
+        return Malformed(f"{packet[:80]!r}: {type(error).__name__}: {error}")

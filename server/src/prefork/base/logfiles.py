@@ -6,7 +6,7 @@ each of them reopens for itself.
 
 import os
 
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 
 class LogFiles:
@@ -26,7 +26,7 @@ class LogFiles:
             descriptor = open_append(path)
         except OSError as error:
             message = f"{setting} is {path}; it cannot be written: {error.strerror}"
-            raise Refusal(message, Exit.ENVIRONMENT) from None
+            raise StartupError(message, Exit.ENVIRONMENT) from None
         self.paths[descriptor] = os.path.abspath(path)
         return descriptor
 

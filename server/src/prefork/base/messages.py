@@ -27,7 +27,7 @@ class MoldReady(Message):
 
 
 @dataclass(frozen=True)
-class MoldUnfit(Message):
+class PreloadUnsafe(Message):
     """The import left threads running, which a fork would not copy; the mold exits."""
 
     threads: str
@@ -42,7 +42,7 @@ class BootFailed(Message):
 
 # worker → arbiter
 @dataclass(frozen=True)
-class WorkerBorn(Message):
+class WorkerSpawned(Message):
     """A worker's first word: the process that now exists."""
 
     pid: int
@@ -54,7 +54,7 @@ class WorkerReady(Message):
 
 
 @dataclass(frozen=True)
-class WorkerFull(Message):
+class MaxRequestsReached(Message):
     """The worker has answered max_requests requests and asks to be relieved."""
 
 
@@ -97,7 +97,7 @@ KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__sub
 
 # never sent
 @dataclass(frozen=True)
-class Garbled(Message):
+class Malformed(Message):
     """What a packet reads as that is no message; its sender cannot be relied on."""
 
     why: str

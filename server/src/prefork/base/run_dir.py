@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 STATS = "stats"
 CONTROL = "control.sock"
@@ -41,7 +41,7 @@ class RunDir:
 def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:
     """Return the run directory, made if need be.
 
-    Raises Refusal when it cannot be written or another running server uses it.
+    Raises StartupError when it cannot be written or another running server uses it.
     """
     if not named:
         base = environment.get("XDG_RUNTIME_DIR", "")
@@ -56,11 +56,11 @@ def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:
     try:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
-        raise Refusal(f"run_dir is {named}; {error.strerror}", Exit.ENVIRONMENT) from None
+        raise StartupError(f"run_dir is {named}; {error.strerror}", Exit.ENVIRONMENT) from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise Refusal(f"run_dir is {named}; it cannot be written", Exit.ENVIRONMENT)
+        raise StartupError(f"run_dir is {named}; it cannot be written", Exit.ENVIRONMENT)
     if has_server(path / CONTROL):
-        raise Refusal(f"run_dir is {named}; another prefork uses it", Exit.ENVIRONMENT)
+        raise StartupError(f"run_dir is {named}; another prefork uses it", Exit.ENVIRONMENT)
     return RunDir(path, is_private=False)
 
 

@@ -33,13 +33,13 @@ class SignalSocket:
         except BlockingIOError:
             return b""
 
-    def close_here(self) -> None:
+    def close_in_child(self) -> None:
         """In a forked child: be woken no more by what is its parent's."""
         signal.set_wakeup_fd(-1)
         self.receiving.close()
         self.sending.close()
 
-    def stay_here(self) -> None:
+    def isolate_children(self) -> None:
         """Keep to this process: in children forked by whatever code, signals mean what they usually do.
 
         Without this, a signal for such a child would be taken for one to this process: they share
@@ -54,7 +54,7 @@ class SignalSocket:
             signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
 
         def restore() -> None:
-            self.close_here()
+            self.close_in_child()
             for number in self.numbers:
                 is_int = number == signal.SIGINT
                 signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)

@@ -39,16 +39,16 @@ HEADER_CELLS = LAYOUT["header_bytes"] // 8
 SLOT_CELLS = LAYOUT["slot_bytes"] // 8
 
 
-class Phase(enum.Enum):
-    """Life of the server as a whole; the values are the cell `state` of the stats table."""
+class ServerState(enum.Enum):
+    """State of the server as a whole; the values are the cell `state` of the stats table."""
 
     BOOTING = 0
     SERVING = 1
     STOPPING = 2
 
 
-class Life(enum.Enum):
-    """Life of a worker; the values are the cell `worker_state` of the stats table."""
+class WorkerState(enum.Enum):
+    """State of a worker; the values are the cell `worker_state` of the stats table."""
 
     BOOTING = 1
     SERVING = 2
@@ -56,7 +56,7 @@ class Life(enum.Enum):
     STUCK = 4
 
 
-class Reason(enum.Enum):
+class ExitReason(enum.Enum):
     """Why a worker left; the values complete the header cells `exits_…`."""
 
     CRASH = "crash"

@@ -5,7 +5,7 @@ import os
 import traceback
 
 import prefork
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 OWN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(prefork.__file__)), "")
 
@@ -13,9 +13,9 @@ OWN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(prefork.__file__)), ""
 def describe_failure(error: BaseException) -> str:
     """Return the traceback of a failed import as the app's author wants it: from the app's code on.
 
-    A Refusal is a sentence already.
+    A StartupError is a sentence already.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, StartupError):
         return str(error)
     trace = error.__traceback__
     while trace is not None and is_machinery(trace.tb_frame.f_code.co_filename):

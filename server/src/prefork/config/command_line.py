@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prefork import __version__
-from prefork.config.gunicorn import FOREIGN
+from prefork.config.gunicorn import UNSUPPORTED
 from prefork.config.options import SETTINGS
 from prefork.config.settings import show_value
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 DESCRIPTION = "Serve a WSGI app with pre-forked workers, ready-gated reloads and metrics."
 EPILOG = """\
 commands:
-  prefork agent …     metrics, probes and reload wishes beside a running prefork (prefork agent --help)
+  prefork agent …     metrics, probes and reload requests beside a running prefork (prefork agent --help)
 
 signals to the arbiter:
   HUP reload · TERM stop gracefully · INT, QUIT stop at once · TTIN, TTOU one worker more, less · USR1 reopen log files
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with our error messages and without exits of its own."""
 
     def error(self, message: str) -> NoReturn:
-        raise Refusal(f"{message}; prefork --help lists the options")
+        raise StartupError(f"{message}; prefork --help lists the options")
 
 
 def build_parser() -> Parser:
@@ -56,13 +56,16 @@ def build_parser() -> Parser:
             keys |= {"metavar": setting.kind.metavar}
             keys |= {"action": "append"} if setting.kind.repeatable else {}
         groups[setting.section].add_argument(*setting.flags, **keys)
-    for foreign in FOREIGN:
-        if foreign.flags:
+    for unsupported in UNSUPPORTED:
+        if unsupported.flags:
             action: dict[str, Any] = (
-                {} if foreign.takes_value else {"action": "store_const", "const": True}
+                {} if unsupported.takes_value else {"action": "store_const", "const": True}
             )
             parser.add_argument(
-                *foreign.flags, dest=f"foreign {foreign.name}", help=argparse.SUPPRESS, **action
+                *unsupported.flags,
+                dest=f"unsupported {unsupported.name}",
+                help=argparse.SUPPRESS,
+                **action,
             )
     return parser
 
@@ -81,14 +84,18 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     spelled = [SPELLINGS.get(argument, argument) for argument in arguments]
     known, unknown = parser.parse_known_args(spelled)
     if unknown:
-        raise Refusal(explain_unknown(unknown[0], parser))
-    given = {name: value for name, value in vars(known).items() if not name.startswith("foreign ")}
+        raise StartupError(explain_unknown(unknown[0], parser))
+    given = {
+        name: value for name, value in vars(known).items() if not name.startswith("unsupported ")
+    }
     warnings = []
-    for foreign in FOREIGN:
-        if f"foreign {foreign.name}" in vars(known):
-            if foreign.is_refused:
-                raise Refusal(f"{foreign.flags[-1]} is not supported; {foreign.remedy}")
-            warnings.append(f"{foreign.flags[-1]} is not supported: {foreign.remedy}")
+    for unsupported in UNSUPPORTED:
+        if f"unsupported {unsupported.name}" in vars(known):
+            if unsupported.is_unsafe_to_ignore:
+                raise StartupError(
+                    f"{unsupported.flags[-1]} is not supported; {unsupported.remedy}"
+                )
+            warnings.append(f"{unsupported.flags[-1]} is not supported: {unsupported.remedy}")
     return given, tuple(warnings)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.config.gunicorn import FOREIGN, FOREIGN_HOOKS, HOOKS
+from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
 from prefork.config.options import SETTINGS
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
 
@@ -32,7 +32,7 @@ class ConfigFile:
 def read_config_file(named: str, *, folder: Path) -> ConfigFile:
     """Return what the file `named` says; without a name, of the default file in `folder`, if any.
 
-    Raises Refusal when the file is missing, raises, or sets something that would be unsafe to leave
+    Raises StartupError when the file is missing, raises, or sets something that would be unsafe to leave
     out.
     """
     if not named:
@@ -51,15 +51,19 @@ def run_file(named: str, *, folder: Path) -> dict[str, Any]:
             return dict(vars(importlib.reload(module)))
         path = folder / named.removeprefix("file:")
         if not path.is_file():
-            raise Refusal(f"config is {named}; there is no such file in {folder}")
+            raise StartupError(f"config is {named}; there is no such file in {folder}")
         return runpy.run_path(str(path), run_name="__config__")
-    except Refusal:
+    except StartupError:
         raise
     except SyntaxError as error:
-        raise Refusal(f"config file {error.filename}, line {error.lineno}: {error.msg}") from None
+        raise StartupError(
+            f"config file {error.filename}, line {error.lineno}: {error.msg}"
+        ) from None
     except BaseException as error:  # SystemExit too: it must not end a server that reloads
         where = innermost_line(error)
-        raise Refusal(f"config file {named}{where}: {type(error).__name__}: {error}") from error
+        raise StartupError(
+            f"config file {named}{where}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def innermost_line(error: BaseException) -> str:
@@ -72,7 +76,7 @@ def innermost_line(error: BaseException) -> str:
 def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
     """Sort the file's names into settings, hooks and warnings; pure."""
     known = {setting.name: setting for setting in SETTINGS if not setting.is_command}
-    foreign = {entry.name: entry for entry in FOREIGN}
+    unsupported = {entry.name: entry for entry in UNSUPPORTED}
     values: dict[str, Any] = {}
     hooks: dict[str, Callable[..., Any]] = {}
     warnings: list[str] = []
@@ -81,12 +85,14 @@ def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
             values[name] = value
         elif name in HOOKS and callable(value):
             hooks[name] = value
-        elif name in FOREIGN_HOOKS and callable(value):
+        elif name in UNSUPPORTED_HOOKS and callable(value):
             warnings.append(f"{name} is not called by prefork (from {source})")
-        elif name in foreign and not is_unset(value):
-            if foreign[name].is_refused:
-                raise Refusal(f"{name} is not supported; {foreign[name].remedy} (from {source})")
-            warnings.append(f"{name} is not supported: {foreign[name].remedy} (from {source})")
+        elif name in unsupported and not is_unset(value):
+            if unsupported[name].is_unsafe_to_ignore:
+                raise StartupError(
+                    f"{name} is not supported; {unsupported[name].remedy} (from {source})"
+                )
+            warnings.append(f"{name} is not supported: {unsupported[name].remedy} (from {source})")
         elif close := find_close(name, value, known):
             warnings.append(f"{name} is not a setting; did you mean {close}? (from {source})")
     return ConfigFile(source=source, values=values, hooks=hooks, warnings=tuple(warnings))

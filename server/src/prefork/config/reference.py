@@ -3,7 +3,7 @@
 import sys
 from itertools import groupby
 
-from prefork.config.gunicorn import FOREIGN, FOREIGN_HOOKS, HOOKS
+from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
 from prefork.config.options import SETTINGS
 from prefork.config.settings import Setting, show_value
 
@@ -21,10 +21,10 @@ HOOKS_HEAD = """\
 ## Server hooks
 
 Functions of a config file that are called, with gunicorn's arguments: {hooks}. `pre_fork` runs in the mold, after
-the app has been imported there. Not called, and named in a warning: {foreign}.
+the app has been imported there. Not called, and named in a warning: {unsupported}.
 """
 
-FOREIGN_HEAD = """\
+UNSUPPORTED_HEAD = """\
 ## What gunicorn has and prefork has not
 
 Named in a warning where it changes nothing that matters; *refused* where going on without it would be unsafe.
@@ -42,13 +42,16 @@ def render() -> str:
         parts.append("\n".join(render_setting(setting) for setting in rows))
     called = ", ".join(f"`{name}`" for name in HOOKS)
     parts.append(
-        "\n" + HOOKS_HEAD.format(hooks=called, foreign=", ".join(f"`{n}`" for n in FOREIGN_HOOKS))
+        "\n"
+        + HOOKS_HEAD.format(
+            hooks=called, unsupported=", ".join(f"`{n}`" for n in UNSUPPORTED_HOOKS)
+        )
     )
-    parts.append("\n" + FOREIGN_HEAD)
-    for entry in FOREIGN:
-        refused = "refused" if entry.is_refused else "ignored"
+    parts.append("\n" + UNSUPPORTED_HEAD)
+    for entry in UNSUPPORTED:
+        effect = "refused" if entry.is_unsafe_to_ignore else "ignored"
         names = ", ".join(f"`{flag}`" for flag in entry.flags) or "config file"
-        parts.append(f"| `{entry.name}` ({names}) | {refused} | {entry.remedy} |\n")
+        parts.append(f"| `{entry.name}` ({names}) | {effect} | {entry.remedy} |\n")
     return "".join(parts)
 
 

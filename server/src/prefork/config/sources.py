@@ -14,7 +14,7 @@ from prefork.config.command_line import parse_arguments
 from prefork.config.config_file import ConfigFile, read_config_file
 from prefork.config.options import SETTINGS, Options
 from prefork.config.settings import Setting
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def configure(
     """Put all sources together.
 
     `folder` is where relative paths of the config file begin: the directory prefork was started in.
-    Raises Refusal with a message for a person for anything that is not right.
+    Raises StartupError with a message for a person for anything that is not right.
     """
     given, warnings = parse_arguments(arguments)
     named, _ = pick(next(s for s in SETTINGS if s.name == "config"), given, environment)
@@ -89,4 +89,4 @@ def read(setting: Setting, value: Any, source: str) -> Any:
     try:
         return setting.read(value, source)
     except ValueError as error:
-        raise Refusal(str(error)) from None
+        raise StartupError(str(error)) from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from prefork.errors import Exit, Refusal
+from prefork.errors import Exit, StartupError
 
 DEFAULT_NAME = "application"
 WsgiApp = Callable[..., Any]
@@ -28,12 +28,12 @@ class AppName:
 
 
 def parse_app_name(text: str) -> AppName:
-    """Return the parts of an app's name; pure. Raises Refusal when it is none."""
+    """Return the parts of an app's name; pure. Raises StartupError when it is none."""
     module, _, expression = text.partition(":")
     expression = expression or DEFAULT_NAME
     if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
         hint = " (a module's name, without .py)" if module.endswith(".py") else ""
-        raise refuse(text, f"{module or 'the part before the colon'} is no module name{hint}")
+        raise invalid_name(text, f"{module or 'the part before the colon'} is no module name{hint}")
     try:
         node = ast.parse(expression, mode="eval").body
         if isinstance(node, ast.Call):
@@ -44,7 +44,9 @@ def parse_app_name(text: str) -> AppName:
             return AppName(module, dotted(node.func), True, arguments, keywords)
         return AppName(module, dotted(node))
     except (SyntaxError, ValueError):
-        raise refuse(text, f"{expression} is neither a name nor a call with plain values") from None
+        raise invalid_name(
+            text, f"{expression} is neither a name nor a call with plain values"
+        ) from None
 
 
 def dotted(node: ast.expr) -> str:
@@ -55,11 +57,13 @@ def dotted(node: ast.expr) -> str:
     raise ValueError
 
 
-def refuse(text: str, why: str) -> Refusal:
-    return Refusal(f"the app is {text}; {why}; use MODULE:CALLABLE, as in shop.wsgi:application")
+def invalid_name(text: str, why: str) -> StartupError:
+    return StartupError(
+        f"the app is {text}; {why}; use MODULE:CALLABLE, as in shop.wsgi:application"
+    )
 
 
-def enter_search_path(pythonpath: Sequence[str]) -> None:
+def extend_search_path(pythonpath: Sequence[str]) -> None:
     """Put the working directory and `pythonpath` before everything else in sys.path."""
     for folder in (os.getcwd(), *reversed([os.path.abspath(path) for path in pythonpath])):
         sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
@@ -68,7 +72,7 @@ def enter_search_path(pythonpath: Sequence[str]) -> None:
 def import_app(text: str) -> WsgiApp:
     """Import the app and return its callable.
 
-    Raises Refusal when the name does not lead to a callable; whatever the import raises.
+    Raises StartupError when the name does not lead to a callable; whatever the import raises.
     """
     name = parse_app_name(text)
     module = importlib.import_module(name.module)
@@ -78,7 +82,7 @@ def import_app(text: str) -> WsgiApp:
     if not callable(found):
         what = "returned" if name.is_factory else "is"
         message = f"{name.attribute} {what} {type(found).__name__}, which cannot be called"
-        raise Refusal(f"the app is {text}; {message}", Exit.APP)
+        raise StartupError(f"the app is {text}; {message}", Exit.APP)
     return found  # type: ignore[no-any-return]
 
 
@@ -92,7 +96,7 @@ def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
             )  # fmt: skip
             hint = f"; it has {', '.join(callables[:8])}" if callables else ""
             message = f"module {name.module} has no {name.attribute}{hint}"
-            raise Refusal(f"the app is {text}; {message}", Exit.APP)
+            raise StartupError(f"the app is {text}; {message}", Exit.APP)
         found = getattr(found, part)
     return found
 

@@ -20,7 +20,7 @@ from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp, import_app
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
-from prefork.worker.loop import SIGNALS, Duty
+from prefork.worker.loop import SIGNALS, WorkerLoop
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def run_worker(
     inheritance: Inheritance,
 ) -> int:
     """Be a worker until drained or stopped; `app` is None where each worker imports for itself."""
-    channel.send(messages.WorkerBorn(os.getpid()))
+    channel.send(messages.WorkerSpawned(os.getpid()))
     processes.name_process("prefork-worker")
     faulthandler.enable(file=log.fd)
-    worker.born()
+    worker.set_pids()
     try:
         hooks.call_or_raise("post_fork", server, worker)
         if app is None:
@@ -80,7 +80,7 @@ def run_worker(
     ]
     worker.booted = True
     channel.send(messages.WorkerReady())
-    duty = Duty(
+    loop = WorkerLoop(
         engine,
         channel,
         signals,
@@ -93,12 +93,12 @@ def run_worker(
         inheritance.listeners,
         inheritance.handover,
     )
-    signals.stay_here()
-    os.register_at_fork(after_in_child=duty.let_go)
-    duty.run()
+    signals.isolate_children()
+    os.register_at_fork(after_in_child=loop.close_inherited)
+    loop.run()
     worker.alive = False
     hooks.call("worker_exit", server, worker)
-    if duty.is_hurried:
+    if loop.skip_cleanup:
         processes.exit_now(Exit.OK)
     return Exit.OK
 

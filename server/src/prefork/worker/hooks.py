@@ -37,7 +37,7 @@ class HookWorker:
     booted: bool = False
     alive: bool = True
 
-    def born(self) -> None:
+    def set_pids(self) -> None:
         self.pid = os.getpid()
         self.ppid = os.getppid()
 

@@ -33,7 +33,7 @@ SIGNALS = (
 
 
 @dataclass
-class Duty:
+class WorkerLoop:
     """The main thread's loop, from ready to the end."""
 
     engine: Engine
@@ -48,9 +48,9 @@ class Duty:
     listeners: tuple[int, ...]
     handover: tuple[int, int]
     serves: bool = False
-    is_shut: bool = False
+    has_stopped_listening: bool = False
     is_over: bool = False
-    is_hurried: bool = False  # leave without the interpreter's clean end
+    skip_cleanup: bool = False  # leave without the interpreter's clean end
     # Set once nobody is there to end this process in time.
     deadline: float | None = None
 
@@ -64,7 +64,7 @@ class Duty:
                     key.data(selector)
                 if self.deadline is not None and time.monotonic() >= self.deadline:
                     self.stop()
-        if self.serves and not self.is_hurried:
+        if self.serves and not self.skip_cleanup:
             for thread in self.threads:
                 thread.join()
 
@@ -85,36 +85,36 @@ class Duty:
             case messages.Stop() if not self.serves:
                 self.is_over = True
             case messages.Drain(mode):
-                self.leave(mode)
+                self.drain(mode)
             case messages.Stop():
                 self.hooks.call("worker_int", self.worker)
                 self.stop()
             case messages.ReopenLogs():
                 self.logfiles.reopen()
 
-    def leave(self, mode: str) -> None:
+    def drain(self, mode: str) -> None:
         """Drain; the engine tells when it accepts no more (`shut`) and when nothing is left."""
         if self.serves:
             self.engine.drain(mode=mode)
         else:
             self.is_over = True
 
-    def shut(self) -> None:
+    def stop_listening(self) -> None:
         """Nothing is accepted here any more: say so, and hold the addresses no longer.
 
         When the whole server stops, the last process that closes them makes the kernel refuse
         further connections, which a proxy may try elsewhere; in the queue they would be reset.
         """
-        if self.is_shut:
+        if self.has_stopped_listening:
             return
-        self.is_shut = True
+        self.has_stopped_listening = True
         # Forgotten first: an app thread may be forking.
         descriptors, self.listeners = self.listeners, ()
         for descriptor in descriptors:
             os.close(descriptor)
         self.channel.send(messages.WorkerLeaving())
 
-    def let_go(self) -> None:
+    def close_inherited(self) -> None:
         """In a child that the app has forked: hold nothing by which it could be taken for the worker.
 
         The addresses are free when the server has ended, connections and orders are for others. The
@@ -138,7 +138,7 @@ class Duty:
         if signal.SIGUSR1 in numbers:
             self.logfiles.reopen()
         if signal.SIGTERM in numbers:
-            self.leave("close")
+            self.drain("close")
 
     def on_engine(self, _: selectors.BaseSelector) -> None:
         for event in self.engine.events():
@@ -146,11 +146,11 @@ class Duty:
                 case ("timeout", ident, method, target, elapsed_us):
                     self.report_timeout(ident, method, target, elapsed_us / 1e6)
                 case ("max_requests",):
-                    self.channel.send(messages.WorkerFull())
+                    self.channel.send(messages.MaxRequestsReached())
                 case ("shut",):
-                    self.shut()
+                    self.stop_listening()
                 case ("drained",):
-                    self.shut()
+                    self.stop_listening()
                     self.is_over = True
 
     def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
@@ -174,4 +174,4 @@ class Duty:
         until = time.monotonic() + QUICK_STOP_S
         for thread in self.threads:
             thread.join(max(0.0, until - time.monotonic()))
-        self.is_over = self.is_hurried = True
+        self.is_over = self.skip_cleanup = True

@@ -19,7 +19,7 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.tracebacks import describe_failure
 from prefork.config.options import Options
 from prefork.errors import Exit
-from prefork.worker.app_import import WsgiApp, enter_search_path, import_app, running_threads
+from prefork.worker.app_import import WsgiApp, extend_search_path, import_app, running_threads
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
 
@@ -57,13 +57,13 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
         signal.signal(number, lambda *_: None)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
-    enter_search_path(mold.options.pythonpath)
+    extend_search_path(mold.options.pythonpath)
     app: WsgiApp | None = None
     if mold.preload:
         try:
             app = preload(mold)
-        except Unfit as unfit:
-            mold.channel.send(messages.MoldUnfit(messages.shorten(str(unfit))))
+        except UnsafePreload as unsafe:
+            mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
             # Threads are running, maybe ones that never end: do not wait for them.
             processes.exit_now(Exit.OK)
         except BaseException as error:
@@ -73,7 +73,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     return serve_forks(mold, app)
 
 
-class Unfit(Exception):  # noqa: N818 - nothing failed
+class UnsafePreload(Exception):  # noqa: N818 - nothing failed
     """The app's import left threads running."""
 
 
@@ -87,7 +87,7 @@ def preload(mold: Mold) -> WsgiApp:
     app = import_app(mold.options.wsgi_app)
     threads = running_threads()
     if threads and mold.options.preload_app != "always":
-        raise Unfit(", ".join(threads))
+        raise UnsafePreload(", ".join(threads))
     if threads:
         mold.log.warning(
             "the import left threads running, workers will not have them",

@@ -1,7 +1,7 @@
 """Liveness and readiness, judged by the table."""
 
 from prefork.agent.readiness import Readiness, find_liveness_fault
-from prefork.base.stats import Life, Phase, Table
+from prefork.base.stats import ServerState, Table, WorkerState
 
 from tests.unit.server.slots import occupy
 
@@ -19,10 +19,10 @@ def test_readiness_bears_a_short_gap_and_no_long_one(writer: Table):
     writer.beat(100.0)
     writer.set_header("workers_desired", 2)
     assert readiness.find_fault(writer, 100) == "the server is booting"
-    writer.set_header("state", Phase.SERVING.value)
+    writer.set_header("state", ServerState.SERVING.value)
     writer.set_header("generation", 1)
     occupy(writer, 1)
-    occupy(writer, 2, life=Life.BOOTING)
+    occupy(writer, 2, state=WorkerState.BOOTING)
     assert readiness.find_fault(writer, 100) == "1 of 2 workers are ready"
     occupy(writer, 2)
     assert readiness.find_fault(writer, 101) == ""
@@ -36,5 +36,5 @@ def test_readiness_bears_a_short_gap_and_no_long_one(writer: Table):
     writer.free(1)
     writer.free(2)
     assert readiness.find_fault(writer, 105.1) == "0 of 2 workers are ready"
-    writer.set_header("state", Phase.STOPPING.value)
+    writer.set_header("state", ServerState.STOPPING.value)
     assert readiness.find_fault(writer, 105) == "the server is stopping"

@@ -11,34 +11,34 @@ from prefork.arbiter.actions import (
     Action,
     BootMold,
     DrainWorker,
+    FinishReload,
     ForkWorker,
     KillWorker,
     Leave,
-    Reloaded,
     StartWorker,
     StopWorker,
-    Superseded,
+    SupersedeReload,
 )
 from prefork.arbiter.events import (
     Event,
     MoldFailed,
     MoldGone,
     MoldReady,
-    MoldUnfit,
-    ReloadAsked,
-    ScaleAsked,
-    StopAsked,
+    PreloadUnsafe,
+    RecycleRequested,
+    ReloadRequested,
+    ScaleRequested,
+    StopRequested,
     Tick,
-    WorkerBorn,
     WorkerGone,
     WorkerLeaving,
     WorkerReady,
+    WorkerSpawned,
     WorkerStuck,
-    WorkerTired,
 )
-from prefork.arbiter.fleet import Fleet, Policy, Wish
+from prefork.arbiter.fleet import Fleet, Policy, ReloadRequest
 from prefork.arbiter.machine import next_deadline, step
-from prefork.base.stats import Life, Phase, Reason
+from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 POLICY = Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
 STEPS = 150
@@ -56,23 +56,23 @@ class World:
         self.due: list[tuple[float, int, Event]] = []
         self.serial = 0
         self.accepting: set[int] = set()
-        self.wishes: dict[str, int] = {}
+        self.reloads: dict[str, int] = {}
         self.has_left = False
         self.exit_failed = False
-        self.happen(Tick())
+        self.dispatch(Tick())
 
     def later(self, event: Event, least: float = 0.0, most: float = 0.5) -> None:
         self.serial += 1
         self.due.append((self.now + self.random.uniform(least, most), self.serial, event))
 
-    def happen(self, event: Event) -> None:
+    def dispatch(self, event: Event) -> None:
         match event:
             case WorkerGone(worker):
                 self.accepting.discard(worker)
                 # The dead are silent.
                 self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
-            case ReloadAsked(wish):
-                self.wishes[wish.id] = 0
+            case ReloadRequested(request):
+                self.reloads[request.id] = 0
         self.fleet, actions = step(self.fleet, event, self.now, POLICY)
         for action in actions:
             self.obey(action)
@@ -85,7 +85,7 @@ class World:
                 failures = (
                     MoldFailed(number, "no"),
                     MoldGone(number, "killed"),
-                    MoldUnfit(number),
+                    PreloadUnsafe(number),
                 )
                 self.later(self.random.choice(failures))
             case BootMold(number):
@@ -97,7 +97,7 @@ class World:
             case ForkWorker(worker) if goes_wrong:
                 self.later(WorkerGone(worker, "killed", signalled=True))
             case ForkWorker(worker):
-                self.later(WorkerBorn(worker, 1000 + worker), 0, 0.1)
+                self.later(WorkerSpawned(worker, 1000 + worker), 0, 0.1)
                 self.later(WorkerReady(worker), 0.1, 0.5)
             case StartWorker(worker):
                 self.accepting.add(worker)
@@ -109,31 +109,31 @@ class World:
             case StopWorker(worker) | KillWorker(worker):
                 self.accepting.discard(worker)
                 self.later(WorkerGone(worker, "exit code 0"), 0, 0.3)
-            case Reloaded(wish) | Superseded(wish):
-                self.wishes[wish.id] += 1
+            case FinishReload(request) | SupersedeReload(request):
+                self.reloads[request.id] += 1
             case Leave(failed):
                 self.has_left, self.exit_failed = True, failed
 
     def check(self) -> None:
         slots = [worker.slot for worker in self.fleet.workers.values()]
         assert len(slots) == len(set(slots))
-        assert all(count <= 1 for count in self.wishes.values()), "a reload was answered twice"
+        assert all(count <= 1 for count in self.reloads.values()), "a reload was answered twice"
 
     def disturb(self) -> None:
         """Let something happen that nobody ordered."""
         workers = [id for id, w in self.fleet.workers.items() if w.pid] or [99]
         current = self.fleet.current.number if self.fleet.current else 99
-        self.happen(
+        self.dispatch(
             self.random.choice(
                 [
                     Tick(),
                     WorkerGone(self.random.choice(workers), "killed", signalled=True),
                     WorkerStuck(self.random.choice(workers)),
-                    WorkerTired(self.random.choice(workers), Reason.MAX_REQUESTS),
+                    RecycleRequested(self.random.choice(workers), ExitReason.MAX_REQUESTS),
                     WorkerLeaving(self.random.choice(workers)),
                     MoldGone(current, "killed"),
-                    ReloadAsked(Wish(f"w{len(self.wishes)}")),
-                    ScaleAsked(self.random.randint(1, 4)),
+                    ReloadRequested(ReloadRequest(f"w{len(self.reloads)}")),
+                    ScaleRequested(self.random.randint(1, 4)),
                 ]
             )
         )
@@ -153,8 +153,8 @@ class World:
             self.due = [entry for entry in self.due if entry[0] > self.now]
             for entry in ready:
                 # An event of a worker that died in this very moment is dropped by the machine.
-                self.happen(entry[2])
-            self.happen(Tick())
+                self.dispatch(entry[2])
+            self.dispatch(Tick())
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -171,15 +171,15 @@ def test_fleet_comes_back_to_what_is_wanted(seed: int):
     world.is_calm = True
     world.run(CALM_S)
     fleet = world.fleet
-    assert fleet.phase is Phase.SERVING
+    assert fleet.state is ServerState.SERVING
     assert fleet.current is not None
-    serving = [w for w in fleet.workers.values() if w.life is Life.SERVING]
+    serving = [w for w in fleet.workers.values() if w.state is WorkerState.SERVING]
     assert len(serving) == len(fleet.workers) == fleet.desired
     assert {w.generation for w in serving} == {fleet.current.number}
     assert {w.id for w in serving} == world.accepting
-    assert fleet.booting is fleet.queued is fleet.running is fleet.handing is None
-    assert set(world.wishes.values()) <= {1}, "a reload was never answered"
-    world.happen(StopAsked())
+    assert fleet.booting is fleet.queued is fleet.running is fleet.finishing is None
+    assert set(world.reloads.values()) <= {1}, "a reload was never answered"
+    world.dispatch(StopRequested())
     world.run(CALM_S)
     assert world.has_left
     assert not world.exit_failed

@@ -2,7 +2,7 @@
 
 import pytest
 from prefork.base.addresses import Address, parse_address
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,6 @@ def test_addresses(text: str, address: Address):
     ],
 )
 def test_bad_addresses_say_how_it_is_written(text: str, message: str):
-    with pytest.raises(Refusal, match="bind is") as caught:
+    with pytest.raises(StartupError, match="bind is") as caught:
         parse_address(text)
     assert message in str(caught.value)

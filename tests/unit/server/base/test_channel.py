@@ -22,11 +22,11 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel]):
     sent = [
         messages.Fork(worker=3, slot=2),
         messages.MoldReady(),
-        messages.MoldUnfit("a, b"),
+        messages.PreloadUnsafe("a, b"),
         messages.BootFailed('Traceback\n "ü" \x00'),
-        messages.WorkerBorn(7),
+        messages.WorkerSpawned(7),
         messages.WorkerReady(),
-        messages.WorkerFull(),
+        messages.MaxRequestsReached(),
         messages.WorkerStuck(),
         messages.WorkerLeaving(),
         messages.Serve(),
@@ -91,7 +91,7 @@ def test_short_tracebacks_arrive_as_they_are(ends: tuple[Channel, Channel]):
         b"{}",
         b'{"kind": "Unheard"}',
         b'{"kind": []}',
-        b'{"kind": "WorkerBorn"}',
+        b'{"kind": "WorkerSpawned"}',
         b'{"kind": "WorkerReady", "more": 1}',
         b"[" * 100_000,
         b'{"kind": "BootFailed", "traceback": "%s"}' % (b"a" * PACKET_LIMIT),
@@ -102,4 +102,4 @@ def test_packet_that_is_no_message_is_told_from_one(ends: tuple[Channel, Channel
     one.end.send(packet)
     received = other.receive()
     assert received is not None
-    assert isinstance(received[0], messages.Garbled)
+    assert isinstance(received[0], messages.Malformed)

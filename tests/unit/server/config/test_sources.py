@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from prefork.config.sources import Configuration, configure
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 
 
 def read(
@@ -19,7 +19,7 @@ def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> str:
 
 
 def refusal(*arguments: str, **keys: object) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(StartupError) as caught:
         read(*arguments, **keys)  # type: ignore[arg-type]
     return str(caught.value)
 

@@ -1,7 +1,7 @@
 """Names of apps as they are written."""
 
 import pytest
-from prefork.errors import Refusal
+from prefork.errors import StartupError
 from prefork.worker.app_import import AppName, parse_app_name
 
 
@@ -26,5 +26,5 @@ def test_app_names(text: str, name: AppName):
     "text", ["app.py", "a-b:app", ":app", "shop:create(os.environ)", "shop:1", "shop:a b"]
 )
 def test_bad_app_names_say_how_it_is_written(text: str):
-    with pytest.raises(Refusal, match="use MODULE:CALLABLE"):
+    with pytest.raises(StartupError, match="use MODULE:CALLABLE"):
         parse_app_name(text)
