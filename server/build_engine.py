@@ -1,4 +1,4 @@
-"""Build the engine, `prefork._engine`, and put it beside the sources in `server/src/prefork`.
+"""Build the engine, `prefork._engine`, and put it next to the sources in `server/src/prefork`.
 
     python server/build_engine.py                        # for the interpreter that runs this
     python server/build_engine.py --python 3.13 3.14     # for these versions; they need not be installed
@@ -60,7 +60,7 @@ def version(text: str) -> str:
     match = re.fullmatch(r"3\.(\d+)", text)
     if match is None or (3, int(match[1])) < OLDEST:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no supported version; use 3.{OLDEST[1]} or later"
+            f"{text!r} is not a supported version; use 3.{OLDEST[1]} or later"
         )
     return text
 

@@ -1,4 +1,4 @@
-"""The agent beside a real server: metrics, probes, status, reload wishes; and the control socket."""
+"""The agent next to a real server: metrics, probes, status, reload requests; and the control socket."""
 
 import json
 import os
@@ -245,30 +245,30 @@ def test_agent_refuses_other_paths_and_survives_bad_clients(folder: Path):
             client.close()
 
 
-def wish(path: Path, id: str, **content: str) -> None:
+def request_reload(path: Path, id: str, **content: str) -> None:
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps({"id": id, "content": content}))
     draft.replace(path)
 
 
-def test_reload_wish_waits_for_its_content_then_reloads_and_tells_the_result(folder: Path):
-    code, wishes = folder / "code", folder / "wish"
+def test_reload_request_waits_for_its_content_then_reloads_and_reports_the_result(folder: Path):
+    code, file = folder / "code", folder / "request"
     code.mkdir()
     write_app(code)
     content = ("--content", f"source={code}")
     with (
         Prefork("-w", "2", "--chdir", str(code), *content, cwd=folder) as server,
-        running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent,
+        running_agent(server.run_dir, *content, "--reload-file", str(file)) as agent,
     ):
         assert agent.status()["reload"] is None
-        wish(wishes, "id-1", source=digest_directory(code))
+        request_reload(file, "id-1", source=digest_directory(code))
         agent.wait_reload("id-1", "succeeded")
         assert server.ask({"op": "status"})["generation"] == 1, "it had loaded that content already"
 
         other = folder / "other"
         other.mkdir()
         write_app(other, version="2")
-        wish(wishes, "id-2", source=digest_directory(other))
+        request_reload(file, "id-2", source=digest_directory(other))
         pending = agent.wait_reload("id-2", "pending")
         wait_until(lambda: "content source has not arrived" in agent.status()["reload"]["message"])
         assert pending["id"] == "id-2"
@@ -279,37 +279,37 @@ def test_reload_wish_waits_for_its_content_then_reloads_and_tells_the_result(fol
         assert agent.status()["content"] == {"source": digest_directory(code)}
 
         write_app(code, "raise RuntimeError('broken')\n")
-        wish(wishes, "id-3", source=digest_directory(code))
+        request_reload(file, "id-3", source=digest_directory(code))
         assert agent.wait_reload("id-3", "failed")["message"] == "RuntimeError: broken"
         assert server.version() == "2"
         assert agent.value("wsgi_reloads_total", result="failed") == 1
 
 
-def test_newer_wish_takes_the_place_of_one_whose_content_never_came(folder: Path):
-    code, wishes = folder / "code", folder / "wish"
+def test_newer_request_takes_the_place_of_one_whose_content_never_came(folder: Path):
+    code, file = folder / "code", folder / "request"
     code.mkdir()
     write_app(code)
     content = ("--content", f"source={code}")
     with (
         Prefork("--chdir", str(code), *content, cwd=folder) as server,
-        running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent,
+        running_agent(server.run_dir, *content, "--reload-file", str(file)) as agent,
     ):
-        wish(wishes, "never", source="0" * 64)
+        request_reload(file, "never", source="0" * 64)
         agent.wait_reload("never", "pending")
-        wish(wishes, "now", source=digest_directory(code))
+        request_reload(file, "now", source=digest_directory(code))
         agent.wait_reload("now", "succeeded")
 
 
 def test_agent_that_is_restarted_does_not_repeat_a_reload(folder: Path):
-    code, wishes = folder / "code", folder / "wish"
+    code, file = folder / "code", folder / "request"
     code.mkdir()
     write_app(code)
     content = ("--content", f"source={code}")
     with Prefork("--chdir", str(code), *content, cwd=folder) as server:
         write_app(code, version="2")
-        wish(wishes, "once", source=digest_directory(code))
+        request_reload(file, "once", source=digest_directory(code))
         for _ in range(2):
-            with running_agent(server.run_dir, *content, "--reload-file", str(wishes)) as agent:
+            with running_agent(server.run_dir, *content, "--reload-file", str(file)) as agent:
                 agent.wait_reload("once", "succeeded")
                 assert agent.status()["generation"] == 2
 
@@ -424,7 +424,7 @@ def test_agent_runs_from_the_plain_folder_with_what_lies_in_agent_site(folder: P
         assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 1
 
 
-def test_agent_that_is_told_wrong_things_says_so(folder: Path):
+def test_agent_names_the_wrong_argument(folder: Path):
     for arguments, message in (
         (["--run-dir", "x", "--content", "a"], "content is a; use NAME=DIR"),
         (["--run-dir", "x", "--probe", "ftp://x"], "use an address that begins with http://"),

@@ -31,7 +31,7 @@ def set_child_subreaper() -> None:
 def listen_queue(fd: int) -> tuple[int, int]:
     """Return (depth, limit) of a listening socket's accept queue, in connections; (0, 0) for a unix socket.
 
-    Source: TCP_INFO of a listening socket. Raises OSError for a descriptor that is no socket.
+    Source: TCP_INFO of a listening socket. Raises OSError for a descriptor that is not a socket.
     """
 
 @final

@@ -1,4 +1,4 @@
-"""The commands: serve, check, print the settings, be the agent. Imports everything, nobody imports it."""
+"""The commands: serve, check, print the settings, be the agent. Imports everything; no other module imports it."""
 
 import importlib
 import os
@@ -60,14 +60,14 @@ def run_server(arguments: Sequence[str]) -> int:
 
 
 def require_engine() -> None:
-    """Raise StartupError where there is no engine for this Python."""
+    """Raise StartupError where this Python has no engine."""
     try:
         importlib.import_module("prefork._engine")
     except ImportError as error:
         if error.name != "prefork._engine":
             raise
         python = f"{sys.implementation.cache_tag} on {platform.machine()} {platform.libc_ver()[0] or 'without glibc'}"
-        message = f"prefork has no engine for {python} ({error.msg}); it has them for CPython 3.11 and newer on glibc"
+        message = f"prefork has no engine for {python} ({error.msg}); it needs CPython 3.11 or newer on glibc"
         raise StartupError(message, Exit.ENVIRONMENT) from None
 
 

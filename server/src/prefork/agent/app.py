@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def extend_path_with_agent_site() -> None:
-    """Bring what lies in `agent-site` beside the package in reach (the plain folder has one)."""
+    """Make `agent-site` next to the package importable (the plain folder has one)."""
     site = Path(prefork.__file__).absolute().parent.parent / "agent-site"
     if site.is_dir():
         sys.path.append(str(site))

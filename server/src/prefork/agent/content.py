@@ -7,7 +7,7 @@ from prefork.base.digest import digest_directory
 
 
 def find_missing(wanted: Mapping[str, str], folders: Mapping[str, Path]) -> str:
-    """Return why the mounted content is not yet the wanted one; empty when it is."""
+    """Return why the mounted content is not yet the requested one; empty when it is."""
     for name, digest in wanted.items():
         folder = folders.get(name)
         if folder is None:
@@ -17,5 +17,5 @@ def find_missing(wanted: Mapping[str, str], folders: Mapping[str, Path]) -> str:
         except OSError as error:
             return f"content {name} cannot be read: {error.strerror}"
         if found != digest:
-            return f"content {name} has not arrived: it is {found[:12]}, wanted is {digest[:12]}"
+            return f"content {name} has not arrived: its digest is {found[:12]}, {digest[:12]} is requested"
     return ""

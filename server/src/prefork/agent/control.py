@@ -9,7 +9,7 @@ LINE_LIMIT = 1024 * 1024
 
 
 class Unreachable(Exception):  # noqa: N818 - says where the server is, not what this program did
-    """There is no server behind the socket, or it ended before it had answered."""
+    """No server listens on the socket, or it ended before it had answered."""
 
 
 class ControlClient:
@@ -30,7 +30,9 @@ class ControlClient:
             writer.write(json.dumps(question).encode() + b"\n")
             line = await reader.readline()
         except (OSError, ValueError) as error:
-            raise Unreachable(f"the server's control socket broke off: {error}") from None
+            raise Unreachable(
+                f"the server's connection to the control socket failed: {error}"
+            ) from None
         finally:
             writer.close()
         if not line.endswith(b"\n"):

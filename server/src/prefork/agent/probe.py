@@ -22,7 +22,7 @@ class Probe:
         self.address = parts.hostname or "127.0.0.1", parts.port or 80
         self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.host = host or parts.netloc
-        self.fault = f"{url} was not asked yet"
+        self.fault = f"{url} has not been probed yet"
 
     async def run(self, table: TableFile) -> None:
         """Ask again and again. A new generation, or a new run of the server, is asked at once."""
@@ -35,7 +35,7 @@ class Probe:
                 (now_open.header("boot_id"), now_open.header("generation")) if now_open else None
             )
             if seen is not None and (current is None or current[0] != seen[0]):
-                self.fault = f"{self.url} was not asked yet"
+                self.fault = f"{self.url} has not been probed yet"
             period = EAGER_PERIOD_S if self.fault else PERIOD_S
             if current is not None and (current != seen or loop.time() - asked_at >= period):
                 asked_at = loop.time()
@@ -59,7 +59,7 @@ class Probe:
         return "" if 200 <= status < 400 else f"{self.url} answered {status}"
 
     async def fetch(self) -> int:
-        """Return the status of one GET; raises OSError for anything that is no HTTP."""
+        """Return the status of one GET; raises OSError for anything that is not HTTP."""
         reader, writer = await asyncio.open_connection(*self.address)
         try:
             writer.write(
@@ -68,10 +68,10 @@ class Probe:
             )
             words = (await reader.readline()).split()
             if len(words) < 2 or not words[1].isdigit():
-                raise OSError("no HTTP response")
+                raise OSError("not an HTTP response")
             return int(words[1])
         except ValueError as error:  # a line longer than the reader's limit
-            raise OSError("no HTTP response") from error
+            raise OSError("not an HTTP response") from error
         finally:
             writer.close()
 

@@ -7,8 +7,8 @@ from prefork.base.stats import ServerState, Table, WorkerState
 
 # docs/contracts.md, section 5.
 HEARTBEAT_MAX_S = 10.0
-# A worker that was killed or recycled is replaced within milliseconds; a gap of that kind is no
-# reason to take the pod out of the load balancer.
+# A worker that was killed or recycled is replaced within milliseconds; such a gap is not
+# a reason to take the pod out of the load balancer.
 SHORTFALL_MAX_S = 2.0
 
 

@@ -106,7 +106,7 @@ class ReloadWatcher:
         try:
             return parse_reload_request(text)
         except ValueError as error:
-            self.log.error("reload request not understood", file=self.path, why=error)
+            self.log.error("reload request is not valid", file=self.path, why=error)
             return None
 
     async def carry_out(self, request: ReloadRequest) -> None:
@@ -123,7 +123,7 @@ class ReloadWatcher:
                 await asyncio.sleep(PERIOD_S)
                 continue
             self.set_progress(request, answer["result"], answer["message"])
-            self.log.info("reload request carried out", id=request.id, result=answer["result"])
+            self.log.info("reload request done", id=request.id, result=answer["result"])
             return
 
     async def reload_once(self, request: ReloadRequest) -> dict[str, Any]:

@@ -33,13 +33,13 @@ class TableFile:
         except OSError:
             return None
         except UnknownTable as error:
-            self.log.error("stats table not understood", why=error)
+            self.log.error("stats table is of another version", why=error)
             return None
         self.identity = identity
         return self.table
 
     def boot_id(self) -> int:
-        """Return what tells one run of the server from another; 0: none runs."""
+        """Return the id of the current run of the server, 0 when none runs."""
         table = self.get()
         return table.header("boot_id") if table is not None else 0
 

@@ -31,7 +31,7 @@ class AbortMold(Action):
 
 @dataclass(frozen=True)
 class ReportMoldLoss(Action):
-    """The serving generation has no mold for now; `why` ends in the line that says it."""
+    """The serving generation has no mold for now; the last line of `why` is the reason."""
 
     generation: int
     why: str
@@ -99,7 +99,7 @@ class DiscardGeneration(Action):
 
 @dataclass(frozen=True)
 class FinishReload(Action):
-    """The end of a reload somebody asked for; `traceback` is empty when it succeeded."""
+    """The end of a requested reload; `traceback` is empty when it succeeded."""
 
     request: ReloadRequest
     succeeded: bool
@@ -108,7 +108,7 @@ class FinishReload(Action):
 
 @dataclass(frozen=True)
 class SupersedeReload(Action):
-    """A reload that never began, because a newer one was asked for."""
+    """A reload that never began, because a newer one was requested."""
 
     request: ReloadRequest
 

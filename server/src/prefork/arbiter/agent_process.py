@@ -53,7 +53,7 @@ class AgentProcess:
 
 
 def agent_command(options: Options, run_dir: Path) -> list[str]:
-    """Return the agent's argv. The package may lie where no import path of a new process leads."""
+    """Return the agent's argv. The package may be outside the import path of a new process."""
     root = str(Path(__file__).absolute().parent.parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); from prefork.cli import main; sys.exit(main())"

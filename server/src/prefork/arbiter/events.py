@@ -65,7 +65,7 @@ class WorkerFailed(Event):
 
 @dataclass(frozen=True)
 class RecycleRequested(Event):
-    """It asks to be relieved, or is found too fat."""
+    """It has reached max_requests, or is over max_worker_memory."""
 
     worker: int
     reason: ExitReason
@@ -85,7 +85,7 @@ class OnlyOverdueLeft(Event):
 
 @dataclass(frozen=True)
 class WorkerLeaving(Event):
-    """It drains: as ordered, or of its own accord (somebody sent it TERM)."""
+    """It drains: as ordered, or because another process sent it TERM."""
 
     worker: int
 

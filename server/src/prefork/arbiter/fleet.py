@@ -13,7 +13,7 @@ class MoldState(enum.Enum):
 
     BOOTING = enum.auto()
     READY = enum.auto()
-    HUNG = enum.auto()  # took too long to import or to fork, told to write its stack and end
+    HUNG = enum.auto()  # took too long to import or to fork, was ordered to write its stack and end
     LOST = enum.auto()  # to be booted again
 
 
@@ -43,7 +43,7 @@ class Mold:
     state: MoldState
     started: float
     preload: bool = True
-    # LOST: not before this time is it booted again; HUNG: then it is waited for no longer.
+    # LOST: not before this time is it booted again; HUNG: when the wait for it ends.
     retry_at: float = 0.0
     hang: str = ""  # HUNG: what it did not do in time
     failures: int = 0
@@ -59,7 +59,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class ReloadRequest:
-    """A reload that somebody asked for."""
+    """A requested reload."""
 
     id: str
 
@@ -75,7 +75,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Fleet:
-    """All there is, and all that is wanted."""
+    """All processes as they are, and what is desired."""
 
     desired: int
     slots: int  # worker slots of the stats table: 1 … slots

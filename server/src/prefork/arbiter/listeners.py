@@ -1,4 +1,4 @@
-"""Binds the listening sockets and says what stands in the way."""
+"""Binds the listening sockets; an error names what prevents it."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ class Listener:
 
     sock: socket.socket
     name: str
-    # The file to remove at the end; empty for sockets that are not ours to remove.
+    # The file to remove at the end; empty for sockets that another process owns.
     path: str = ""
 
 
@@ -43,14 +43,14 @@ def open_listeners(
 
 
 def adopt(descriptor: int, name: str) -> Listener:
-    """Take over a socket somebody else has bound."""
+    """Take over a socket that another process has bound."""
     try:
         sock = socket.socket(fileno=descriptor)
         listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
     if not listening:
-        raise StartupError(f"cannot listen on {name}: it is no listening socket", Exit.LISTEN)
+        raise StartupError(f"cannot listen on {name}: it is not a listening socket", Exit.LISTEN)
     os.set_inheritable(descriptor, False)
     sock.setblocking(False)
     return Listener(sock, name)
@@ -62,7 +62,9 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
-        message = f"cannot listen on {address.text}: {address.host} is no address of this machine"
+        message = (
+            f"cannot listen on {address.text}: {address.host} is not an address of this machine"
+        )
         raise StartupError(f"{message} ({error.strerror})", Exit.LISTEN) from None
     # Without a host, IPv4 first: that is what a bare ":8000" has always meant here.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
@@ -80,7 +82,7 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
 
 
 def show_name(sock: socket.socket) -> str:
-    """Return HOST:PORT as bound, which tells the port when 0 was asked for."""
+    """Return HOST:PORT as bound, which has the actual port when 0 was given."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -105,7 +107,7 @@ def remove_stale(path: Path, name: str) -> None:
     """Remove the socket file of a server that is gone; refuse when one answers there."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            message = f"cannot listen on {name}: a file that is no socket lies there"
+            message = f"cannot listen on {name}: the path exists and is not a socket"
             raise StartupError(message, Exit.LISTEN)
     except FileNotFoundError:
         return

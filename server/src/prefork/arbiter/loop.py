@@ -108,7 +108,7 @@ class Arbiter:
     # -- collect, decide, act ---------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve until told to stop."""
+        """Serve until a stop is requested."""
         self.call_hook("on_starting", self.own.server)
         self.agent.start(time.monotonic())
         self.dispatch(Tick())
@@ -123,13 +123,13 @@ class Arbiter:
         return self.exit_code
 
     def turn(self) -> None:
-        """Wait for what happens next, and see to it."""
+        """Wait for the next events and handle them."""
         for key, events in self.selector.select(self.time_to_wait()):
             self.guard(key.data, events)
         self.guard(self.on_time, time.monotonic())
 
     def guard(self, act: Callable[..., None], *arguments: Any) -> None:
-        """Do one thing. If that fails as nobody foresaw, say so and go on: all workers depend on it.
+        """Do one thing. An unexpected failure is logged and the arbiter goes on: all workers depend on it.
 
         Whatever a hook of the config file raises comes by here too, SystemExit included.
         """
@@ -259,7 +259,7 @@ class Arbiter:
 
     def on_signals(self, _: int) -> None:
         numbers = self.signals.take()
-        # Children last: when the whole group was told to end, their end is not a crash.
+        # Children last: when the whole process group was signalled, their end is not a crash.
         for number in sorted(dict.fromkeys(numbers), key=lambda number: number == signal.SIGCHLD):
             match number:
                 case signal.SIGCHLD:
@@ -329,7 +329,7 @@ class Arbiter:
         return [*self.molds.channels(), *self.workers.channels()]
 
     def close_in_child(self) -> None:
-        """In a forked child: close what is the arbiter's alone, so that its death is seen by all."""
+        """In a forked child: close what is the arbiter's alone, so that all others see when it ends."""
         self.signals.close_in_child()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close_in_child()

@@ -99,12 +99,12 @@ class Molds:
         self.log.block(loss.why)
 
     def take_ended(self, ended: Ended) -> bool:
-        """Take a child that has ended, after the last it had to say; False when it was no mold."""
+        """Take a child that has ended, after its last messages; False when it was not a mold."""
         found = next(((n, h) for n, h in self.handles.items() if h.pid == ended.pid), None)
         if found is None:
             return False
         number, handle = found
-        handle.pid = 0  # soon somebody else's
+        handle.pid = 0  # the kernel may reuse it
         self._read(number, handle)
         if self.handles.get(number) is handle:
             self.handles.pop(number)
@@ -140,7 +140,7 @@ class Molds:
         self.selector.register(ours, selectors.EVENT_READ, lambda _: self._read(number, handle))
 
     def _read(self, number: int, handle: MoldHandle) -> None:
-        """Read what a mold says, up to its end."""
+        """Read what a mold has sent."""
         for message in receive_all(handle.channel):
             match message:
                 case None:
@@ -152,7 +152,9 @@ class Molds:
                 case messages.BootFailed(traceback):
                     self.dispatch(MoldFailed(number, traceback))
                 case messages.Malformed(why):
-                    self.log.error("mold cannot be understood", generation=number, why=why)
+                    self.log.error(
+                        "malformed message from the mold, mold killed", generation=number, why=why
+                    )
                     drop_channel(self.selector, handle.channel)
                     processes.kill(handle.pid, signal.SIGKILL)
 

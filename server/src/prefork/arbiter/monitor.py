@@ -1,4 +1,4 @@
-"""What the arbiter looks at by itself: queues, memory, workers that cannot speak. Reads /proc and the table.
+"""What the arbiter observes by itself: queues, memory, unresponsive workers. Reads /proc and the table.
 
 Writes the figures into the stats table and returns events; what follows from them, `machine` decides.
 """
@@ -18,7 +18,7 @@ from prefork.base.stats import ExitReason, Table, WorkerState
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5
-# A stuck worker is looked at more often: the sooner it is quiet, the sooner its memory is free.
+# A stuck worker is looked at more often: the sooner only its stuck calls are left, the sooner it can be ended.
 STUCK_TICK_S = 0.1
 # Time for the answers of a stuck worker's other calls to leave its buffers.
 ONLY_OVERDUE_S = 0.5
@@ -61,7 +61,7 @@ def publish(fleet: Fleet, table: Table, now: float) -> None:
 def find_unresponsive(
     watched: Iterable[Watched], table: Table, log: Log, now: float
 ) -> list[Event]:
-    """A worker whose call holds the GIL cannot say that it is stuck; its slot in the table can."""
+    """A worker whose call holds the GIL cannot report that it is stuck; its slot in the table shows it."""
     events: list[Event] = []
     for worker, handle in watched:
         limit = handle.hook.cfg.timeout
@@ -84,7 +84,7 @@ def find_only_overdue_left(watched: Iterable[Watched], table: Table, now: float)
         elif handle.only_overdue_since is None:
             handle.only_overdue_since = now
         elif now - handle.only_overdue_since >= ONLY_OVERDUE_S:
-            handle.only_overdue_since = math.inf  # said once
+            handle.only_overdue_since = math.inf  # reported once
             events.append(OnlyOverdueLeft(worker.id))
     return events
 
@@ -100,7 +100,7 @@ def measure_queue(listeners: Iterable[Listener], table: Table) -> None:
 
 
 def measure_memory(watched: list[Watched], table: Table, log: Log, now: float) -> list[Event]:
-    """Read the memory of the workers whose figures are oldest; those that are too fat are tired."""
+    """Read the memory of the workers whose figures are oldest; request the recycling of those over max_worker_memory."""
     events: list[Event] = []
     due = [(w, h) for w, h in watched if w.pid and now - h.memory_read >= MEMORY_PERIOD_S]
     share = 1 + int(len(watched) * TICK_S / MEMORY_PERIOD_S)

@@ -78,9 +78,9 @@ def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 
 def give_up_unforked(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
-    """A worker that was ordered and never came to be: its mold hangs where it should fork.
+    """A worker that was ordered and never forked: its mold hangs.
 
-    There is no process to kill; should there be one after all, it finds its channel closed, and ends.
+    There is no process to kill; if one appears after all, it finds its channel closed and ends.
     """
     fleet = drop(fleet, worker.id)
     actions: list[Action] = [
@@ -170,7 +170,7 @@ def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
 
 
 def counts(worker: Worker, generation: int) -> bool:
-    """Tell whether a worker is one of those wanted of its generation."""
+    """Whether a worker counts towards the desired number of its generation."""
     stays = worker.state in (WorkerState.BOOTING, WorkerState.SERVING) and worker.leaving is None
     return stays and worker.generation == generation
 

@@ -1,4 +1,4 @@
-"""Who waits for which reload, and how the last one ended. How a reload proceeds is in `machine`."""
+"""Which clients wait for which reload, and how the last one ended. How a reload proceeds is in `machine`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Reloads:
         self.hups = 0
 
     def on_hangup(self) -> None:
-        """HUP: a reload nobody waits for."""
+        """HUP: a reload without anyone waiting for the result."""
         self.hups += 1
         self.dispatch(ReloadRequested(ReloadRequest(f"hup-{self.hups}")))
 
@@ -72,7 +72,7 @@ class Reloads:
         self._answer(LastReload(request.id, "failed", "superseded by a newer reload", ""), fleet)
 
     def _answer(self, ended: LastReload, fleet: Fleet) -> None:
-        """Tell everybody who asked for it how a reload ended."""
+        """Send the result of a reload to all clients that requested it."""
         reply = {**dataclasses.asdict(ended), "generation": fleet.serving_number()}
         for request in self.waiting.pop(ended.id, []):
             self.control.answer(request, reply)

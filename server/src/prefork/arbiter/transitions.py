@@ -221,7 +221,7 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) 
         # It could serve until something killed it: a fork of the mold costs milliseconds, and a long pause would
         # take the app down for what may be one bad request.
         wait = min(wait, SERVED_BACKOFF_MAX_S)
-    # A pause that runs already is not prolonged: steady deaths would put the next fork off for ever.
+    # A pause that runs already is not prolonged: steady crashes would postpone the next fork forever.
     is_pausing = now < fleet.fork_at
     fork_at = fleet.fork_at if is_pausing else now + wait if wait else 0.0
     fleet = replace(fleet, crashes=crashes, last_crash=now, fork_at=fork_at)

@@ -44,7 +44,7 @@ class WorkerHandle:
     generation: int
     ordered_at: float
     pid: int = 0
-    # Its main thread did not report a call that is over its time: some call does not let go of the GIL.
+    # Its main thread did not report a call that is over its time: some call holds the GIL.
     is_unresponsive: bool = False
     only_overdue_since: float | None = None
     memory_read: float = 0.0
@@ -133,7 +133,7 @@ class Workers:
             self.generations.hooks.call("child_exit", self.own.server, handle.hook)
 
     def take_ended(self, ended: Ended) -> bool:
-        """Take a child that has ended, after the last it had to say; False when it was no worker."""
+        """Take a child that has ended, after its last messages; False when it was not a worker."""
         found = self._find(ended.pid)
         if found is None:
             return False
@@ -157,16 +157,16 @@ class Workers:
         return next(((n, h) for n, h in self.handles.items() if h.pid == pid), None)
 
     def _read(self, number: int, handle: WorkerHandle) -> None:
-        """Read what a worker says, up to its end."""
+        """Read what a worker has sent."""
         for message in receive_all(handle.channel):
             if isinstance(message, messages.Malformed):
                 # It sees the end of the channel, finishes what it does, and ends.
                 self.log.error(
-                    "worker cannot be understood", **self.describe(number), why=message.why
+                    "malformed message from a worker", **self.describe(number), why=message.why
                 )
             if message is None or isinstance(message, messages.Malformed):
                 drop_channel(self.selector, handle.channel)
-                # With a pid, waiting for the process tells how it ended; without, this is all there is.
+                # With a pid, waiting for the process shows how it ended; without, this is all there is.
                 if not handle.pid:
                     self.dispatch(WorkerGone(number, "it ended before it could report"))
                 return

@@ -1,7 +1,7 @@
 """The channel between two of the server's processes: one message per packet, descriptors included.
 
 A SOCK_SEQPACKET pair; a packet is a JSON object. The kernel keeps packets whole and ordered, and
-reports the other end's death as end of file.
+reports the end of the other process as end of file.
 """
 
 import array
@@ -81,7 +81,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(packet: bytes) -> Message:
-    """Return the message of a packet, `Malformed` for anything that is none."""
+    """Return the message of a packet, `Malformed` for anything else."""
     try:
         fields = json.loads(packet)
         return KINDS[fields.pop("kind")](**fields)

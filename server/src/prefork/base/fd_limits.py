@@ -19,7 +19,7 @@ def allow_open_files(connections: int) -> None:
 
 
 def most_connections(wanted: int) -> int:
-    """Connections one worker may hold: `wanted`, or what the limit of open files leaves beside the app's own files."""
+    """Connections one worker may hold: `wanted`, or what the limit of open files leaves besides the app's own files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

@@ -63,7 +63,7 @@ def format_line(now: float, level: str, message: str, keys: dict[str, Any]) -> s
 
 
 def quote(value: Any) -> str:
-    """Return `value` as it stands behind `key=`: quoted where blanks would hide its end."""
+    """Return `value` as it is written after `key=`: quoted where blanks would hide its end."""
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)

@@ -1,4 +1,4 @@
-"""What the server's processes say to each other. A `channel` carries it, as JSON."""
+"""The messages between the server's processes. A `channel` carries it, as JSON."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class BootFailed(Message):
 # worker → arbiter
 @dataclass(frozen=True)
 class WorkerSpawned(Message):
-    """A worker's first word: the process that now exists."""
+    """A worker's first message: its process exists."""
 
     pid: int
 
@@ -65,7 +65,7 @@ class WorkerStuck(Message):
 
 @dataclass(frozen=True)
 class WorkerLeaving(Message):
-    """The worker drains, as it was ordered or told by a signal: it accepts no more."""
+    """The worker drains, because of an order or a signal: it accepts no more."""
 
 
 # arbiter → worker
@@ -98,13 +98,13 @@ KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in Message.__sub
 # never sent
 @dataclass(frozen=True)
 class Malformed(Message):
-    """What a packet reads as that is no message; its sender cannot be relied on."""
+    """Stands for a packet that is not a message; its sender is no longer reliable."""
 
     why: str
 
 
 def shorten(text: str) -> str:
-    """Keep the end of a long traceback: that is where the error stands."""
+    """Keep the end of a long traceback: the error is in its last line."""
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) > TEXT_LIMIT:
         return "…" + encoded[-TEXT_LIMIT:].decode("utf-8", "ignore")

@@ -106,9 +106,9 @@ def signal_name(number: int) -> str:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
-    """Send a signal; a process that is already gone is none to complain about.
+    """Send a signal; a process that is already gone is ignored.
 
-    Nor is pid 0, for none: kill(2) would take it for the whole process group.
+    So is pid 0, which stands for none: kill(2) would take it for the whole process group.
     """
     if not pid:
         return

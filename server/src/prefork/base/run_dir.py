@@ -1,4 +1,4 @@
-"""The run directory: where the stats table and the control socket lie, and who may use it."""
+"""The run directory: where the stats table and the control socket are, and who may use them."""
 
 import os
 import socket
@@ -65,7 +65,7 @@ def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:
 
 
 def has_server(control: Path) -> bool:
-    """Tell whether somebody listens on this control socket."""
+    """Whether a process listens on this control socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(control))

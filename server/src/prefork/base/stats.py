@@ -68,7 +68,7 @@ class ExitReason(enum.Enum):
 
 
 class UnknownTable(Exception):  # noqa: N818 - the other side's version
-    """The file is no stats table of this version."""
+    """The file is not a stats table of this version."""
 
 
 class Table:
@@ -93,7 +93,7 @@ class Table:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < LAYOUT["header_bytes"] + LAYOUT["slot_bytes"]:
-                raise UnknownTable(f"{path} is {size} bytes long: no stats table")
+                raise UnknownTable(f"{path} is {size} bytes long, too short for a stats table")
             table = cls(file.fileno(), size, writable=False)
         found = table.header("magic"), table.header("version")
         wanted = LAYOUT["magic"], LAYOUT["version"]
@@ -119,7 +119,7 @@ class Table:
         self._cells[LAYOUT["header"][name]] += amount
 
     def beat(self, now: float) -> None:
-        """Say that the arbiter is alive; `now` in seconds of the monotonic clock."""
+        """Record that the arbiter is alive; `now` in seconds of the monotonic clock."""
         self.set_header("heartbeat_us", int(now * 1e6))
 
     # -- slots ----------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Table:
 def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     """Create the table as a new file; return it and its descriptor.
 
-    Written beside and renamed: a reader sees the old table or the whole new one.
+    Written under another name and renamed: a reader sees the old table or the whole new one.
     """
     size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
     draft = path.with_name(f".{path.name}.{os.getpid()}")

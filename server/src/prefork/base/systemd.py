@@ -19,7 +19,7 @@ def passed_descriptors(environment: Mapping[str, str], pid: int) -> tuple[int, .
 
 
 class Notifier:
-    """Tells systemd how the service does; silent when nobody asked (no NOTIFY_SOCKET)."""
+    """Reports the state of the service to systemd; does nothing without NOTIFY_SOCKET."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.address = environment.get("NOTIFY_SOCKET", "")

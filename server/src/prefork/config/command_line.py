@@ -14,7 +14,7 @@ from prefork.errors import StartupError
 DESCRIPTION = "Serve a WSGI app with pre-forked workers, ready-gated reloads and metrics."
 EPILOG = """\
 commands:
-  prefork agent …     metrics, probes and reload requests beside a running prefork (prefork agent --help)
+  prefork agent …     metrics, probes and reload requests next to a running prefork (prefork agent --help)
 
 signals to the arbiter:
   HUP reload · TERM stop gracefully · INT, QUIT stop at once · TTIN, TTOU one worker more, less · USR1 reopen log files
@@ -99,12 +99,12 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     return given, tuple(warnings)
 
 
-# An option with an optional value would swallow the app's name behind it.
+# An option with an optional value would swallow the app's name after it.
 SPELLINGS = {"--preload": "--preload=always", "--no-preload": "--preload=never"}
 
 
 def explain_unknown(argument: str, parser: argparse.ArgumentParser) -> str:
-    """Return what to say about an argument nobody knows; pure."""
+    """Return what to say about an unknown argument; pure."""
     if not argument.startswith("-"):
         return f"unexpected argument {argument}; name one app, as in prefork shop.wsgi:application"
     named = argument.partition("=")[0]

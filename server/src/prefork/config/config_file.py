@@ -44,7 +44,7 @@ def read_config_file(named: str, *, folder: Path) -> ConfigFile:
 
 
 def run_file(named: str, *, folder: Path) -> dict[str, Any]:
-    """Run the file and return the names it leaves behind."""
+    """Run the file and return the names it defines."""
     try:
         if named.startswith("python:"):
             module = importlib.import_module(named.removeprefix("python:"))
@@ -99,7 +99,7 @@ def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
 
 
 def find_close(name: str, value: Any, known: Iterable[str]) -> str:
-    """Return the setting that a plain value was probably meant for; "" when none is near."""
+    """Return the setting that a plain value was probably meant for; "" when nothing is close."""
     if name.startswith("_") or not isinstance(value, bool | int | float | str | list | tuple):
         return ""
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.85)

@@ -1,4 +1,4 @@
-"""What gunicorn has and prefork has not, and the names of its server hooks; data only."""
+"""What gunicorn has and prefork does not, and the names of its server hooks; data only."""
 
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ class UnsupportedSetting(NamedTuple):
     is_unsafe_to_ignore: bool = False
 
 
-TLS = "prefork speaks plain HTTP; let the proxy in front end TLS"
-IDENTITY = "start prefork as the user it is to run as (systemd User=, runAsUser in a pod)"
+TLS = "prefork serves plain HTTP; terminate TLS at the proxy in front of it"
+IDENTITY = "start prefork as the user it should run as (systemd User=, runAsUser in a pod)"
 LOOSE = "prefork reads requests by RFC 9112 only"
-HTTP2 = "prefork speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+HTTP2 = "prefork serves HTTP/1.1; terminate HTTP/2 at the proxy in front of it"
 ASGI = "prefork runs WSGI apps only"
 LOGS = "the server logs key=value lines; the app's own logging is not touched"
 STATSD = "read /metrics of the agent (--metrics)"
@@ -39,13 +39,13 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("daemon", ("-D", "--daemon"), False, "leave it to systemd or a container", is_unsafe_to_ignore=True),
     UnsupportedSetting("proxy_protocol", ("--proxy-protocol",), False, "let the proxy send X-Forwarded-For", is_unsafe_to_ignore=True),
     UnsupportedSetting("proxy_allow_ips", ("--proxy-allow-from",), True, "let the proxy send X-Forwarded-For"),
-    UnsupportedSetting("protocol", ("--protocol",), True, "only http is spoken", is_unsafe_to_ignore=True),
-    UnsupportedSetting("uwsgi_allow_ips", ("--uwsgi-allow-from",), True, "only http is spoken"),
+    UnsupportedSetting("protocol", ("--protocol",), True, "only HTTP is supported", is_unsafe_to_ignore=True),
+    UnsupportedSetting("uwsgi_allow_ips", ("--uwsgi-allow-from",), True, "only HTTP is supported"),
     UnsupportedSetting("paste", ("--paste", "--paster"), True, "name the app as MODULE:CALLABLE", is_unsafe_to_ignore=True),
     UnsupportedSetting("raw_paste_global_conf", ("--paste-global",), True, "name the app as MODULE:CALLABLE"),
     UnsupportedSetting("secure_scheme_headers", (), True, "X-Forwarded-Proto of trusted peers sets wsgi.url_scheme"),
     UnsupportedSetting("forwarder_headers", ("--forwarder-headers",), True, "use --script-name"),
-    UnsupportedSetting("header_map", ("--header-map",), True, "names with an underscore are dropped always"),
+    UnsupportedSetting("header_map", ("--header-map",), True, "names with an underscore are always dropped"),
     UnsupportedSetting("permit_obsolete_folding", ("--permit-obsolete-folding",), False, LOOSE),
     UnsupportedSetting("strip_header_spaces", ("--strip-header-spaces",), False, LOOSE),
     UnsupportedSetting("permit_unconventional_http_method", ("--permit-unconventional-http-method",), False, LOOSE),
@@ -63,15 +63,15 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("access_log_format", ("--access-logformat",), True, "the access log is JSON"),
     UnsupportedSetting("disable_redirect_access_to_syslog", ("--disable-redirect-access-to-syslog",), False, LOGS),
     UnsupportedSetting("capture_output", ("--capture-output",), False, "what the app prints goes where it wrote it"),
-    UnsupportedSetting("enable_stdio_inheritance", ("-R", "--enable-stdio-inheritance"), False, "it is always so"),
+    UnsupportedSetting("enable_stdio_inheritance", ("-R", "--enable-stdio-inheritance"), False, "it is always on"),
     UnsupportedSetting("logger_class", ("--logger-class",), True, LOGS),
     UnsupportedSetting("logconfig", ("--log-config",), True, LOGS),
     UnsupportedSetting("logconfig_dict", (), True, LOGS),
     UnsupportedSetting("logconfig_json", ("--log-config-json",), True, LOGS),
-    UnsupportedSetting("syslog", ("--log-syslog",), False, "let systemd or the container runtime take the log"),
-    UnsupportedSetting("syslog_addr", ("--log-syslog-to",), True, "let systemd or the container runtime take the log"),
-    UnsupportedSetting("syslog_prefix", ("--log-syslog-prefix",), True, "let systemd or the container runtime take the log"),
-    UnsupportedSetting("syslog_facility", ("--log-syslog-facility",), True, "let systemd or the container runtime take the log"),
+    UnsupportedSetting("syslog", ("--log-syslog",), False, "let systemd or the container runtime collect the log"),
+    UnsupportedSetting("syslog_addr", ("--log-syslog-to",), True, "let systemd or the container runtime collect the log"),
+    UnsupportedSetting("syslog_prefix", ("--log-syslog-prefix",), True, "let systemd or the container runtime collect the log"),
+    UnsupportedSetting("syslog_facility", ("--log-syslog-facility",), True, "let systemd or the container runtime collect the log"),
     UnsupportedSetting("statsd_host", ("--statsd-host",), True, STATSD),
     UnsupportedSetting("dogstatsd_tags", ("--dogstatsd-tags",), True, STATSD),
     UnsupportedSetting("statsd_prefix", ("--statsd-prefix",), True, STATSD),

@@ -19,7 +19,7 @@ class Kind:
 
 
 def whole(value: Any) -> int:
-    """Return `value` as an integer; True and 1.5 are none."""
+    """Return `value` as an integer; True and 1.5 are not integers."""
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         raise ValueError
     return int(value)

@@ -27,8 +27,8 @@ from prefork.config.settings import Setting, setting, to_setting
 MAX_WORKERS = 512
 MIB = 1024 * 1024
 
-# Preloading is what gunicorn's flag `--preload` asks for; here it is the way things are, unless
-# the app cannot bear it.
+# Preloading is what gunicorn's flag `--preload` asks for; here it is the default, unless
+# the app is not safe to preload.
 PRELOAD = choice(
     "auto", "always", "never", aliases={True: "always", False: "never", None: "auto", "": "auto"}
 )
@@ -308,7 +308,7 @@ class Options:
         kind=text("a directory", "DIR"),
         default="",
         section=OPERATION,
-        help="Where the stats table and the control socket lie. Default: $XDG_RUNTIME_DIR/prefork-PID, or a private directory under /tmp.",
+        help="Where the stats table and the control socket are. Default: $XDG_RUNTIME_DIR/prefork-PID, or a private directory under /tmp.",
     )
     content: tuple[str, ...] = setting(
         "--content",

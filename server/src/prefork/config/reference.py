@@ -25,9 +25,9 @@ the app has been imported there. Not called, and named in a warning: {unsupporte
 """
 
 UNSUPPORTED_HEAD = """\
-## What gunicorn has and prefork has not
+## What gunicorn has and prefork does not
 
-Named in a warning where it changes nothing that matters; *refused* where going on without it would be unsafe.
+Named in a warning where ignoring it does no harm; *refused* where going on without it would be unsafe.
 
 | setting | | instead |
 |---|---|---|

@@ -30,7 +30,7 @@ class Setting:
     def read(self, value: Any, source: str) -> Any:
         """Return `value` as the setting's type.
 
-        Raises ValueError with a message for a person: what it is, what is allowed, where it stood.
+        Raises ValueError with a message for a person: what it is, what is allowed, where it was set.
         """
         try:
             return self.kind.parse(value)

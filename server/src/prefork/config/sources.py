@@ -19,7 +19,7 @@ from prefork.errors import StartupError
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that was asked for: settings, hooks, and what to say about it."""
+    """All settings and hooks as configured, and the warnings about them."""
 
     options: Options
     hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def configure(
 
 
 def find_misspelled(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return warnings about variables that look like settings and are none; pure.
+    """Return warnings about variables that look like settings but are not; pure.
 
     Only near misses: a Kubernetes Service called "prefork" sets PREFORK_PORT and others.
     """
@@ -74,7 +74,7 @@ def pick(
     environment: Mapping[str, str],
     file: ConfigFile | None = None,
 ) -> tuple[Any, str]:
-    """Return the value that wins and where it stood; ("", "") when nobody set it."""
+    """Return the value that wins and where it was set; ("", "") when it is not set."""
     if setting.name in given:
         return given[setting.name], f"option {setting.flags[-1] if setting.flags else 'APP'}"
     for name in setting.environment:

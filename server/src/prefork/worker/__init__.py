@@ -1,1 +1,1 @@
-"""What runs in molds and workers: the import of the app, the fork, the loop beside the engine."""
+"""What runs in molds and workers: the import of the app, the fork, the loop next to the engine."""

@@ -28,12 +28,14 @@ class AppName:
 
 
 def parse_app_name(text: str) -> AppName:
-    """Return the parts of an app's name; pure. Raises StartupError when it is none."""
+    """Return the parts of an app's name; pure. Raises StartupError when it is not one."""
     module, _, expression = text.partition(":")
     expression = expression or DEFAULT_NAME
     if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
-        hint = " (a module's name, without .py)" if module.endswith(".py") else ""
-        raise invalid_name(text, f"{module or 'the part before the colon'} is no module name{hint}")
+        hint = " (leave .py out)" if module.endswith(".py") else ""
+        raise invalid_name(
+            text, f"{module or 'the part before the colon'} is not a module name{hint}"
+        )
     try:
         node = ast.parse(expression, mode="eval").body
         if isinstance(node, ast.Call):

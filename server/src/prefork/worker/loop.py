@@ -51,7 +51,7 @@ class WorkerLoop:
     has_stopped_listening: bool = False
     is_over: bool = False
     skip_cleanup: bool = False  # leave without the interpreter's clean end
-    # Set once nobody is there to end this process in time.
+    # Set once the arbiter is gone, which would have ended this process in time.
     deadline: float | None = None
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class WorkerLoop:
                 self.logfiles.reopen()
 
     def drain(self, mode: str) -> None:
-        """Drain; the engine tells when it accepts no more (`shut`) and when nothing is left."""
+        """Drain; the engine reports when it accepts no more (`shut`) and when nothing is left."""
         if self.serves:
             self.engine.drain(mode=mode)
         else:
@@ -154,7 +154,7 @@ class WorkerLoop:
                     self.is_over = True
 
     def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
-        """Log where the call hangs, and tell the arbiter, which starts a replacement."""
+        """Log where the call hangs, and report it to the arbiter, which starts a replacement."""
         # The stack first: a moment later the call may have come to its end.
         frame = sys._current_frames().get(ident)
         stack = (

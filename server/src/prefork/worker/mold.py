@@ -132,6 +132,6 @@ def fork_worker(mold: Mold, app: WsgiApp | None, order: messages.Fork, descripto
     try:
         processes.fork_orphan(role)
     except OSError as error:
-        # The closed channel tells the arbiter; it counts as a crash and is tried again.
+        # The arbiter sees the channel close; it counts as a crash and is tried again.
         mold.log.error("worker not forked", why=error)
     channel.close()
