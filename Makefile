@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e bench cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e soak bench cluster cluster-down images lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -43,6 +43,9 @@ process: setup  ## real arbiter, workers and signals on loopback
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
 	@$(PY) -m pytest -v -o console_output_style=times tests/e2e
+
+soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
+	@$(PY) -m tests.soak --minutes $(or $(MINUTES),30) --write-docs
 
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench
