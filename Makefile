@@ -75,7 +75,7 @@ $(UV): requirements-uv.txt
 	@$(STEP) "uv" sh -c '"$$(tests/support/find-python)" -m venv --clear "$(WSGIAPP_CACHE)/uv" && "$(WSGIAPP_CACHE)/uv/bin/python" -m pip install -q --require-hashes -r requirements-uv.txt'
 	@touch $@
 
-.venv/.deps: $(UV) requirements-dev.txt server/pyproject.toml operator/pyproject.toml
+.venv/.deps: $(UV) requirements-dev.txt server/pyproject.toml $(wildcard operator/*/pyproject.toml)
 	@$(STEP) "Python packages" sh -c '$(UV) venv -q --clear --python "$$(tests/support/find-python)" .venv && $(UV) pip install -q --python $(PY) --require-hashes -r requirements-dev.txt'
 	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
 	@touch $@

@@ -1,8 +1,8 @@
 """Writes everything in the chart and in manifests/ that has its source elsewhere.
 
 values.yaml           → values.schema.json, the table of values in the chart's README.md
-manifests/crd/*.yaml  → templates/crd.yaml, and the copy in the operator's package
-operator/rbac.yaml    → templates/rbac.yaml
+manifests/crd/*.yaml  → templates/crd.yaml, and the copy in the package `wsgiapp`
+operator/controller/rbac.yaml → templates/rbac.yaml
 the rendered chart    → manifests/install.yaml (needs helm)
 
 `python charts/generate.py [--helm PATH]` writes them; tests/unit/chart fails on a stale copy.
@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "wsgiapp-operator"
 CRD = ROOT / "manifests" / "crd" / "wsgiapps.yaml"
 # A file and no link: an image or a wheel holds the package alone.
-PACKAGED_CRD = ROOT / "operator" / "src" / "wsgiapp_operator" / "wsgiapps.yaml"
-RBAC = ROOT / "operator" / "rbac.yaml"
+PACKAGED_CRD = ROOT / "operator" / "api" / "src" / "wsgiapp" / "crd.yaml"
+RBAC = ROOT / "operator" / "controller" / "rbac.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "wsgiapp-system"
 TABLE_START, TABLE_END = "<!-- values: generated from values.yaml -->", "<!-- /values -->"
@@ -173,8 +173,9 @@ def build_rbac_template(rbac: str) -> str:
     for index, document in enumerate(documents):
         local = "  namespace: {{ .Release.Namespace }}\n" if "kind: Role\n" in document else ""
         documents[index] = document % local
-    return "{{/* Generated from operator/rbac.yaml by charts/generate.py. */}}\n" + "---\n".join(
-        documents
+    return (
+        "{{/* Generated from operator/controller/rbac.yaml by charts/generate.py. */}}\n"
+        + "---\n".join(documents)
     )
 
 

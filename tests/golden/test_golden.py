@@ -13,9 +13,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from wsgiapp_operator.api import OnChange, parse_app
-from wsgiapp_operator.build import Platform, build_children
-from wsgiapp_operator.schema import Invalid
+from wsgiapp.resources import Platform, build_children
+from wsgiapp.schema import Invalid
+from wsgiapp.types import OnChange, parse_app
 
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "wsgiapps").glob("*.yaml") if ".expected" not in path.name)

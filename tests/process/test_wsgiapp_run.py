@@ -43,7 +43,7 @@ class Running:
         self._fresh: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-u", "-m", "wsgiapp_operator.cli", "run"),
+                *(sys.executable, "-u", "-m", "wsgiapp_cli", "run"),
                 *("-f", str(manifest), "--port", "0", *arguments),
             ],
             cwd=cwd,

@@ -8,7 +8,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from wsgiapp_operator.cli import main
+from wsgiapp_cli.main import main
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "examples"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from wsgiapp_operator.local_files import ManifestError
-from wsgiapp_operator.local_run import Place, Plan, Step, decide, make_plan
-from wsgiapp_operator.schema import Invalid
+from wsgiapp.schema import Invalid
+from wsgiapp_cli.manifests import ManifestError
+from wsgiapp_cli.run.session import Place, Plan, Step, decide, make_plan
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "examples"
 PLACE = Place(

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from wsgiapp_operator.local_watch import Watch, look_at, python_files
+from wsgiapp_cli.run.watch import Watch, look_at, python_files
 
 WITHIN_S = 10.0
 # Several looks: a change that counted would have been told in this time.

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from wsgiapp_operator.api import Manifest
-from wsgiapp_operator.cluster import ApiError
+from wsgiapp.types import Manifest
+from wsgiapp_operator.client import ApiError
 
 
 class FakeCluster:

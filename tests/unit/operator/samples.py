@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wsgiapp_operator.api import App, Manifest, Ref, parse_app
-from wsgiapp_operator.build import Platform
+from wsgiapp.resources import Platform
+from wsgiapp.types import App, Manifest, Ref, parse_app
 from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod, Wish
 

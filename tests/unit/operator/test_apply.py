@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from wsgiapp_operator.api import Manifest
+from wsgiapp.resources import build_children
+from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Gone, Retry, Taken, Writer, check_owner, contains
-from wsgiapp_operator.build import build_children
 from wsgiapp_operator.cache import Cache
-from wsgiapp_operator.cluster import ApiError
+from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.metrics import Metrics
 
 from tests.unit.operator.fake_cluster import FakeCluster

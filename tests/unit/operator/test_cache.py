@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wsgiapp_operator.api import Manifest
+from wsgiapp.types import Manifest
 from wsgiapp_operator.cache import AppKey, Cache, key_of
 
 from tests.unit.operator.samples import CODE

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wsgiapp_operator.api import Manifest
+from wsgiapp.types import Manifest
 from wsgiapp_operator.events import choose_events
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from wsgiapp_operator.api import Manifest
+from wsgiapp.digest import digest_object
+from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
-from wsgiapp_operator.digest import digest_object
-from wsgiapp_operator.listing import list_everything
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod
 from wsgiapp_operator.reconcile import Reconciler
+from wsgiapp_operator.resync import list_everything
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest

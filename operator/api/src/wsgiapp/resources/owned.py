@@ -1,0 +1,41 @@
+"""What all children have in common: name, labels, owner."""
+
+from wsgiapp.types import GROUP, KIND, VERSION, App, Manifest
+
+MANAGER = "wsgiapp-operator"  # label value and field manager
+APP_LABEL = "wsgi.dev/app"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+
+
+def selector(app: App) -> dict[str, str]:
+    """Return the labels that select the app's pods."""
+    return {APP_LABEL: app.name}
+
+
+def labels(app: App) -> dict[str, str]:
+    return {"app.kubernetes.io/name": app.name, MANAGED_BY_LABEL: MANAGER, **selector(app)}
+
+
+def build_child(app: App, api_version: str, kind: str, **content: object) -> Manifest:
+    """Return an object named like the app and owned by it, so that it goes when the app goes.
+
+    The owner does not block: no finalizer is needed, and foreground deletion need not wait.
+    """
+    owner = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": app.name,
+        "uid": app.uid,
+        "controller": True,
+    }
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": app.name,
+            "namespace": app.namespace,
+            "labels": labels(app),
+            "ownerReferences": [owner],
+        },
+        **content,
+    }

@@ -1,0 +1,1 @@
+"""The `wsgiapp` command: a WsgiApp manifest without a cluster."""

@@ -1,0 +1,1 @@
+"""`wsgiapp run`: serve a manifest on this machine, and follow its changes."""

@@ -1,0 +1,1 @@
+"""The operator: keeps each WsgiApp of a cluster as it is declared."""

@@ -1,0 +1,202 @@
+"""The Kubernetes API as the operator uses it: dicts in, dicts out, one error type.
+
+The only importer of the kubernetes package. Paths come from a fixed table instead of discovery, which
+would cost requests at every start and a writable cache file.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
+
+from kubernetes.aio import client, config, dynamic
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+from wsgiapp.resources.owned import MANAGER
+from wsgiapp.types import GROUP, KIND, VERSION, Manifest
+
+# The package says that it is typed, but these parts of it are not.
+untyped_config: Any = config
+untyped_dynamic: Any = dynamic
+
+PAGE = 500
+TIMEOUT_S = 20.0
+# kind: (prefix, group, version, plural); a path is prefix/group/version/plural.
+KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
+    KIND: ("apis", GROUP, VERSION, "wsgiapps"),
+    "Deployment": ("apis", "apps", "v1", "deployments"),
+    "Service": ("api", None, "v1", "services"),
+    "ServiceAccount": ("api", None, "v1", "serviceaccounts"),
+    "Ingress": ("apis", "networking.k8s.io", "v1", "ingresses"),
+    "PodDisruptionBudget": ("apis", "policy", "v1", "poddisruptionbudgets"),
+    "Pod": ("api", None, "v1", "pods"),
+    "ConfigMap": ("api", None, "v1", "configmaps"),
+    "Secret": ("api", None, "v1", "secrets"),
+    "Event": ("api", None, "v1", "events"),
+    "Lease": ("apis", "coordination.k8s.io", "v1", "leases"),
+}
+
+
+class ApiError(Exception):
+    """The API server said no; `message` is what it wrote, `causes` are its reasons for programs."""
+
+    def __init__(self, status: int, message: str, causes: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{message} (status {status})")
+        self.status = status
+        self.message = message
+        self.causes = causes
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether repeating the same request will get the same answer: the object is the problem."""
+        return self.status in (400, 403, 422)
+
+
+class Cluster:
+    """A connection to one API server."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._client = untyped_dynamic.DynamicClient(api)
+        self._resources = {
+            kind: untyped_dynamic.Resource(
+                prefix=prefix, group=group, api_version=version, kind=kind, name=plural,
+                namespaced=True, client=self._client,
+            )
+            for kind, (prefix, group, version, plural) in KINDS.items()
+        }  # fmt: skip
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """Connect by the pod's service account, or else by KUBECONFIG or ~/.kube/config."""
+        configuration = client.Configuration()
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            untyped_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await untyped_config.load_kube_config(
+                config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
+            )
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """Return the object, or None where there is none."""
+        try:
+            return await self._call("get", kind, namespace=namespace, name=name)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self, kind: str, namespace: str | None, label_selector: str | None = None
+    ) -> AsyncIterator[Manifest]:
+        """Yield all objects of a kind, page by page; `namespace` None is all namespaces."""
+        token = None
+        api_version = self._resources[kind].group_version
+        while True:
+            page = await self._call(
+                "get",
+                kind,
+                namespace=namespace,
+                label_selector=label_selector,
+                limit=PAGE,
+                _continue=token,
+            )
+            for item in page["items"]:
+                yield {"apiVersion": api_version, "kind": kind, **item}
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Apply by server-side apply; the operator's fields win, other managers' stay."""
+        metadata = manifest["metadata"]
+        return await self._call(
+            "server_side_apply", manifest["kind"], body=manifest,
+            namespace=metadata["namespace"], name=metadata["name"],
+            field_manager=MANAGER, force_conflicts=True,
+        )  # fmt: skip
+
+    async def apply_status(self, manifest: Manifest) -> Manifest:
+        """Apply the status of a WsgiApp; nothing else in `manifest` counts."""
+        metadata = manifest["metadata"]
+        resource = self._resources[manifest["kind"]]
+        path = resource.path(name=metadata["name"], namespace=metadata["namespace"]) + "/status"
+        return await self._request(
+            "patch", path, body=manifest, content_type="application/apply-patch+yaml",
+            field_manager=MANAGER, force_conflicts=True,
+        )  # fmt: skip
+
+    async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
+        """Change some fields by a JSON merge patch (RFC 7386)."""
+        return await self._call(
+            "patch", kind, body=patch, namespace=namespace, name=name,
+            content_type="application/merge-patch+json", field_manager=MANAGER,
+        )  # fmt: skip
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        namespace = manifest["metadata"]["namespace"]
+        return await self._call("create", manifest["kind"], body=manifest, namespace=namespace)
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replace the object; 409 when somebody else changed it since it was read."""
+        metadata = manifest["metadata"]
+        return await self._call(
+            "replace",
+            manifest["kind"],
+            body=manifest,
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+        )
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete exactly this object, not a namesake made later; already gone is fine."""
+        metadata = manifest["metadata"]
+        options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        try:
+            await self._call(
+                "delete",
+                manifest["kind"],
+                body=options,
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+            )
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def read_version(self) -> tuple[int, int]:
+        """Return Kubernetes' (major, minor)."""
+        version = await self._request("get", "/version")
+        return int(version["major"]), int(version["minor"].rstrip("+"))
+
+    async def _call(self, verb: str, kind: str, **arguments: Any) -> Manifest:
+        return await self._translate(
+            getattr(self._client, verb), self._resources[kind], **arguments
+        )
+
+    async def _request(self, method: str, path: str, **arguments: Any) -> Manifest:
+        return await self._translate(self._client.request, method, path, **arguments)
+
+    async def _translate(self, function: Any, *arguments: Any, **options: Any) -> Manifest:
+        try:
+            answer: Manifest = await function(
+                *arguments, **options, serializer=lambda _, data: data, _request_timeout=TIMEOUT_S
+            )
+        except DynamicApiError as error:
+            raise read_error(error) from error
+        return answer
+
+
+def read_error(error: DynamicApiError) -> ApiError:
+    """Return what the API server's Status object says, or what there is without one."""
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body
+    try:
+        status = json.loads(body or "")
+        causes = (status.get("details") or {}).get("causes") or ()
+        reasons = tuple(str(cause.get("reason", "")) for cause in causes)
+        return ApiError(error.status or 0, str(status["message"]), reasons)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ApiError(error.status or 0, str(body or error.reason))

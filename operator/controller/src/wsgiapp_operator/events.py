@@ -1,0 +1,50 @@
+"""Which Events a change of status is worth: reloads, and troubles that begin or end. Pure."""
+
+from typing import Any, NamedTuple
+
+from wsgiapp.types import Manifest
+
+# Reasons of Ready=False that are a normal step on the way, not news.
+ON_THE_WAY = frozenset({"RollingOut", "Reloading", "Starting", "NotReady", "TooFewReplicas"})
+
+
+class Event(NamedTuple):
+    type: str  # Normal or Warning
+    reason: str
+    message: str
+
+
+def choose_events(before: Manifest, after: Manifest) -> list[Event]:
+    """Return the Events for going from one status to the next."""
+    events = [*choose_reload_events(before, after)]
+    old, new = find(before, "Ready"), find(after, "Ready")
+    is_new = (old.get("reason"), old.get("message")) != (new.get("reason"), new.get("message"))
+    is_trouble = new.get("status") == "False" and new["reason"] not in ON_THE_WAY
+    if is_new and is_trouble and new["reason"] != "ReloadFailed":
+        events.append(Event("Warning", new["reason"], new["message"]))
+    if new.get("status") == "True" and old.get("status") != "True":
+        events.append(Event("Normal", new["reason"], new["message"]))
+    return events
+
+
+def choose_reload_events(before: Manifest, after: Manifest) -> list[Event]:
+    old, new = find(before, "Reloaded"), find(after, "Reloaded")
+    old_hash = before.get("reload", {}).get("hash")
+    new_hash = after.get("reload", {}).get("hash")
+    is_same = old.get("reason") == new.get("reason") and old_hash == new_hash
+    if is_same or not old:
+        return []
+    if new.get("reason") == "Reloading":
+        return [Event("Normal", "ReloadStarted", f"bringing content {new_hash} to the pods")]
+    if new.get("reason") == "ReloadFailed":
+        return [Event("Warning", "ReloadFailed", new["message"])]
+    if new.get("reason") == "ContentLoaded" and old.get("reason") in ("Reloading", "ReloadFailed"):
+        return [Event("Normal", "ReloadFinished", f"content {new_hash}: {new['message']}")]
+    return []
+
+
+def find(status: Manifest, kind: str) -> dict[str, Any]:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == kind:
+            return dict(condition)
+    return {}

@@ -1,0 +1,133 @@
+"""Leadership: one Lease, one holder. Knows nothing of apps.
+
+The holder renews; another takes over when it has not seen a renewal for `DURATION_S` by its own clock,
+or at once after a release. Semantics as in
+https://kubernetes.io/docs/concepts/architecture/leases/; clocks of different machines are never compared.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+import aiohttp
+from wsgiapp.types import Manifest
+
+from wsgiapp_operator.client import ApiError, Cluster
+
+logger = logging.getLogger(__name__)
+
+NAME = "wsgiapp-operator"
+DURATION_S = 20
+RENEW_S = 4.0
+DEADLINE_S = 15.0  # without a renewal for so long the holder stops: before anybody may take over
+TRY_S = 2.0
+
+
+class LeaseLost(Exception):  # noqa: N818 -- an event in a Lease's life
+    """Another holds the Lease, or it could not be renewed in time."""
+
+
+class Lease:
+    def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._identity = identity
+        self._held: Manifest | None = None
+
+    async def acquire(self) -> None:
+        """Wait until the Lease is ours."""
+        seen: tuple[str, str] | None = None
+        seen_at = 0.0
+        while True:
+            try:
+                lease = await self._cluster.get("Lease", self._namespace, NAME)
+                state = describe(lease)
+                now = asyncio.get_running_loop().time()
+                if state != seen:
+                    seen, seen_at = state, now
+                    if lease is not None and state[0] not in ("", self._identity):
+                        logger.info("waiting for the lease: holder=%s", state[0])
+                is_free = lease is None or state[0] in ("", self._identity)
+                if is_free or now - seen_at > DURATION_S:
+                    self._held = await self._take(lease)
+                    logger.info("lease acquired: identity=%s", self._identity)
+                    return
+            except ApiError as error:
+                if error.status == 403:
+                    raise
+                logger.info("lease not acquired yet: error=%s", error)  # 409: another was faster
+            except (aiohttp.ClientError, TimeoutError) as error:
+                logger.warning("API server does not answer, will be repeated: error=%r", error)
+            await asyncio.sleep(TRY_S)
+
+    async def keep(self) -> None:
+        """Renew until cancelled. Raises LeaseLost when that is no longer possible."""
+        loop = asyncio.get_running_loop()
+        renewed = loop.time()
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self._renew()
+                renewed = loop.time()
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                logger.warning("lease not renewed: error=%r", error)
+            if loop.time() - renewed > DEADLINE_S:
+                raise LeaseLost(f"the Lease {NAME} could not be renewed for {DEADLINE_S:.0f} s")
+
+    async def release(self) -> None:
+        """Give the Lease up, so that another replica takes over at once."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        held["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": timestamp()}
+        try:
+            await self._cluster.replace(held)
+            logger.info("lease released")
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("lease not released, it will expire: error=%r", error)
+
+    async def _renew(self) -> None:
+        assert self._held is not None
+        self._held["spec"]["renewTime"] = timestamp()
+        try:
+            self._held = await self._cluster.replace(self._held)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            lease = await self._cluster.get("Lease", self._namespace, NAME)
+            if lease is not None and lease["spec"].get("holderIdentity") != self._identity:
+                raise LeaseLost(
+                    f"the Lease {NAME} was taken by {lease['spec'].get('holderIdentity')}"
+                ) from error
+            self._held = await self._take(lease)
+
+    async def _take(self, lease: Manifest | None) -> Manifest:
+        """Write the Lease as ours; 409 when another was faster."""
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": DURATION_S,
+            "acquireTime": timestamp(),
+            "renewTime": timestamp(),
+            "leaseTransitions": (lease or {}).get("spec", {}).get("leaseTransitions", 0) + 1,
+        }
+        if lease is not None:
+            return await self._cluster.replace({**lease, "spec": spec})
+        metadata = {"name": NAME, "namespace": self._namespace}
+        return await self._cluster.create(
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": metadata,
+                "spec": spec,
+            }
+        )
+
+
+def describe(lease: Manifest | None) -> tuple[str, str]:
+    """Return holder and last renewal; any change of these is a sign of life."""
+    spec = (lease or {}).get("spec", {})
+    return spec.get("holderIdentity") or "", spec.get("renewTime") or ""
+
+
+def timestamp() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

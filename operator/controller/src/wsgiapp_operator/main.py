@@ -1,0 +1,287 @@
+"""The operator process: settings, leadership, watching, and the loop that handles what is due.
+
+The only importer of kopf, which does one thing here: watch. It writes to no object and keeps no state.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import aiohttp
+import kopf
+from wsgiapp.resources import Platform
+from wsgiapp.types import GROUP, VERSION
+
+from wsgiapp_operator.apply import Writer
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import KINDS, ApiError, Cluster
+from wsgiapp_operator.leader_election import Lease, LeaseLost
+from wsgiapp_operator.metrics import Metrics, Pulse, start_server
+from wsgiapp_operator.observe import CHILD_KINDS, Agents
+from wsgiapp_operator.reconcile import Reconciler
+from wsgiapp_operator.resync import CHILD_SELECTOR, list_everything
+from wsgiapp_operator.settings import Settings, read_settings
+from wsgiapp_operator.workqueue import KeyedQueue
+
+logger = logging.getLogger(__name__)
+
+PARALLEL = 8
+WEATHER = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
+RELIST_S = 600.0
+FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
+BEAT_S = 1.0
+PEERING_IDENTITY: Any = "wsgiapp-operator"
+FIRST = asyncio.FIRST_COMPLETED
+DEBOUNCE_S = 0.05  # one change of an app brings several events
+IMAGE_VOLUMES_SINCE = (1, 35)
+# Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
+UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until told to stop; the exit code is 1 when leadership or the connection was lost."""
+    settings = read_settings(arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    if settings.log_level != "debug":
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        asyncio.run(run(settings))
+    except LeaseLost as lost:
+        logger.error("stopping, another replica goes on: reason=%s", lost)
+        sys.exit(1)
+    except (ApiError, OSError) as error:
+        logger.error("cannot run: error=%s", error)
+        sys.exit(1)
+
+
+async def run(settings: Settings) -> None:
+    """Wait for leadership, then operate; give leadership up at the end, whatever the end is."""
+    metrics, pulse, stop = Metrics(), Pulse(), asyncio.Event()
+    server = start_server(settings.listen, metrics, pulse)
+    handle_signals(stop)
+    cluster = await Cluster.connect()
+    lease = Lease(cluster, settings.lease_namespace, settings.identity)
+    try:
+        async with background(beat(pulse)):
+            if not await finish_first(lease.acquire(), stop):
+                return
+            metrics.leader.set(1)
+            await operate(settings, cluster, lease, metrics, stop)
+    finally:
+        await lease.release()
+        await cluster.close()
+        server.shutdown()
+
+
+async def operate(
+    settings: Settings, cluster: Cluster, lease: Lease, metrics: Metrics, stop: asyncio.Event
+) -> None:
+    """Watch and reconcile until `stop`."""
+    cache: Cache = Cache()
+    queue: KeyedQueue[AppKey] = KeyedQueue(WEATHER)
+    async with aiohttp.ClientSession() as session, background(keep(lease, stop)) as keeping:
+        platform = await read_platform(settings, cluster)
+        reconciler = Reconciler(
+            cluster=cluster,
+            cache=cache,
+            agents=Agents(session),
+            writer=Writer(cluster, cache, metrics),
+            metrics=metrics,
+            platform=platform,
+        )
+        if not await finish_first(
+            wait_for_listing(cluster, cache, queue, settings.namespaces), stop
+        ):
+            await raise_if_failed(keeping)
+            return
+        async with background(watch(settings.namespaces, cache, queue, stop)) as watching:
+            async with (
+                background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
+                background(show_depth(queue, metrics)),
+                background(relist_forever(cluster, cache, queue, settings.namespaces)),
+            ):
+                await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), stop)
+            # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
+            await lease.release()
+            await raise_if_failed(watching)
+        await raise_if_failed(keeping)
+
+
+async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
+    version = await cluster.read_version()
+    platform = Platform(
+        prefork_image=settings.prefork_image,
+        prefork_pull_policy=settings.prefork_pull_policy,
+        image_volumes=version >= IMAGE_VOLUMES_SINCE,
+    )
+    logger.info(
+        "operating: kubernetes=%d.%d namespaces=%s platform=%s",
+        *version, ",".join(settings.namespaces) or "all", platform,
+    )  # fmt: skip
+    return platform
+
+
+# -- listing and watching ---------------------------------------------------------------------
+
+
+async def wait_for_listing(
+    cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
+) -> None:
+    """Fill the cache and mark every app as due; wait for the CRD where it is not there yet."""
+    while True:
+        try:
+            await list_everything(cluster, cache, namespaces)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            logger.warning(
+                "the CRD wsgiapps.%s is not installed; apply manifests/crd/wsgiapps.yaml", GROUP
+            )
+            await asyncio.sleep(2.0)
+            continue
+        for app in cache.apps():
+            queue.add(app)
+        return
+
+
+async def relist_forever(
+    cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
+) -> None:
+    for pause_s in itertools.chain([FIRST_RELIST_S], itertools.repeat(RELIST_S)):
+        await asyncio.sleep(pause_s)
+        try:
+            changed = await list_everything(cluster, cache, namespaces)
+        except WEATHER as error:
+            logger.warning("listing failed, will be repeated: error=%r", error)
+            continue
+        cache.forget_contents()
+        for app in changed:
+            queue.add(app)
+
+
+async def watch(
+    namespaces: Sequence[str], cache: Cache, queue: KeyedQueue[AppKey], stop: asyncio.Event
+) -> None:
+    """Keep the cache in step and mark apps as due, until cancelled or `stop`."""
+    registry = kopf.OperatorRegistry()
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # no watching of CRDs and namespaces: fewer permissions
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.reconnect_backoff = 0.1
+    settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
+    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
+    settings.queueing.idle_timeout = 1.0
+
+    async def notice(event: Any, **_: Any) -> None:
+        manifest = event["object"]
+        is_gone = event["type"] == "DELETED"
+        app = cache.forget(manifest) if is_gone else cache.put(manifest)
+        if app is not None:
+            queue.add(app, DEBOUNCE_S)
+
+    async def notice_content(event: Any, **_: Any) -> None:
+        for app in cache.note_content(event["object"], deleted=event["type"] == "DELETED"):
+            queue.add(app, DEBOUNCE_S)
+
+    kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
+    for kind in (*CHILD_KINDS, "Pod"):
+        _, group, version, plural = KINDS[kind]
+        kopf.on.event(group or "", version, plural, registry=registry)(notice)
+        settings.watching.label_selectors[group or "", version, plural] = CHILD_SELECTOR
+    for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
+        kopf.on.event("", "v1", plural, registry=registry)(notice_content)
+        settings.watching.field_selectors["", "v1", plural] = selector
+    kopf.on.login(registry=registry)(log_in)
+    ours = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=settings,
+        # Only for peering, which is off; found by kopf itself it needs the user's name, and the
+        # uid of a container has none.
+        identity=PEERING_IDENTITY,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+    )
+    handle_signals(stop)  # kopf has just put its own handlers in their place
+    await kopf.run_tasks(tasks, ignored=ours)
+
+
+def log_in(**arguments: Any) -> Any:
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
+# -- tasks ------------------------------------------------------------------------------------
+
+
+def handle_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def beat(pulse: Pulse) -> None:
+    while True:
+        pulse.beat()
+        await asyncio.sleep(BEAT_S)
+
+
+async def show_depth(queue: KeyedQueue[AppKey], metrics: Metrics) -> None:
+    while True:
+        metrics.queue_depth.set(len(queue))
+        await asyncio.sleep(BEAT_S)
+
+
+async def keep(lease: Lease, stop: asyncio.Event) -> None:
+    """Keep the lease; when it is lost, stop everything."""
+    try:
+        await lease.keep()
+    finally:
+        stop.set()
+
+
+@contextlib.asynccontextmanager
+async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
+    """Run `work` beside the body, and end it with the body."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, LeaseLost):
+            await task
+
+
+async def raise_if_failed(task: "asyncio.Task[None]") -> None:
+    if task.done():
+        await task
+
+
+async def finish_first(work: Any, stop: asyncio.Event) -> bool:
+    """Return True when `work` ended, False when `stop` came first."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=FIRST)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    main()

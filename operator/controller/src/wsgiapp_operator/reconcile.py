@@ -1,0 +1,169 @@
+"""One app, one step further: the whole story on one page.
+
+Level-based and idempotent: nothing is remembered from one call to the next but the cache of what was
+seen, so it does not matter how often, or after what, it is called.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from wsgiapp.resources import Platform, build_children
+from wsgiapp.resources.deployment import TEMPLATE_ANNOTATION, read_restart_digests
+from wsgiapp.schema import Invalid
+from wsgiapp.types import App, Manifest, OnChange, parse_app
+
+from wsgiapp_operator.apply import Gone, Retry, Writer
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import Cluster
+from wsgiapp_operator.events import choose_events
+from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.observe import Agents, Observed, Trouble, observe
+from wsgiapp_operator.reload import Place, ReloadPlan, plan_reload
+from wsgiapp_operator.status import build_invalid_status, build_status
+
+logger = logging.getLogger(__name__)
+
+RESYNC_S = 60.0  # a settled app is looked at this often: workers are counted, drift is found
+POLL_S = 0.5  # agents tell of the end of a reload only when asked
+SETTLE_S = 2.0  # a ready pod's agent does not answer
+ENDS_OF_RELOAD = {"ReloadFinished": "succeeded", "ReloadFailed": "failed"}
+UNREADY_S = 10.0  # a pod's reason for not being ready changes without an event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciler:
+    """Everything that a reconcile needs from outside."""
+
+    cluster: Cluster
+    cache: Cache
+    agents: Agents
+    writer: Writer
+    metrics: Metrics
+    platform: Platform
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    told: dict[AppKey, float] = field(default_factory=dict)  # when a status was last written
+
+    async def reconcile(self, key: AppKey) -> float | None:
+        """Bring one app a step further; return the seconds after which to look again."""
+        started, result = time.monotonic(), "error"
+        try:
+            again_s = await self._reconcile(key)
+            result = "success"
+        except Retry as retry:
+            logger.info("waiting: app=%s reason=%s", key, retry)
+            again_s, result = retry.after_s, "retry"
+        except Gone:
+            self.cache.forget_app(key)
+            again_s, result = 0.0, "gone"  # once more, in case a namesake is there already
+        finally:
+            self.metrics.reconciles.labels(result=result).inc()
+            self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+        return again_s
+
+    async def _reconcile(self, key: AppKey) -> float | None:
+        manifest = self.cache.get("WsgiApp", key.namespace, key.name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            self._forget(key)  # the garbage collector takes the children
+            return None
+        try:
+            app = parse_app(manifest)
+        except Invalid as error:
+            await self._report_invalid(manifest, error)
+            return None
+
+        observed = await observe(app, manifest, self.cluster, self.cache, self.agents)
+        observed, troubles = await self._write_children(app, observed)
+        template = template_of(observed.children.get("Deployment"))
+        plan = plan_reload(app, template, observed.pods, observed.digests, self.now())
+        if plan.ask:
+            await self.writer.ask_for_reload(app, plan, self.now())
+        status = build_status(app, observed, plan, troubles, self.now())
+        await self._report(app, manifest, status)
+        return choose_pause(app, observed, plan)
+
+    async def _write_children(self, app: App, observed: Observed) -> tuple[Observed, list[Trouble]]:
+        """Apply the children; return what is observed with them as they are now.
+
+        A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
+        """
+        deployment = observed.children.get("Deployment")
+        desired = build_children(app, self.platform, restart_digests(app, observed))
+        if observed.missing and deployment is None:
+            desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
+        children, troubles = await self.writer.apply_children(app, desired, observed.children)
+        return replace(observed, children=children), troubles
+
+    async def _report(self, app: App, manifest: Manifest, status: Manifest) -> None:
+        """Write the status where it says something new, and Events for what began or ended."""
+        before = manifest.get("status") or {}
+        key, moment = AppKey(app.namespace, app.name), time.monotonic()
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
+        self.metrics.note_app(app.namespace, app.name, app.image, ready=is_ready)
+        is_due = moment - self.told.get(key, -RESYNC_S) >= RESYNC_S
+        if not differs(before, status, busy_counts=is_due):
+            return
+        await self.writer.write_status(manifest, status)
+        self.told[key] = moment
+        for event in choose_events(before, status):
+            await self.writer.post_event(manifest, event, self.now())
+            if event.reason in ENDS_OF_RELOAD:
+                self.metrics.reloads.labels(result=ENDS_OF_RELOAD[event.reason]).inc()
+
+    async def _report_invalid(self, manifest: Manifest, error: Invalid) -> None:
+        before = manifest.get("status") or {}
+        generation = manifest["metadata"]["generation"]
+        status = build_invalid_status(before, generation, str(error), self.now())
+        if status != before:
+            await self.writer.write_status(manifest, status)
+
+    def _forget(self, key: AppKey) -> None:
+        self.cache.refer(key, ())
+        self.told.pop(key, None)
+        self.metrics.drop_app(key.namespace, key.name)
+
+
+def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:
+    """Return the digests whose change replaces the pods.
+
+    For a content that is missing the one in the live template stands: pods made now could not start.
+    """
+    deployment = observed.children.get("Deployment")
+    before = read_restart_digests(deployment) if deployment is not None else {}
+    digests = {}
+    for content in app.config:
+        if content.on_change is OnChange.RESTART:
+            digest = observed.digests[content.ref].digest or before.get(content.name)
+            if digest is not None:
+                digests[content.name] = digest
+    return digests
+
+
+def template_of(deployment: Manifest | None) -> str | None:
+    """Return what names the newest pod template, or None without a Deployment."""
+    if deployment is None:
+        return None
+    annotations: Mapping[str, str] = deployment["spec"]["template"]["metadata"].get(
+        "annotations", {}
+    )
+    return annotations.get(TEMPLATE_ANNOTATION)
+
+
+def choose_pause(app: App, observed: Observed, plan: ReloadPlan) -> float:
+    """Return when to look again without an event: soon while agents are at work."""
+    if plan.is_running:
+        return POLL_S
+    if plan.count(Place.SILENT):
+        return SETTLE_S
+    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
+    return RESYNC_S if is_whole else UNREADY_S
+
+
+def differs(before: Manifest, after: Manifest, *, busy_counts: bool) -> bool:
+    """Return whether a status says something new; how many workers are busy changes all the time."""
+    if busy_counts:
+        return before != after
+    busy = before.get("workers", {}).get("busy")
+    return before != {**after, "workers": {**after["workers"], "busy": busy}}

@@ -1,0 +1,310 @@
+"""From what is observed to the WsgiApp's status: numbers, and conditions that a person can act on.
+
+Pure. Ready says whether exactly what is declared serves, with all its replicas; its reason is the
+first thing that stands in the way.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from wsgiapp.resources.deployment import AGENT_PORT
+from wsgiapp.resources.owned import selector
+from wsgiapp.types import App, Manifest, Ref
+
+from wsgiapp_operator.observe import Observed, Pod, Trouble
+from wsgiapp_operator.reload import Place, ReloadPlan
+
+LONGEST_MESSAGE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """The Deployment's own numbers; all zero where it has not looked at the newest spec yet."""
+
+    wanted: int
+    existing: int
+    updated: int
+    ready: int
+    available: int
+    is_observed: bool
+
+    @property
+    def is_rolled_out(self) -> bool:
+        return self.is_observed and self.existing == self.updated == self.available == self.wanted
+
+
+def build_status(
+    app: App, observed: Observed, plan: ReloadPlan, troubles: Sequence[Trouble], now: datetime
+) -> Manifest:
+    """Return the status of `app`; `troubles` are what stood in the way of writing the children."""
+    deployment = observed.children.get("Deployment", {})
+    counts = count_pods(deployment, app.replicas)
+    pods = [pod for pod in observed.pods if not pod.terminating]
+    trouble = find_trouble(app, deployment, pods, counts)
+    conditions = [
+        judge_available(app, deployment, counts, trouble),
+        judge_progressing(app, deployment, counts, trouble),
+        judge_reloaded(app, observed, plan),
+    ]
+    conditions.insert(0, judge_ready(app, observed.missing, troubles, trouble, counts, conditions))
+    status: Manifest = {
+        "observedGeneration": app.generation,
+        "replicas": counts.existing,
+        "readyReplicas": counts.ready,
+        "updatedReplicas": counts.updated,
+        "selector": ",".join(f"{name}={value}" for name, value in selector(app).items()),
+        "url": app.url,
+        "workers": count_workers(pods),
+    }
+    if plan.wish is not None:
+        status["reload"] = describe_reload(plan)
+    status["conditions"] = date_conditions(conditions, observed.status, app.generation, now)
+    return status
+
+
+def build_invalid_status(
+    previous: Manifest, generation: int, error: str, now: datetime
+) -> Manifest:
+    """Return the status of a WsgiApp that cannot be read: what runs, runs on as it is."""
+    message = f"{error}. What runs is left as it is until the spec is mended."
+    invalid = Condition(type="Ready", status="False", reason="InvalidSpec", message=message)
+    kept = [
+        Condition(**{key: c[key] for key in ("type", "status", "reason", "message")})
+        for c in previous.get("conditions", ())
+        if c["type"] != "Ready"
+    ]
+    return {
+        **previous,
+        "observedGeneration": generation,
+        "conditions": date_conditions([invalid, *kept], previous, generation, now),
+    }
+
+
+# -- numbers ----------------------------------------------------------------------------------
+
+
+def count_pods(deployment: Manifest, wanted: int) -> Counts:
+    status = deployment.get("status", {})
+    generation = deployment.get("metadata", {}).get("generation", 0)
+    return Counts(
+        wanted=wanted,
+        existing=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        is_observed=bool(deployment) and status.get("observedGeneration", 0) >= generation,
+    )
+
+
+def count_workers(pods: Iterable[Pod]) -> dict[str, int]:
+    agents = [pod.agent for pod in pods if pod.agent is not None]
+    return {
+        "ready": sum(agent.workers_ready for agent in agents),
+        "desired": sum(agent.workers_desired for agent in agents),
+        "busy": sum(agent.workers_busy for agent in agents),
+    }
+
+
+def describe_reload(plan: ReloadPlan) -> dict[str, Any]:
+    reload: dict[str, Any] = {"hash": plan.content_hash, "updatedPods": plan.count(Place.CURRENT)}
+    if plan.failure is not None:
+        reload["failedPod"], reload["message"] = plan.failure
+    return reload
+
+
+# -- what stands in the way -------------------------------------------------------------------
+
+
+def find_trouble(
+    app: App, deployment: Manifest, pods: Sequence[Pod], counts: Counts
+) -> Trouble | None:
+    """Return why pods do not serve, where fewer serve than are wanted."""
+    if counts.is_rolled_out:
+        return None
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return Trouble(
+                "PodsRefused", f"the API server refuses the pods: {condition['message']}"
+            )
+    unready = [pod for pod in pods if not pod.ready]
+    for pod in unready:
+        if pod.trouble is not None:
+            return Trouble(pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
+    for pod in unready:
+        if pod.agent is not None and pod.agent.unready:
+            return Trouble("NotReady", f"pod {pod.name}: {pod.agent.unready}")
+    return None
+
+
+def judge_available(
+    app: App, deployment: Manifest, counts: Counts, trouble: Trouble | None
+) -> Condition:
+    if app.replicas == 0:
+        status, reason, message = (
+            "False",
+            "ScaledToZero",
+            "spec.replicas is 0; raise it to start the app",
+        )
+    elif condition_status(deployment, "Available") == "True":
+        status, reason = "True", "EnoughReplicas"
+        message = f"{counts.available} of {app.replicas} pods serve"
+    else:
+        status, reason = "False", trouble.reason if trouble else "TooFewReplicas"
+        message = f"{counts.available} of {app.replicas} pods serve"
+        message += f"; {trouble.message}" if trouble else ""
+    return Condition(type="Available", status=status, reason=reason, message=message)
+
+
+def judge_progressing(
+    app: App, deployment: Manifest, counts: Counts, trouble: Trouble | None
+) -> Condition:
+    why = f"; {trouble.message}" if trouble else ""
+    if counts.is_rolled_out:
+        status, reason, message = "True", "RolledOut", "every pod has the newest template"
+    elif app.rollout.paused:
+        status, reason = "Unknown", "Paused"
+        message = f"{counts.updated} of {app.replicas} pods have the newest template; spec.rollout.paused is true"
+    elif condition_status(deployment, "Progressing") == "False":
+        status, reason = "False", "DeadlineExceeded"
+        message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s}){why}"
+    else:
+        status, reason = "True", "RollingOut"
+        message = (
+            f"{counts.updated} of {app.replicas} pods of the newest template are there, "
+            f"{counts.available} of {counts.existing} pods in all serve{why}"
+        )
+    return Condition(type="Progressing", status=status, reason=reason, message=message)
+
+
+def judge_reloaded(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
+    total, current = len(plan.places), plan.count(Place.CURRENT)
+    status, reason = "Unknown", "Starting"
+    message = f"{current} of {max(total, app.replicas)} pods say that they serve the newest content"
+    if observed.missing:
+        reason, message = explain_missing(app, observed.missing)
+    elif plan.wish is None:
+        status, reason = "True", "NothingToReload"
+        message = "the app has no source and no config with onChange: Reload"
+    elif plan.failure is not None:
+        pod, why = plan.failure
+        status, reason = "False", "ReloadFailed"
+        message = (
+            f"pod {pod} could not load the new content and serves on with the old: {why}. {current} of {total} "
+            f"pods have it; mend {name_contents(app)}, the next change is tried on this pod first"
+        )
+    elif plan.is_running or plan.count(Place.OUTDATED):
+        reason, message = "Reloading", f"{current} of {total} pods serve the new content"
+    elif plan.count(Place.SILENT):
+        # A slow answer says nothing about content that was seen to be loaded.
+        if known := find_loaded(observed.status, plan.content_hash):
+            return known
+        reason = "AgentsSilent"
+        message = (
+            f"the agents of {plan.count(Place.SILENT)} of {total} pods do not answer the operator; "
+            f"let it reach port {AGENT_PORT} of the pods (NetworkPolicy)"
+        )
+    elif total and current == total:
+        status, reason = "True", "ContentLoaded"
+        message = f"all {total} pods serve the newest content"
+    return Condition(type="Reloaded", status=status, reason=reason, message=message)
+
+
+def find_loaded(previous: Manifest, content_hash: str) -> Condition | None:
+    """Return the condition that said that this very content is loaded, if one did."""
+    if previous.get("reload", {}).get("hash") != content_hash:
+        return None
+    for condition in previous.get("conditions", ()):
+        if condition["type"] == "Reloaded" and condition["reason"] == "ContentLoaded":
+            return Condition(
+                **{key: condition[key] for key in ("type", "status", "reason", "message")}
+            )
+    return None
+
+
+def judge_ready(
+    app: App,
+    missing: Sequence[Ref],
+    troubles: Sequence[Trouble],
+    trouble: Trouble | None,
+    counts: Counts,
+    others: Sequence[Condition],
+) -> Condition:
+    available, progressing, reloaded = others
+    if troubles:
+        reason, message = troubles[0]
+    elif missing:
+        reason, message = explain_missing(app, missing)
+    elif reloaded.status == "False":
+        reason, message = reloaded.reason, reloaded.message
+    elif trouble is not None:
+        reason, message = trouble
+    elif not counts.is_rolled_out:
+        reason, message = progressing.reason, progressing.message
+    elif app.replicas == 0:
+        return Condition(
+            type="Ready", status="True", reason=available.reason, message=available.message
+        )
+    elif reloaded.status != "True":
+        reason, message = reloaded.reason, reloaded.message
+    else:
+        message = f"{counts.available} of {app.replicas} pods serve what is declared"
+        return Condition(type="Ready", status="True", reason="Serving", message=message)
+    return Condition(type="Ready", status="False", reason=reason, message=message)
+
+
+def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:
+    """Return reason and message for ConfigMaps and Secrets that do not exist."""
+    ref = missing[0]
+    fields = [
+        "spec.source" if content is app.source else f"spec.config '{content.name}'"
+        for content in app.contents
+        if content.ref == ref
+    ]
+    message = f"{ref.kind} {ref.name}, named by {' and '.join(fields)}, is not in namespace {app.namespace}; create it"
+    return f"{ref.kind}Missing", message
+
+
+def name_contents(app: App) -> str:
+    return " or ".join(dict.fromkeys(f"{c.ref.kind} {c.ref.name}" for c in app.reloadable))
+
+
+def condition_status(deployment: Manifest, kind: str) -> str | None:
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition["type"] == kind:
+            return str(condition["status"])
+    return None
+
+
+def date_conditions(
+    conditions: Sequence[Condition], previous: Manifest, generation: int, now: datetime
+) -> list[Manifest]:
+    """Return conditions as objects; the time changes only when the status does."""
+    before = {condition["type"]: condition for condition in previous.get("conditions", ())}
+    dated = []
+    for condition in conditions:
+        known = before.get(condition.type, {})
+        is_same = known.get("status") == condition.status
+        dated.append({
+            "type": condition.type,
+            "status": condition.status,
+            "observedGeneration": generation,
+            "lastTransitionTime": known["lastTransitionTime"] if is_same else show_time(now),
+            "reason": condition.reason,
+            "message": condition.message[:LONGEST_MESSAGE],
+        })  # fmt: skip
+    return dated
+
+
+def show_time(moment: datetime) -> str:
+    """Return RFC 3339 in UTC, to the second, as the API server writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,1 +1,0 @@
-"""Operator for WsgiApp, and the `wsgiapp` command."""

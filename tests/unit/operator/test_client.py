@@ -1,0 +1,39 @@
+"""What the API server says no with is passed on in its own words."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+from wsgiapp_operator.client import ApiError, read_error
+
+
+def refuse(status: int, body: object) -> ApiError:
+    text = body if isinstance(body, str) else json.dumps(body)
+    answer = SimpleNamespace(status=status, reason="Some Reason", body=text, headers={})
+    return read_error(DynamicApiError(answer))
+
+
+def test_message_and_causes_of_the_status_object_are_kept() -> None:
+    causes = [{"reason": "NamespaceTerminating", "message": "namespace x is being terminated"}]
+    error = refuse(403, {"message": "forbidden: x", "details": {"causes": causes}})
+    assert (error.status, error.message, error.causes) == (
+        403,
+        "forbidden: x",
+        ("NamespaceTerminating",),
+    )
+    assert error.is_refusal
+
+
+@pytest.mark.parametrize("body", ["", "upstream away", "[]", "{}"])
+def test_answer_without_a_status_object_is_passed_on(body: str) -> None:
+    error = refuse(503, body)
+    assert error.message == (body or "Some Reason")
+    assert not error.is_refusal
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, True), (403, True), (422, True), (409, False), (500, False)]
+)
+def test_refusal_is_what_repeating_does_not_mend(status: int, expected: bool) -> None:
+    assert ApiError(status, "").is_refusal is expected

@@ -1,0 +1,103 @@
+"""One holder at a time; a holder that goes says so, one that dies is replaced by the clock."""
+
+import asyncio
+
+import pytest
+from wsgiapp_operator import leader_election as lease_module
+from wsgiapp_operator.client import ApiError
+from wsgiapp_operator.leader_election import NAME, Lease, LeaseLost
+
+from tests.unit.operator.fake_cluster import FakeCluster
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same proportions, a hundred times as fast."""
+    for name, value in {
+        "DURATION_S": 0.2,
+        "RENEW_S": 0.02,
+        "DEADLINE_S": 0.15,
+        "TRY_S": 0.02,
+    }.items():
+        monkeypatch.setattr(lease_module, name, value)
+
+
+def make(cluster: FakeCluster, identity: str) -> Lease:
+    return Lease(cluster, "system", identity)  # type: ignore[arg-type]  # a fake
+
+
+def holder(cluster: FakeCluster) -> str:
+    return str(cluster.objects["Lease", "system", NAME]["spec"]["holderIdentity"])
+
+
+async def test_second_replica_waits_and_takes_over_after_a_release() -> None:
+    cluster = FakeCluster()
+    first, second = make(cluster, "first"), make(cluster, "second")
+    await first.acquire()
+    keeping = asyncio.create_task(first.keep())
+    waiting = asyncio.create_task(second.acquire())
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    assert not done, "taken from a holder that renews"
+    keeping.cancel()
+    await first.release()
+    async with asyncio.timeout(2):
+        await waiting
+    assert holder(cluster) == "second"
+    assert cluster.objects["Lease", "system", NAME]["spec"]["leaseTransitions"] == 2
+
+
+async def test_holder_that_died_is_replaced() -> None:
+    cluster = FakeCluster()
+    await make(cluster, "dead").acquire()
+    async with asyncio.timeout(2):
+        await make(cluster, "next").acquire()
+    assert holder(cluster) == "next"
+
+
+async def test_restarted_holder_has_its_lease_back_at_once() -> None:
+    cluster = FakeCluster()
+    await make(cluster, "pod-a").acquire()
+    async with asyncio.timeout(0.1):
+        await make(cluster, "pod-a").acquire()
+
+
+async def test_holder_stops_when_another_has_taken_over() -> None:
+    cluster = FakeCluster()
+    first = make(cluster, "first")
+    await first.acquire()
+    stolen = dict(cluster.objects["Lease", "system", NAME])
+    stolen["spec"] = {**stolen["spec"], "holderIdentity": "thief"}
+    cluster.put(stolen)
+    with pytest.raises(LeaseLost, match="taken by thief"):
+        await first.keep()
+    await first.release()
+    assert holder(cluster) == "thief", "released what was another's"
+
+
+async def test_holder_stops_when_it_cannot_renew_in_time() -> None:
+    cluster = FakeCluster()
+    lease = make(cluster, "first")
+    await lease.acquire()
+    cluster.refusals["Lease"] = ApiError(503, "away")
+    with pytest.raises(LeaseLost, match="could not be renewed"):
+        await lease.keep()
+
+
+async def test_lease_that_somebody_deleted_is_made_anew() -> None:
+    cluster = FakeCluster()
+    lease = make(cluster, "first")
+    await lease.acquire()
+    cluster.remove("Lease", "system", NAME)
+    keeping = asyncio.create_task(lease.keep())
+    async with asyncio.timeout(2):
+        while ("Lease", "system", NAME) not in cluster.objects:  # noqa: ASYNC110 -- the fake has no event
+            await asyncio.sleep(0.005)
+    keeping.cancel()
+    assert holder(cluster) == "first"
+
+
+async def test_missing_permission_is_told_instead_of_waited_for() -> None:
+    cluster = FakeCluster()
+    cluster.refusals["Lease"] = ApiError(403, "leases is forbidden")
+    with pytest.raises(ApiError, match="forbidden"):
+        await make(cluster, "first").acquire()
