@@ -13,9 +13,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_children
 from wsgiapp.schema import Invalid
-from wsgiapp.types import OnChange, parse_app
+from wsgiapp.types import OnChange
 
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "wsgiapps").glob("*.yaml") if ".expected" not in path.name)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from wsgiapp.cel import UnknownCel, check_rules, read_cel
+from wsgiapp.parse import parse_app
 from wsgiapp.schema import Invalid, load_crd
-from wsgiapp.types import parse_app
 from wsgiapp_cli.manifests import read_app
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 
 import pytest
-from wsgiapp.types import App, parse_app
+from wsgiapp.parse import parse_app
+from wsgiapp.types import App
 from wsgiapp_cli.manifests import (
     Documents,
     ManifestError,

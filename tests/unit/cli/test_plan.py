@@ -11,7 +11,7 @@ import pytest
 import yaml
 from wsgiapp.schema import Invalid
 from wsgiapp_cli.manifests import ManifestError
-from wsgiapp_cli.run.session import Place, Plan, Step, decide, make_plan
+from wsgiapp_cli.run.plan import Place, Plan, Step, decide, make_plan
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "examples"
 PLACE = Place(

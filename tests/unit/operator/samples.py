@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform
-from wsgiapp.types import App, Manifest, Ref, parse_app
+from wsgiapp.types import App, Manifest, Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod, Wish
+from wsgiapp_operator.state import AgentReload, AgentStatus, Pod, Wish
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 CODE = Ref("ConfigMap", "shop-code")

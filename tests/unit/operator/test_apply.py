@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 from wsgiapp.resources import build_children
 from wsgiapp.types import Manifest
-from wsgiapp_operator.apply import Gone, Retry, Taken, Writer, check_owner, contains
+from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import Cache
 from wsgiapp_operator.client import ApiError
+from wsgiapp_operator.diff import contains
+from wsgiapp_operator.errors import Gone, Retry
 from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.ownership import Taken, check_owner
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import PLATFORM, make_app, make_manifest

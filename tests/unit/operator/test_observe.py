@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from wsgiapp_operator.observe import Trouble, parse_agent_status, parse_pod, parse_wish
+from wsgiapp_operator.agents import parse_agent_status
+from wsgiapp_operator.pods import parse_pod, parse_wish
+from wsgiapp_operator.state import Trouble
 
 
 def make(containers: list[dict[str, Any]], **status: Any) -> dict[str, Any]:

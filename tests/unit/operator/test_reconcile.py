@@ -10,9 +10,9 @@ from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.observe import AgentReload, AgentStatus, Pod
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
+from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest

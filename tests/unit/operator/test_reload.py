@@ -2,8 +2,8 @@
 
 import pytest
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.observe import Pod, Wish
 from wsgiapp_operator.reload import Place, ReloadPlan, make_wish, plan_reload
+from wsgiapp_operator.state import Pod, Wish
 
 from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod
 

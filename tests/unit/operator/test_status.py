@@ -5,8 +5,8 @@ from typing import Any
 
 from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.observe import Observed, Pod, Trouble
 from wsgiapp_operator.reload import make_wish, plan_reload
+from wsgiapp_operator.state import Observed, Pod, Trouble
 from wsgiapp_operator.status import build_invalid_status, build_status
 
 from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod

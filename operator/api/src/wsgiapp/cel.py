@@ -14,8 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from wsgiapp.names import KIND
 from wsgiapp.schema import Invalid, Schema, complete_spec, load_crd
-from wsgiapp.types import KIND, Manifest
+from wsgiapp.types import Manifest
 
 Scope = Mapping[str, Any]
 Expression = Callable[[Scope], Any]

@@ -4,19 +4,9 @@ Knows the meaning of the spec, not what becomes of it (`resources/`) nor the clu
 """
 
 import enum
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-from wsgiapp.schema import Invalid, complete_spec
-
-GROUP = "wsgi.dev"
-VERSION = "v1alpha1"
-KIND = "WsgiApp"
-SOURCE = "source"  # the code's name among the contents; no config entry may take it
-
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 Manifest = dict[str, Any]
 
@@ -142,119 +132,3 @@ class App:
             return f"http://{self.name}.{self.namespace}.svc"
         scheme = "https" if self.ingress.tls_secret else "http"
         return f"{scheme}://{self.ingress.hosts[0]}{self.ingress.path}"
-
-
-def parse_app(manifest: Mapping[str, Any]) -> App:
-    """Return the App that `manifest`, a WsgiApp as read from YAML or the API server, declares.
-
-    Raises Invalid where the CRD's schema does not hold.
-    """
-    metadata = manifest.get("metadata") or {}
-    if not metadata.get("name"):
-        raise Invalid("metadata.name", "is missing; name the app")
-    spec = complete_spec(manifest.get("spec"))
-    rollout, probes = spec["rollout"], spec["probes"]
-    return App(
-        name=metadata["name"],
-        namespace=metadata.get("namespace", "default"),
-        uid=metadata.get("uid", ""),
-        generation=metadata.get("generation", 0),
-        image=spec["image"],
-        image_pull_policy=spec.get("imagePullPolicy"),
-        image_pull_secrets=tuple(item["name"] for item in spec.get("imagePullSecrets", ())),
-        callable=spec["app"],
-        source=parse_source(spec.get("source")),
-        config=tuple(
-            parse_config(item, f"spec.config[{i}]") for i, item in enumerate(spec.get("config", ()))
-        ),
-        replicas=spec["replicas"],
-        server=parse_server(spec["server"]),
-        env=tuple(spec.get("env", ())),
-        env_from=tuple(spec.get("envFrom", ())),
-        probes=Probes(path=probes.get("path"), startup_timeout_s=probes["startupTimeoutSeconds"]),
-        resources=spec.get("resources", {}),
-        ingress=parse_ingress(spec.get("ingress")),
-        reload=Reload(
-            max_unavailable=spec["reload"]["maxUnavailable"],
-            timeout_s=spec["reload"]["timeoutSeconds"],
-        ),
-        rollout=Rollout(
-            max_surge=rollout["maxSurge"],
-            max_unavailable=rollout["maxUnavailable"],
-            min_ready_s=rollout["minReadySeconds"],
-            progress_deadline_s=rollout["progressDeadlineSeconds"],
-            drain_delay_s=rollout["drainDelaySeconds"],
-            paused=rollout["paused"],
-        ),
-    )
-
-
-def parse_source(source: Manifest | None) -> Content | None:
-    if source is None:
-        return None
-    return Content(
-        name=SOURCE,
-        ref=Ref("ConfigMap", source["configMap"]["name"]),
-        mount_path=source["mountPath"],
-        on_change=OnChange.RELOAD,
-    )
-
-
-def parse_config(item: Manifest, path: str) -> Content:
-    refs = [
-        Ref(kind, item[field]["name"])
-        for field, kind in (("configMap", "ConfigMap"), ("secret", "Secret"))
-        if field in item
-    ]
-    if len(refs) != 1:
-        raise Invalid(path, f"has {len(refs)} of configMap and secret; use exactly one")
-    if item["name"] == SOURCE:
-        raise Invalid(f"{path}.name", f"is '{SOURCE}', which is the code's own; use another name")
-    return Content(
-        name=item["name"],
-        ref=refs[0],
-        mount_path=item["mountPath"],
-        on_change=OnChange(item["onChange"]),
-    )
-
-
-def parse_server(server: Manifest) -> Server:
-    workers = server["workers"]
-    if workers != "auto" and not (isinstance(workers, int) and 1 <= workers <= 512):
-        raise Invalid("spec.server.workers", f"is {workers}; use 1 to 512, or auto")
-    return Server(
-        workers=workers,
-        threads=server["threads"],
-        request_timeout_s=server["requestTimeoutSeconds"],
-        graceful_timeout_s=server["gracefulTimeoutSeconds"],
-        keep_alive_s=server["keepAliveSeconds"],
-        max_requests=server["maxRequests"],
-        max_requests_jitter=server["maxRequestsJitter"],
-        max_worker_memory_bytes=parse_bytes(
-            server.get("maxWorkerMemory", 0), "spec.server.maxWorkerMemory"
-        ),
-        max_request_body_bytes=parse_bytes(server["maxRequestBody"], "spec.server.maxRequestBody"),
-        access_log=server["accessLog"] == "json",
-        python=server["python"],
-        extra_args=tuple(server.get("extraArgs", ())),
-    )
-
-
-def parse_ingress(ingress: Manifest | None) -> Ingress | None:
-    if ingress is None:
-        return None
-    return Ingress(
-        class_name=ingress.get("className"),
-        hosts=tuple(ingress["hosts"]),
-        path=ingress["path"],
-        tls_secret=ingress["tls"]["secretName"] if "tls" in ingress else None,
-        annotations=ingress.get("annotations", {}),
-    )
-
-
-def parse_bytes(quantity: int | str, field: str) -> int:
-    """Return a quantity such as 512Ki, 16Mi or 1048576 in bytes."""
-    match = re.fullmatch(r"(\d+)(Ki|Mi|Gi|k|M|G)?", str(quantity))
-    if match is None:
-        raise Invalid(field, f"is {quantity}; use bytes or a quantity as 512Ki, 16Mi, 1Gi")
-    return int(match[1]) * UNITS[match[2] or ""]

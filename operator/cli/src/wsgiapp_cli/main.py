@@ -8,24 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from wsgiapp.digest import digest_object
-from wsgiapp.resources import Platform, build_children
 from wsgiapp.schema import Invalid
-from wsgiapp.types import OnChange
 
 from wsgiapp_cli.manifests import (
     ManifestError,
-    choose_app,
-    read_app,
-    read_documents,
-    read_text,
 )
-from wsgiapp_cli.run import session
+from wsgiapp_cli.render import render_command
+from wsgiapp_cli.run.command import run
+from wsgiapp_cli.run.session import Request
 
 REFUSED = 2
 EXAMPLES = """\
@@ -106,56 +99,14 @@ def port(text: str) -> int:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    return session.run(
-        session.Request(
+    return run(
+        Request(
             files=tuple(arguments.files),
             app=arguments.app,
             port=arguments.port,
             metrics=arguments.metrics,
         )
     )
-
-
-def render_command(arguments: argparse.Namespace) -> int:
-    texts = {str(path): read_text(path) for path in arguments.files}
-    children = render(texts, name=arguments.app, prefork_image=arguments.prefork_image)
-    print(
-        yaml.dump_all(children, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True),
-        end="",
-    )
-    return 0
-
-
-class Plain(yaml.SafeDumper):
-    """YAML without aliases: what is the same in two places is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def render(
-    texts: Mapping[str, str], *, name: str | None, prefork_image: str
-) -> list[dict[str, Any]]:
-    """Return the objects that the operator applies for one app, but for what a cluster gives.
-
-    They have no owner, since there is no WsgiApp yet that could be one. Where a ConfigMap or Secret
-    with `onChange: Restart` is among the texts, the pods carry its digest as they would there.
-    """
-    documents = read_documents(texts)
-    app = read_app(choose_app(documents, name=name))
-    platform = Platform(
-        prefork_image=prefork_image, prefork_pull_policy="IfNotPresent", image_volumes=True
-    )
-    digests = {
-        content.name: digest_object(documents.objects[key])
-        for content in app.config
-        if content.on_change is OnChange.RESTART
-        and (key := (content.ref.kind, app.namespace, content.ref.name)) in documents.objects
-    }
-    children = build_children(app, platform, digests)
-    for child in children:
-        del child["metadata"]["ownerReferences"]
-    return children
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from typing import Any
 
 import yaml
 from wsgiapp.cel import check_rules
-from wsgiapp.types import GROUP, KIND, App, Content, Manifest, parse_app
+from wsgiapp.names import GROUP, KIND
+from wsgiapp.parse import parse_app
+from wsgiapp.types import App, Content, Manifest
 
 Files = Mapping[str, bytes]
 Key = tuple[str, str, str]  # kind, namespace, name

@@ -9,45 +9,31 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any
 
-from wsgiapp.digest import digest_json
-from wsgiapp.resources.deployment import RELOAD_ANNOTATION
-from wsgiapp.resources.owned import MANAGED_BY_LABEL, MANAGER
-from wsgiapp.types import GROUP, KIND, VERSION, App, Manifest
+from wsgiapp.names import (
+    FIELD_MANAGER,
+    GROUP,
+    KIND,
+    RELOAD_ANNOTATION,
+    RELOAD_STARTED_ANNOTATION,
+    VERSION,
+)
+from wsgiapp.types import App, Manifest
 
 from wsgiapp_operator.cache import Cache
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.diff import contains, mark_applied
+from wsgiapp_operator.errors import Gone, Retry
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.observe import STARTED_ANNOTATION, Trouble
+from wsgiapp_operator.ownership import Taken, check_owner, is_owned
 from wsgiapp_operator.reload import ReloadPlan
+from wsgiapp_operator.state import Trouble
 from wsgiapp_operator.status import show_time
 
 logger = logging.getLogger(__name__)
 
 NAMESPACE_GOES = "NamespaceTerminating"
-APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
-MERGE_KEYS = ("name", "mountPath", "containerPort", "port")
-EXACT = frozenset({"selector", "matchLabels", "tls"})  # maps and lists that are replaced as a whole
-SUFFIXES = {
-    "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
-    "k": Decimal("1e3"), "M": Decimal("1e6"), "G": Decimal("1e9"), "T": Decimal("1e12"),
-    "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
-}  # fmt: skip
-
-
-class Retry(Exception):  # noqa: N818 -- named for what is to be done
-    """Nothing is wrong with the app, but it has to be looked at again soon."""
-
-    def __init__(self, reason: str, after_s: float) -> None:
-        super().__init__(reason)
-        self.after_s = after_s
-
-
-class Gone(Exception):  # noqa: N818 -- named for what has happened
-    """The WsgiApp was deleted, and the cache was not told yet."""
 
 
 class Writer:
@@ -117,7 +103,7 @@ class Writer:
         """Put the wish on the pods that are next; a pod that went meanwhile is passed over."""
         assert plan.wish is not None
         wish = json.dumps({"id": plan.wish.id, "content": dict(plan.wish.content)}, sort_keys=True)
-        annotations = {RELOAD_ANNOTATION: wish, STARTED_ANNOTATION: show_time(now)}
+        annotations = {RELOAD_ANNOTATION: wish, RELOAD_STARTED_ANNOTATION: show_time(now)}
         for pod in plan.ask:
             patch = {"metadata": {"uid": pod.uid, "annotations": annotations}}
             try:
@@ -175,7 +161,7 @@ class Writer:
             "type": event.type,
             "reason": event.reason,
             "message": event.message[:1024],
-            "source": {"component": MANAGER},
+            "source": {"component": FIELD_MANAGER},
             "firstTimestamp": moment,
             "lastTimestamp": moment,
             "count": 1,
@@ -184,104 +170,3 @@ class Writer:
             await self._cluster.create(body)
         except ApiError as error:
             logger.warning("event not posted: app=%s error=%s", metadata["name"], error)
-
-
-# -- ownership --------------------------------------------------------------------------------
-
-
-class Taken(Exception):  # noqa: N818 -- named for the state of the name
-    """An object of the child's name belongs to somebody else."""
-
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.message)
-        self.trouble = trouble
-
-
-def is_owned(live: Manifest, app: App) -> bool:
-    return any(owner["uid"] == app.uid for owner in live["metadata"].get("ownerReferences", ()))
-
-
-def check_owner(app: App, live: Manifest) -> None:
-    """Raise unless `live` is the app's, or an orphan of it that may be taken in.
-
-    Raises Taken for another's object, Retry for one that is on its way out: deleted, or left over from a
-    WsgiApp of the same name and about to be collected.
-    """
-    metadata = live["metadata"]
-    if "deletionTimestamp" in metadata:
-        raise Retry(f"{live['kind']} {metadata['name']} is being deleted", 1.0)
-    if is_owned(live, app):
-        return
-    owners = [owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")]
-    if owners and owners[0]["kind"] == KIND and owners[0]["name"] == app.name:
-        raise Retry(
-            f"{live['kind']} {metadata['name']} of the previous WsgiApp is being deleted", 1.0
-        )
-    is_ours = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER
-    if owners or not is_ours:
-        owner = (
-            f"{owners[0]['kind']} {owners[0]['name']}" if owners else "nobody the operator knows"
-        )
-        raise Taken(
-            Trouble(
-                "NameTaken",
-                f"{live['kind']} {metadata['name']} exists and belongs to {owner}; "
-                "give the WsgiApp another name, or delete that object",
-            )
-        )
-
-
-# -- what differs -----------------------------------------------------------------------------
-
-
-def mark_applied(manifest: Manifest) -> Manifest:
-    """Return the manifest with its own hash, which tells later whether the wanted object changed."""
-    metadata = manifest["metadata"]
-    annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest_json(manifest)}
-    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def contains(live: Any, wanted: Any, key: str = "") -> bool:
-    """Return whether `live` has every field of `wanted`, as server-side apply would leave it.
-
-    Fields of other managers are theirs and do not count. What the API server leaves out when empty, and
-    quantities that it writes in another form, count as equal.
-    """
-    if isinstance(wanted, dict) and isinstance(live, dict):
-        if key in EXACT and wanted.keys() != live.keys():
-            return False
-        # Below requests and limits every value is a quantity, whatever its name.
-        below = key if key in ("requests", "limits") else None
-        return all(
-            contains(live[name], value, below or name) if name in live else not value
-            for name, value in wanted.items()
-        )
-    if isinstance(wanted, list) and isinstance(live, list):
-        return contains_items(live, wanted, key)
-    if key in ("requests", "limits", "sizeLimit", "divisor"):
-        return parse_quantity(live) == parse_quantity(wanted)
-    return bool(live == wanted)
-
-
-def contains_items(live: list[Any], wanted: list[Any], key: str) -> bool:
-    """Compare lists as apply merges them: by the items' key where there is one, else as a whole."""
-    merge_key = next(
-        (k for k in MERGE_KEYS if wanted and all(isinstance(i, dict) and k in i for i in wanted)),
-        None,
-    )
-    if merge_key is None or key in EXACT:
-        return len(live) == len(wanted) and all(map(contains, live, wanted))
-    by_key = {item.get(merge_key): item for item in live}
-    return all(
-        item[merge_key] in by_key and contains(by_key[item[merge_key]], item) for item in wanted
-    )
-
-
-def parse_quantity(value: Any) -> Decimal | str:
-    """Return a Kubernetes quantity as a number; what is none is returned as text."""
-    text = str(value)
-    digits = text.rstrip("numkKMGTPEi")
-    try:
-        return Decimal(digits) * SUFFIXES[text[len(digits) :]]
-    except (InvalidOperation, KeyError):
-        return text

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from wsgiapp.digest import digest_object
-from wsgiapp.resources.owned import APP_LABEL
-from wsgiapp.types import KIND, Manifest, Ref
+from wsgiapp.names import APP_LABEL, KIND
+from wsgiapp.types import Manifest, Ref
 
 REMEMBERED_GONE = 4096
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"

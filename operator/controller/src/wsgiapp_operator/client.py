@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from kubernetes.aio import client, config, dynamic
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
-from wsgiapp.resources.owned import MANAGER
-from wsgiapp.types import GROUP, KIND, VERSION, Manifest
+from wsgiapp.names import FIELD_MANAGER, GROUP, KIND, VERSION
+from wsgiapp.types import Manifest
 
 # The package says that it is typed, but these parts of it are not.
 untyped_config: Any = config
@@ -116,7 +116,7 @@ class Cluster:
         return await self._call(
             "server_side_apply", manifest["kind"], body=manifest,
             namespace=metadata["namespace"], name=metadata["name"],
-            field_manager=MANAGER, force_conflicts=True,
+            field_manager=FIELD_MANAGER, force_conflicts=True,
         )  # fmt: skip
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
@@ -126,14 +126,14 @@ class Cluster:
         path = resource.path(name=metadata["name"], namespace=metadata["namespace"]) + "/status"
         return await self._request(
             "patch", path, body=manifest, content_type="application/apply-patch+yaml",
-            field_manager=MANAGER, force_conflicts=True,
+            field_manager=FIELD_MANAGER, force_conflicts=True,
         )  # fmt: skip
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
         """Change some fields by a JSON merge patch (RFC 7386)."""
         return await self._call(
             "patch", kind, body=patch, namespace=namespace, name=name,
-            content_type="application/merge-patch+json", field_manager=MANAGER,
+            content_type="application/merge-patch+json", field_manager=FIELD_MANAGER,
         )  # fmt: skip
 
     async def create(self, manifest: Manifest) -> Manifest:

@@ -13,19 +13,19 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
-import kopf
+from wsgiapp.names import GROUP
 from wsgiapp.resources import Platform
-from wsgiapp.types import GROUP, VERSION
 
+from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
-from wsgiapp_operator.client import KINDS, ApiError, Cluster
+from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.leader_election import Lease, LeaseLost
 from wsgiapp_operator.metrics import Metrics, Pulse, start_server
-from wsgiapp_operator.observe import CHILD_KINDS, Agents
 from wsgiapp_operator.reconcile import Reconciler
-from wsgiapp_operator.resync import CHILD_SELECTOR, list_everything
+from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.settings import Settings, read_settings
+from wsgiapp_operator.watch import watch
 from wsgiapp_operator.workqueue import KeyedQueue
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,8 @@ WEATHER = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 600.0
 FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
 BEAT_S = 1.0
-PEERING_IDENTITY: Any = "wsgiapp-operator"
 FIRST = asyncio.FIRST_COMPLETED
-DEBOUNCE_S = 0.05  # one change of an app brings several events
 IMAGE_VOLUMES_SINCE = (1, 35)
-# Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
-UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
-UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -167,60 +162,6 @@ async def relist_forever(
         cache.forget_contents()
         for app in changed:
             queue.add(app)
-
-
-async def watch(
-    namespaces: Sequence[str], cache: Cache, queue: KeyedQueue[AppKey], stop: asyncio.Event
-) -> None:
-    """Keep the cache in step and mark apps as due, until cancelled or `stop`."""
-    registry = kopf.OperatorRegistry()
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
-    settings.scanning.disabled = True  # no watching of CRDs and namespaces: fewer permissions
-    settings.peering.standalone = True
-    settings.watching.server_timeout = 300
-    settings.watching.reconnect_backoff = 0.1
-    settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
-    settings.queueing.idle_timeout = 1.0
-
-    async def notice(event: Any, **_: Any) -> None:
-        manifest = event["object"]
-        is_gone = event["type"] == "DELETED"
-        app = cache.forget(manifest) if is_gone else cache.put(manifest)
-        if app is not None:
-            queue.add(app, DEBOUNCE_S)
-
-    async def notice_content(event: Any, **_: Any) -> None:
-        for app in cache.note_content(event["object"], deleted=event["type"] == "DELETED"):
-            queue.add(app, DEBOUNCE_S)
-
-    kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
-    for kind in (*CHILD_KINDS, "Pod"):
-        _, group, version, plural = KINDS[kind]
-        kopf.on.event(group or "", version, plural, registry=registry)(notice)
-        settings.watching.label_selectors[group or "", version, plural] = CHILD_SELECTOR
-    for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
-        kopf.on.event("", "v1", plural, registry=registry)(notice_content)
-        settings.watching.field_selectors["", "v1", plural] = selector
-    kopf.on.login(registry=registry)(log_in)
-    ours = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(
-        registry=registry,
-        settings=settings,
-        # Only for peering, which is off; found by kopf itself it needs the user's name, and the
-        # uid of a container has none.
-        identity=PEERING_IDENTITY,
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        stop_flag=stop,
-    )
-    handle_signals(stop)  # kopf has just put its own handlers in their place
-    await kopf.run_tasks(tasks, ignored=ours)
-
-
-def log_in(**arguments: Any) -> Any:
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
 # -- tasks ------------------------------------------------------------------------------------

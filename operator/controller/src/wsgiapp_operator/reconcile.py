@@ -10,18 +10,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from wsgiapp.names import TEMPLATE_ANNOTATION
+from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_children
-from wsgiapp.resources.deployment import TEMPLATE_ANNOTATION, read_restart_digests
+from wsgiapp.resources.deployment import read_restart_digests
 from wsgiapp.schema import Invalid
-from wsgiapp.types import App, Manifest, OnChange, parse_app
+from wsgiapp.types import App, Manifest, OnChange
 
-from wsgiapp_operator.apply import Gone, Retry, Writer
+from wsgiapp_operator.agents import Agents
+from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import Cluster
+from wsgiapp_operator.errors import Gone, Retry
 from wsgiapp_operator.events import choose_events
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.observe import Agents, Observed, Trouble, observe
+from wsgiapp_operator.observe import observe
 from wsgiapp_operator.reload import Place, ReloadPlan, plan_reload
+from wsgiapp_operator.state import Observed, Trouble
 from wsgiapp_operator.status import build_invalid_status, build_status
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from wsgiapp.digest import digest_json
 from wsgiapp.types import App, Ref
 
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.observe import Pod, Wish
+from wsgiapp_operator.state import Pod, Wish
 
 BOOTING = "booting"
 

@@ -6,15 +6,14 @@ that was interrupted for long never tells what was deleted meanwhile.
 
 from collections.abc import Sequence
 
-from wsgiapp.resources.owned import APP_LABEL, MANAGED_BY_LABEL, MANAGER
-from wsgiapp.types import KIND
+from wsgiapp.names import APP_LABEL, FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 
 from wsgiapp_operator.cache import AppKey, Cache, ObjectKey, key_of
 from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.observe import CHILD_KINDS
 
 # Server-side: other people's pods never reach the operator.
-CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER},{APP_LABEL}"
+CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER},{APP_LABEL}"
 
 
 async def list_everything(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> set[AppKey]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from wsgiapp.resources.deployment import AGENT_PORT
+from wsgiapp.names import AGENT_PORT
 from wsgiapp.resources.owned import selector
 from wsgiapp.types import App, Manifest, Ref
 
-from wsgiapp_operator.observe import Observed, Pod, Trouble
 from wsgiapp_operator.reload import Place, ReloadPlan
+from wsgiapp_operator.state import Observed, Pod, Trouble
 
 LONGEST_MESSAGE = 1024
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from wsgiapp.resources.deployment import Platform, build_deployment
+from wsgiapp.resources.deployment import build_deployment
 from wsgiapp.resources.ingress import build_ingress
+from wsgiapp.resources.platform import Platform
 from wsgiapp.resources.pod_disruption_budget import build_budget
 from wsgiapp.resources.service import build_service
 from wsgiapp.resources.service_account import build_account

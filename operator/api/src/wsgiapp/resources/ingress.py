@@ -1,14 +1,14 @@
 """The Ingress, with the nginx.org annotations that fit the server behind it."""
 
+from wsgiapp.names import SERVICE_PORT
 from wsgiapp.resources.owned import build_child
-from wsgiapp.resources.service import PORT
 from wsgiapp.types import App, Ingress, Manifest
 
 NO_LIMIT_S = 3600
 
 
 def build_ingress(app: App, ingress: Ingress) -> Manifest:
-    backend = {"service": {"name": app.name, "port": {"number": PORT}}}
+    backend = {"service": {"name": app.name, "port": {"number": SERVICE_PORT}}}
     path = {"path": ingress.path, "pathType": "Prefix", "backend": backend}
     spec: Manifest = {
         "rules": [{"host": host, "http": {"paths": [path]}} for host in ingress.hosts]

@@ -1,10 +1,7 @@
 """What all children have in common: name, labels, owner."""
 
-from wsgiapp.types import GROUP, KIND, VERSION, App, Manifest
-
-MANAGER = "wsgiapp-operator"  # label value and field manager
-APP_LABEL = "wsgi.dev/app"
-MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+from wsgiapp.names import APP_LABEL, FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, VERSION
+from wsgiapp.types import App, Manifest
 
 
 def selector(app: App) -> dict[str, str]:
@@ -13,7 +10,7 @@ def selector(app: App) -> dict[str, str]:
 
 
 def labels(app: App) -> dict[str, str]:
-    return {"app.kubernetes.io/name": app.name, MANAGED_BY_LABEL: MANAGER, **selector(app)}
+    return {"app.kubernetes.io/name": app.name, MANAGED_BY_LABEL: FIELD_MANAGER, **selector(app)}
 
 
 def build_child(app: App, api_version: str, kind: str, **content: object) -> Manifest:

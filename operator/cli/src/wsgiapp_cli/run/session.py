@@ -9,41 +9,25 @@ start, is reported and harms nothing that serves.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import enum
-import importlib.util
-import os
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsgiapp.resources.deployment import config_variable, server_arguments
 from wsgiapp.schema import Invalid
-from wsgiapp.types import SOURCE, App, Content, OnChange
 
 from wsgiapp_cli.manifests import (
-    Files,
     ManifestError,
-    choose_app,
-    read_app,
-    read_documents,
-    read_environment,
-    read_folder,
     read_text,
 )
 from wsgiapp_cli.run.folder import AtomicFolder
-from wsgiapp_cli.run.server import Launch, LocalServer, ServerExitedError, check
-from wsgiapp_cli.run.watch import Sight, Watch
+from wsgiapp_cli.run.plan import Place, Plan, Step, decide, make_plan
+from wsgiapp_cli.run.server import LocalServer, ServerExitedError, check
+from wsgiapp_cli.run.watch import Watch
 
-BACKLOG = 2048
 BOOT_FAILED = 3  # exit code of a server whose first boot failed (docs/contracts.md, section 5)
-# What of a spec has a meaning without a cluster; the rest is named when the app starts.
-SERVED_FIELDS = {"app", "source", "server", "env", "envFrom", "config"}
 
 
 @dataclass(frozen=True)
@@ -54,123 +38,6 @@ class Request:
     app: str | None
     port: int
     metrics: str  # HOST:PORT of the agent; empty: none
-
-
-# --- plan -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the pod's parts lie on this machine."""
-
-    root: Path  # private: run directory and folders
-    here: Path  # the folder `wsgiapp run` was called in, where code without a `source` is
-    bind: str
-    metrics: str
-    environment: Mapping[str, str]  # of `wsgiapp run`; the manifest's own comes on top
-
-    @property
-    def run_dir(self) -> Path:
-        return self.root / "run"
-
-    def folder(self, name: str) -> Path:
-        """Return the folder of one content: the source, or an entry of config."""
-        return self.root / (SOURCE if name == SOURCE else f"config/{name}")
-
-
-@dataclass(frozen=True)
-class Folder:
-    """One folder of the app: its files, and what their change asks for."""
-
-    files: Files
-    on_change: OnChange
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that one state of the files asks for."""
-
-    app: App
-    launch: Launch
-    folders: Mapping[str, Folder]
-    code: Sight  # of the code that is served from where it lies; empty with a `source`
-    left_out: tuple[str, ...]
-
-
-def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Plan:
-    """Return the plan for manifests given as file name → text; pure. The code's sight is left empty.
-
-    Raises ManifestError or Invalid, each with the field, the value and the remedy.
-    """
-    documents = read_documents(texts)
-    manifest = choose_app(documents, name=name)
-    app = read_app(manifest)
-    folders = {
-        content.name: Folder(read_folder(documents, app, content), content.on_change)
-        for content in app.contents
-    }
-    environment = read_environment(documents, app)
-    launch = Launch(
-        arguments=server_command_line(app, place),
-        environment={
-            **place.environment,
-            "PYTHONUNBUFFERED": "1",
-            # A .pyc is matched by second and size: too coarse for code that changes under a server.
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **{config_variable(c.name): str(place.folder(c.name)) for c in app.config},
-            **environment.values,
-        },
-        directory=place.folder(SOURCE) if app.source else place.here,
-    )
-    left_out = sorted(manifest["spec"].keys() - SERVED_FIELDS)
-    return Plan(
-        app=app,
-        launch=launch,
-        folders=folders,
-        code={},
-        left_out=(*left_out, *(f"env {name}" for name in environment.left_out)),
-    )
-
-
-def server_command_line(app: App, place: Place) -> tuple[str, ...]:
-    """Return prefork's arguments as in the pod, but for addresses and folders, and no ingress."""
-
-    def here(content: Content) -> Content:
-        return replace(content, mount_path=str(place.folder(content.name)))
-
-    local = replace(
-        app,
-        source=here(app.source) if app.source else None,
-        config=tuple(here(content) for content in app.config),
-        ingress=None,
-    )
-    metrics = [f"--metrics={place.metrics}"] if place.metrics else []
-    return (*metrics, *server_arguments(local, bind=place.bind, run_dir=str(place.run_dir)))
-
-
-class Step(enum.Enum):
-    """What a new plan needs of the running server."""
-
-    NOTHING = "nothing"
-    RELOAD = "reload"
-    RESTART = "restart"
-
-
-def decide(serving: Plan, new: Plan) -> Step:
-    """Return the least step that leads from the plan that is being served to `new`; pure."""
-    wishes = {
-        folder.on_change
-        for name, folder in new.folders.items()
-        if name not in serving.folders or folder.files != serving.folders[name].files
-    }
-    if serving.launch != new.launch or OnChange.RESTART in wishes:
-        return Step.RESTART
-    if OnChange.RELOAD in wishes or serving.code != new.code:
-        return Step.RELOAD
-    return Step.NOTHING
-
-
-# --- session --------------------------------------------------------------------------------------
 
 
 class Session:
@@ -312,78 +179,3 @@ def explain_exit(code: int) -> str:
         f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     )
     return f"the server {how}; its last lines are above"
-
-
-# --- entry ----------------------------------------------------------------------------------------
-
-
-def run(request: Request) -> int:
-    """Serve until Ctrl-C (exit code 0) or until the server ends (its exit code).
-
-    Raises ManifestError or Invalid when the manifests cannot be served.
-    """
-    if importlib.util.find_spec("prefork") is None:
-        raise ManifestError(
-            f"the server is not installed here; use {sys.executable} -m pip install 'prefork[agent]'"
-        )
-    if request.metrics:  # the agent would say so too, but much later
-        host, port = parse_address(request.metrics)
-        open_listener(host, port, option="--metrics").close()
-    with (
-        # It is inherited by the server and outlives its restarts: clients wait meanwhile.
-        open_listener("127.0.0.1", request.port, option="--port") as listener,
-        tempfile.TemporaryDirectory("", "wsgiapp-") as root,
-    ):
-        place = Place(
-            root=Path(root),
-            here=Path.cwd(),
-            bind=f"fd://{listener.fileno()}",
-            metrics=request.metrics,
-            environment=dict(os.environ),
-        )
-        place.run_dir.mkdir(mode=0o700)
-        return asyncio.run(run_until_stopped(Session(request, place, listener)))
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Return (host, port) of HOST:PORT or [IPV6]:PORT; raises ManifestError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ManifestError(f"--metrics is {text!r}; use HOST:PORT, or '' for none")
-    return host.strip("[]"), int(port)
-
-
-async def run_until_stopped(session: Session) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP; the first stops softly, a second one at once."""
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():
-            session.stop_now()
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
-    serving = asyncio.ensure_future(session.serve())
-    stop_wish = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({serving, stop_wish}, return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        stop_wish.cancel()
-        return serving.result()
-    serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-    await session.stop()
-    return 0
-
-
-def open_listener(host: str, port: int, *, option: str) -> socket.socket:
-    """Return a listening socket; `option` is the one to change when the address is not to be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:  # also: a host that is no address of this machine
-        raise ManifestError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with {option}"
-        ) from None

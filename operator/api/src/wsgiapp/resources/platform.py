@@ -1,0 +1,12 @@
+"""What the cluster and the installation give."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """What the cluster and the installation give: the server's image, and how pods get at it."""
+
+    prefork_image: str
+    prefork_pull_policy: str
+    image_volumes: bool  # on by default from Kubernetes 1.35

@@ -1,0 +1,154 @@
+"""The pod: the app container, and the agent as a native sidecar.
+
+docs/contracts.md §5 is the contract with the server. Everything passes the restricted Pod Security
+Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) on a read-only root.
+"""
+
+from wsgiapp.names import AGENT_PORT, APP_PORT, RUN_DIR, config_variable
+from wsgiapp.resources.platform import Platform
+from wsgiapp.resources.server_args import server_arguments
+from wsgiapp.resources.volumes import build_volumes, mount_content
+from wsgiapp.types import App, Manifest
+
+# Any uid but root: images without a USER of their own run too.
+UID = 10001
+STOP_MARGIN_S = 5
+PROBE_MARGIN_S = 5
+COPY_SERVER = "import shutil; shutil.copytree('/prefork', '/copy/prefork', dirs_exist_ok=True)"
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+
+def build_pod(app: App, platform: Platform) -> Manifest:
+    stop_s = app.rollout.drain_delay_s + app.server.graceful_timeout_s + STOP_MARGIN_S
+    pod: Manifest = {
+        "serviceAccountName": app.name,
+        "automountServiceAccountToken": False,
+        # Variables such as PREFORK_SERVICE_HOST would be taken for settings of the server.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": stop_s,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": UID,
+            "runAsGroup": UID,
+            "fsGroup": UID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": build_init_containers(app, platform),
+        "containers": [build_app_container(app)],
+        "volumes": build_volumes(app, platform),
+    }
+    if app.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in app.image_pull_secrets]
+    return pod
+
+
+def build_app_container(app: App) -> Manifest:
+    container: Manifest = {
+        "name": "app",
+        "image": app.image,
+        "command": [app.server.python, "/prefork"],
+        "args": server_arguments(app),
+        "env": build_env(app),
+        "ports": [{"name": "http", "containerPort": APP_PORT, "protocol": "TCP"}],
+        "resources": app.resources,
+        "volumeMounts": [
+            # The only subPath: it never changes. Config mounts have none, or they would not refresh.
+            {"name": "prefork", "mountPath": "/prefork", "subPath": "prefork", "readOnly": True},
+            {"name": "run", "mountPath": RUN_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *(mount_content(content, content.mount_path) for content in app.contents),
+        ],
+        "startupProbe": probe(
+            "/readyz", period_s=1, failures=app.probes.startup_timeout_s + PROBE_MARGIN_S
+        ),
+        "readinessProbe": probe("/readyz", period_s=2, failures=3),
+        "livenessProbe": probe("/livez", period_s=10, failures=3),
+        "securityContext": CONFINED,
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    }
+    if app.source is not None:
+        container["workingDir"] = app.source.mount_path
+    if app.image_pull_policy is not None:
+        container["imagePullPolicy"] = app.image_pull_policy
+    if app.env_from:
+        container["envFrom"] = list(app.env_from)
+    if app.rollout.drain_delay_s:
+        # The pod leaves the endpoints at once, the ingress some time later: serve until then.
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": app.rollout.drain_delay_s}}}
+    return container
+
+
+def build_env(app: App) -> list[Manifest]:
+    """Return the environment; what the WsgiApp sets wins, but for the paths of its config."""
+    given = {variable["name"] for variable in app.env}
+    # A read-only root and a uid without a home: libraries that write below ~ go to /tmp.
+    # Unbuffered, or the last lines before a crash are never seen.
+    defaults = [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
+    paths = [
+        {"name": config_variable(content.name), "value": content.mount_path}
+        for content in app.config
+    ]
+    return [v for v in defaults if v["name"] not in given] + paths + list(app.env)
+
+
+def probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    """Return a probe that asks the agent, which answers while every worker is busy."""
+    return {
+        "httpGet": {"path": path, "port": AGENT_PORT},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def build_init_containers(app: App, platform: Platform) -> list[Manifest]:
+    """Return the native sidecar; before it a copy of the server where image volumes are missing."""
+    agent = build_agent(app, platform)
+    if platform.image_volumes:
+        return [agent]
+    copy = {
+        "name": "prefork",
+        "image": platform.prefork_image,
+        "imagePullPolicy": platform.prefork_pull_policy,
+        "command": ["python3", "-c", COPY_SERVER],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "volumeMounts": [{"name": "prefork", "mountPath": "/copy"}],
+        "securityContext": CONFINED,
+    }
+    return [copy, agent]
+
+
+def build_agent(app: App, platform: Platform) -> Manifest:
+    arguments = [
+        f"--listen=0.0.0.0:{AGENT_PORT}",
+        f"--run-dir={RUN_DIR}",
+        "--reload-file=/podinfo/reload",
+        *(f"--content={content.name}=/content/{content.name}" for content in app.reloadable),
+    ]
+    if app.probes.path is not None:
+        prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
+        arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{prefix}{app.probes.path}")
+        if app.ingress is not None and app.ingress.hosts:
+            # An app that checks its Host (Django's ALLOWED_HOSTS) knows this one, and not 127.0.0.1.
+            arguments.append(f"--probe-host={app.ingress.hosts[0].replace('*', 'probe')}")
+    return {
+        "name": "agent",
+        "image": platform.prefork_image,
+        "imagePullPolicy": platform.prefork_pull_policy,
+        "restartPolicy": "Always",  # makes an init container a native sidecar
+        "command": ["python3", "/prefork", "agent"],
+        "args": arguments,
+        "ports": [{"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}},
+        "volumeMounts": [
+            {"name": "run", "mountPath": RUN_DIR},
+            {"name": "podinfo", "mountPath": "/podinfo", "readOnly": True},
+            *(mount_content(content, f"/content/{content.name}") for content in app.reloadable),
+        ],
+        "securityContext": CONFINED,
+    }

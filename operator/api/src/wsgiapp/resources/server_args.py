@@ -1,0 +1,47 @@
+"""prefork's command line, from the spec; `wsgiapp run` uses it as well."""
+
+from wsgiapp.names import APP_PORT, RUN_DIR
+from wsgiapp.types import App
+
+
+def server_arguments(
+    app: App, *, bind: str = f"0.0.0.0:{APP_PORT}", run_dir: str = RUN_DIR
+) -> list[str]:
+    """Return prefork's command line behind `python3 /prefork`; `wsgiapp run` uses it as well."""
+    server = app.server
+    arguments = [
+        f"--bind={bind}",
+        f"--run-dir={run_dir}",
+        f"--workers={server.workers}",
+        f"--threads={server.threads}",
+        f"--timeout={server.request_timeout_s}",
+        f"--graceful-timeout={server.graceful_timeout_s}",
+        f"--keep-alive={server.keep_alive_s}",
+        f"--boot-timeout={app.probes.startup_timeout_s}",
+        f"--max-request-body={server.max_request_body_bytes}",
+    ]
+    if server.max_requests:
+        arguments += [
+            f"--max-requests={server.max_requests}",
+            f"--max-requests-jitter={server.max_requests_jitter}",
+        ]
+    if server.max_worker_memory_bytes:
+        arguments.append(f"--max-worker-memory={server.max_worker_memory_bytes}")
+    if server.access_log:
+        arguments.append("--access-logfile=-")
+    arguments += proxy_arguments(app)
+    arguments += [f"--content={content.name}={content.mount_path}" for content in app.reloadable]
+    return [*arguments, *server.extra_args, app.callable]
+
+
+def proxy_arguments(app: App) -> list[str]:
+    """Return what follows from an ingress in front: whom to believe, and where the app lives."""
+    if app.ingress is None:
+        return []
+    arguments = []
+    if app.ingress.path != "/":
+        arguments.append(f"--script-name={app.ingress.path}")
+    # The controller's pods have no fixed addresses. Who wants less says so in extraArgs.
+    if not any(item.startswith("--forwarded-allow-ips") for item in app.server.extra_args):
+        arguments.append("--forwarded-allow-ips=*")
+    return arguments

@@ -1,0 +1,95 @@
+"""From a Pod as the API server has it to what planning needs of it. Pure."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+from wsgiapp.names import RELOAD_ANNOTATION, RELOAD_STARTED_ANNOTATION, TEMPLATE_ANNOTATION
+from wsgiapp.types import Manifest
+
+from wsgiapp_operator.state import Pod, Trouble, Wish
+
+OUT_OF_MEMORY = "OOMKilled"
+ENDED = ("Failed", "Succeeded")
+# Reasons for which a container waits that no waiting will mend.
+STUCK = frozenset({
+    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
+    "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+})  # fmt: skip
+
+
+def parse_pod(manifest: Manifest) -> Pod:
+    metadata, status = manifest["metadata"], manifest.get("status", {})
+    annotations = metadata.get("annotations") or {}
+    conditions = {c["type"]: c for c in status.get("conditions", ())}
+    started = annotations.get(RELOAD_STARTED_ANNOTATION)
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ip=status.get("podIP"),
+        template=annotations.get(TEMPLATE_ANNOTATION),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        # An evicted pod stays as an object for long after another has taken its place.
+        terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
+        wish=parse_wish(annotations.get(RELOAD_ANNOTATION)),
+        wish_started=parse_time(started),
+        trouble=find_trouble(status, conditions),
+    )
+
+
+def parse_wish(text: str | None) -> Wish | None:
+    """Return the wish on a pod; one that somebody garbled counts as none and is written anew."""
+    try:
+        wish = json.loads(text or "")
+        return Wish(str(wish["id"]), dict(wish["content"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+def find_trouble(status: Manifest, conditions: Mapping[str, Manifest]) -> Trouble | None:
+    """Return why a pod does not serve, as far as its status tells; the first thing counts."""
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return Trouble("Unschedulable", scheduled.get("message", "no node takes the pod"))
+    containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    for container in containers:
+        trouble = find_container_trouble(container)
+        if trouble is not None:
+            return trouble
+    return None
+
+
+def find_container_trouble(container: Manifest) -> Trouble | None:
+    name, state = container["name"], container.get("state", {})
+    waiting = state.get("waiting", {})
+    if waiting.get("reason") in STUCK:
+        return Trouble(
+            waiting["reason"], f"container {name}: {waiting.get('message', waiting['reason'])}"
+        )
+    if container.get("ready") or ("running" in state and container.get("started")):
+        return None
+    ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
+    if ended is None or ended.get("exitCode") == 0:
+        return None
+    if ended.get("reason") == OUT_OF_MEMORY:
+        return Trouble(
+            "OutOfMemory",
+            f"container {name} needed more memory than its limit; raise spec.resources.limits.memory or use fewer workers",
+        )
+    last_words = last_line(ended.get("message", ""))
+    reason = "AppCrashed" if name == "app" else "ContainerCrashed"
+    if not last_words:
+        last_words = f"exit code {ended.get('exitCode')}; its log says more"
+    return Trouble(reason, f"container {name} ended: {last_words}")
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,77 @@
+"""What is observed of one app, as frozen values: the ground of planning and of the status.
+
+Knows the shape of pods and of agents' answers, not where they come from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from wsgiapp.types import Manifest, Ref
+
+from wsgiapp_operator.cache import Digest
+
+
+class Trouble(NamedTuple):
+    """Why a pod does not serve: one word for programs, and what a person can act on."""
+
+    reason: str
+    message: str
+
+
+class Wish(NamedTuple):
+    """A reload that a pod was asked for (docs/contracts.md §5)."""
+
+    id: str
+    content: Mapping[str, str]
+
+
+class AgentReload(NamedTuple):
+    id: str
+    result: str  # pending, running, succeeded, failed
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentStatus:
+    """What a pod's agent says of its server."""
+
+    state: str
+    content: Mapping[str, str]
+    workers_desired: int
+    workers_ready: int
+    workers_busy: int
+    reload: AgentReload | None
+    unready: str = ""  # the agent's reason, where /readyz says no
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """One pod of the app; `terminating` where it is on its way out, or has ended."""
+
+    name: str
+    uid: str
+    ip: str | None
+    template: str | None
+    ready: bool
+    terminating: bool
+    wish: Wish | None
+    wish_started: datetime | None
+    trouble: Trouble | None
+    agent: AgentStatus | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Everything that planning and status rest on."""
+
+    status: Manifest
+    children: Mapping[str, Manifest]
+    pods: tuple[Pod, ...]
+    digests: Mapping[Ref, Digest]
+
+    @property
+    def missing(self) -> tuple[Ref, ...]:
+        """Return the ConfigMaps and Secrets that do not exist."""
+        return tuple(ref for ref, seen in self.digests.items() if seen.digest is None)

@@ -1,0 +1,78 @@
+"""Watch events into the cache and the queue: the only importer of kopf.
+
+kopf does one thing here: watch. It writes to no object and keeps no state.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import kopf
+from wsgiapp.names import GROUP, VERSION
+
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import KINDS
+from wsgiapp_operator.main import handle_signals
+from wsgiapp_operator.observe import CHILD_KINDS
+from wsgiapp_operator.resync import CHILD_SELECTOR
+from wsgiapp_operator.workqueue import KeyedQueue
+
+PEERING_IDENTITY: Any = "wsgiapp-operator"
+DEBOUNCE_S = 0.05  # one change of an app brings several events
+# Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
+UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
+
+
+async def watch(
+    namespaces: Sequence[str], cache: Cache, queue: KeyedQueue[AppKey], stop: asyncio.Event
+) -> None:
+    """Keep the cache in step and mark apps as due, until cancelled or `stop`."""
+    registry = kopf.OperatorRegistry()
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # no watching of CRDs and namespaces: fewer permissions
+    settings.peering.standalone = True
+    settings.watching.server_timeout = 300
+    settings.watching.reconnect_backoff = 0.1
+    settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
+    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
+    settings.queueing.idle_timeout = 1.0
+
+    async def notice(event: Any, **_: Any) -> None:
+        manifest = event["object"]
+        is_gone = event["type"] == "DELETED"
+        app = cache.forget(manifest) if is_gone else cache.put(manifest)
+        if app is not None:
+            queue.add(app, DEBOUNCE_S)
+
+    async def notice_content(event: Any, **_: Any) -> None:
+        for app in cache.note_content(event["object"], deleted=event["type"] == "DELETED"):
+            queue.add(app, DEBOUNCE_S)
+
+    kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
+    for kind in (*CHILD_KINDS, "Pod"):
+        _, group, version, plural = KINDS[kind]
+        kopf.on.event(group or "", version, plural, registry=registry)(notice)
+        settings.watching.label_selectors[group or "", version, plural] = CHILD_SELECTOR
+    for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
+        kopf.on.event("", "v1", plural, registry=registry)(notice_content)
+        settings.watching.field_selectors["", "v1", plural] = selector
+    kopf.on.login(registry=registry)(log_in)
+    ours = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=settings,
+        # Only for peering, which is off; found by kopf itself it needs the user's name, and the
+        # uid of a container has none.
+        identity=PEERING_IDENTITY,
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+    )
+    handle_signals(stop)  # kopf has just put its own handlers in their place
+    await kopf.run_tasks(tasks, ignored=ours)
+
+
+def log_in(**arguments: Any) -> Any:
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
