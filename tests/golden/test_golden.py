@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from wsgiapp.parse import parse_app
-from wsgiapp.resources import Platform, build_children
+from wsgiapp.resources import Platform, build_resources
 from wsgiapp.schema import Invalid
 from wsgiapp.types import OnChange
 
@@ -42,23 +42,23 @@ def build(path: Path) -> list[dict[str, Any]]:
     )
     app = parse_app(manifest)
     digests = {c.name: f"digest-{c.name}" for c in app.config if c.on_change is OnChange.RESTART}
-    return build_children(app, platform, digests)
+    return build_resources(app, platform, digests)
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_wsgiapp_becomes_the_expected_objects(path: Path) -> None:
     expected = path.with_suffix(".expected.yaml")
-    children = build(path)
+    owned = build(path)
     if os.environ.get("UPDATE_GOLDEN"):
-        text = yaml.dump_all(children, Dumper=PlainDumper, sort_keys=True, width=110)
+        text = yaml.dump_all(owned, Dumper=PlainDumper, sort_keys=True, width=110)
         expected.write_text(text, "utf-8")
-    assert list(yaml.safe_load_all(expected.read_text("utf-8"))) == children
+    assert list(yaml.safe_load_all(expected.read_text("utf-8"))) == owned
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_expected_objects_fit_the_schemas_of_kubernetes(path: Path) -> None:
-    for child in build(path):
-        kubernetes_validate.validate(child, "1.37", strict=True)
+    for resource in build(path):
+        kubernetes_validate.validate(resource, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("path", REFUSED, ids=lambda path: path.stem)

@@ -18,8 +18,8 @@ GOLDEN = ROOT / "tests" / "golden" / "wsgiapps"
 
 def walk(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield path, schema
-    for name, child in schema.get("properties", {}).items():
-        yield from walk(child, f"{path}.{name}")
+    for name, resource in schema.get("properties", {}).items():
+        yield from walk(resource, f"{path}.{name}")
     if "items" in schema:
         yield from walk(schema["items"], f"{path}[]")
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from wsgiapp_cli.run.watch import Watch, look_at, python_files
+from wsgiapp_cli.run.watch import Watch, python_files, take_snapshot
 
 WITHIN_S = 10.0
 # Several looks: a change that counted would have been told in this time.
@@ -57,4 +57,4 @@ def test_what_is_not_the_apps_own_code_is_left_alone(tmp_path: Path, folder: str
     (tmp_path / folder.partition("/")[0] / "pyvenv.cfg").write_text("")
     (tmp_path / "app.py").write_text("")
     (tmp_path / "notes.txt").write_text("")
-    assert list(look_at(python_files(tmp_path))) == [tmp_path / "app.py"]
+    assert list(take_snapshot(python_files(tmp_path))) == [tmp_path / "app.py"]

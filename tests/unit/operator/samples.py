@@ -7,7 +7,7 @@ from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform
 from wsgiapp.types import App, Manifest, Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.state import AgentReload, AgentStatus, Pod, Wish
+from wsgiapp_operator.state import AgentReload, AgentStatus, Pod, ReloadRequest
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 CODE = Ref("ConfigMap", "shop-code")
@@ -43,7 +43,7 @@ def make_pod(
     name: str,
     *,
     serves: str | None = "old",
-    wish: Wish | None = None,
+    request: ReloadRequest | None = None,
     result: str | None = None,
     message: str = "",
     asked_s_ago: float = 1.0,
@@ -55,7 +55,7 @@ def make_pod(
     """A pod whose agent says that it serves the source `serves`; None: the agent does not answer."""
     agent = None
     if serves is not None:
-        reload = AgentReload(wish.id, result, message) if wish and result else None
+        reload = AgentReload(request.id, result, message) if request and result else None
         agent = AgentStatus(
             state=state,
             content={"source": serves},
@@ -66,6 +66,6 @@ def make_pod(
         )
     return Pod(
         name=name, uid=f"uid-{name}", ip="10.0.0.1", template=template, ready=ready, terminating=terminating,
-        wish=wish, wish_started=NOW - timedelta(seconds=asked_s_ago) if wish else None,
-        trouble=None, agent=agent,
+        request=request, requested_at=NOW - timedelta(seconds=asked_s_ago) if request else None,
+        issue=None, agent=agent,
     )  # fmt: skip

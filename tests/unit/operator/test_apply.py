@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from wsgiapp.resources import build_children
+from wsgiapp.resources import build_resources
 from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import Cache
 from wsgiapp_operator.client import ApiError
-from wsgiapp_operator.diff import contains
-from wsgiapp_operator.errors import Gone, Retry
+from wsgiapp_operator.diff import is_subset
+from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import Taken, check_owner
+from wsgiapp_operator.ownership import OwnershipConflict, check_owner
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import PLATFORM, make_app, make_manifest
@@ -39,7 +39,7 @@ APP = make_app()
 def test_fields_of_others_and_other_spellings_are_no_difference(
     live: Manifest, wanted: Manifest
 ) -> None:
-    assert contains(live, wanted)
+    assert is_subset(live, wanted)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_fields_of_others_and_other_spellings_are_no_difference(
     ],
 )
 def test_edits_of_wanted_fields_are_differences(live: Manifest, wanted: Manifest) -> None:
-    assert not contains(live, wanted)
+    assert not is_subset(live, wanted)
 
 
 def owned(uid: str = APP.uid, **metadata: Any) -> Manifest:
@@ -77,13 +77,13 @@ def test_own_child_and_orphan_of_ours_may_be_written() -> None:
 
 
 def test_object_of_somebody_else_is_told_and_not_taken() -> None:
-    with pytest.raises(Taken) as taken:
+    with pytest.raises(OwnershipConflict) as taken:
         check_owner(APP, {"kind": "Service", "metadata": {"name": "shop"}})
-    assert taken.value.trouble.reason == "NameTaken"
-    assert "Service shop exists" in taken.value.trouble.message
-    assert "another name" in taken.value.trouble.message
+    assert taken.value.issue.reason == "NameTaken"
+    assert "Service shop exists" in taken.value.issue.message
+    assert "another name" in taken.value.issue.message
     owner = {"kind": "Helm", "name": "other", "uid": "x", "controller": True}
-    with pytest.raises(Taken, match="Helm other"):
+    with pytest.raises(OwnershipConflict, match="Helm other"):
         check_owner(
             APP, {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner]}}
         )
@@ -93,7 +93,7 @@ def test_object_of_somebody_else_is_told_and_not_taken() -> None:
     "live", [owned("uid-of-the-app-before"), owned(deletionTimestamp="2026-11-22T12:00:00Z")]
 )
 def test_object_on_its_way_out_is_waited_for(live: Manifest) -> None:
-    with pytest.raises(Retry):
+    with pytest.raises(RequeueAfter):
         check_owner(APP, live)
 
 
@@ -109,23 +109,25 @@ def writer(cluster: FakeCluster) -> Writer:
     return Writer(cluster, Cache(), Metrics())  # type: ignore[arg-type]  # a fake
 
 
-async def test_settled_children_are_not_written_again(cluster: FakeCluster, writer: Writer) -> None:
-    desired = build_children(APP, PLATFORM, {})
-    live, troubles = await writer.apply_children(APP, desired, {})
-    assert troubles == []
+async def test_settled_resources_are_not_written_again(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    desired = build_resources(APP, PLATFORM, {})
+    live, issues = await writer.apply_owned(APP, desired, {})
+    assert issues == []
     assert [verb for verb, _, _ in cluster.writes] == ["apply"] * 4
     cluster.writes.clear()
-    again, _ = await writer.apply_children(APP, desired, live)
+    again, _ = await writer.apply_owned(APP, desired, live)
     assert cluster.writes == []
     assert again == live
 
 
 async def test_edited_child_is_put_back(cluster: FakeCluster, writer: Writer) -> None:
-    desired = build_children(APP, PLATFORM, {})
-    live, _ = await writer.apply_children(APP, desired, {})
+    desired = build_resources(APP, PLATFORM, {})
+    live, _ = await writer.apply_owned(APP, desired, {})
     live["Service"]["spec"]["ports"][0]["targetPort"] = 9999
     cluster.writes.clear()
-    now, _ = await writer.apply_children(APP, desired, live)
+    now, _ = await writer.apply_owned(APP, desired, live)
     assert cluster.writes == [("apply", "Service", "shop")]
     assert now["Service"]["spec"]["ports"][0]["targetPort"] == "http"
 
@@ -134,9 +136,9 @@ async def test_field_that_is_no_longer_wanted_is_noticed_by_the_hash(
     cluster: FakeCluster, writer: Writer
 ) -> None:
     env = [{"name": "KEY", "value": "x"}]
-    live, _ = await writer.apply_children(APP, build_children(make_app(env=env), PLATFORM, {}), {})
+    live, _ = await writer.apply_owned(APP, build_resources(make_app(env=env), PLATFORM, {}), {})
     cluster.writes.clear()
-    await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), live)
     assert cluster.writes == [("apply", "Deployment", "shop")]
 
 
@@ -144,11 +146,11 @@ async def test_child_that_is_no_longer_wanted_is_deleted(
     cluster: FakeCluster, writer: Writer
 ) -> None:
     with_ingress = make_app(ingress={"hosts": ["shop.example.com"]})
-    live, _ = await writer.apply_children(
-        with_ingress, build_children(with_ingress, PLATFORM, {}), {}
+    live, _ = await writer.apply_owned(
+        with_ingress, build_resources(with_ingress, PLATFORM, {}), {}
     )
     cluster.writes.clear()
-    now, _ = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    now, _ = await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), live)
     assert ("delete", "Ingress", "shop") in cluster.writes
     assert "Ingress" not in now
 
@@ -156,13 +158,13 @@ async def test_child_that_is_no_longer_wanted_is_deleted(
 async def test_namesake_of_a_child_that_is_not_ours_is_never_deleted(
     cluster: FakeCluster, writer: Writer
 ) -> None:
-    live, _ = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    live, _ = await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
     live["Ingress"] = {
         "kind": "Ingress",
         "metadata": {"name": "shop", "namespace": "web", "uid": "x"},
     }
     cluster.writes.clear()
-    await writer.apply_children(APP, build_children(APP, PLATFORM, {}), live)
+    await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), live)
     assert cluster.writes == []
 
 
@@ -170,8 +172,8 @@ async def test_refusal_of_one_child_is_told_and_the_others_are_written(
     cluster: FakeCluster, writer: Writer
 ) -> None:
     cluster.refusals["Deployment"] = ApiError(403, "exceeded quota: compute")
-    live, troubles = await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
-    assert [(t.reason, t.message) for t in troubles] == [
+    live, issues = await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
+    assert [(t.reason, t.message) for t in issues] == [
         ("ApplyRefused", "Deployment shop: exceeded quota: compute")
     ]
     assert live.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget"}
@@ -182,27 +184,27 @@ async def test_failure_of_the_api_server_is_no_trouble_of_the_app(
 ) -> None:
     cluster.refusals["Deployment"] = ApiError(503, "etcd is away")
     with pytest.raises(ApiError, match="etcd is away"):
-        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+        await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
 
 
 async def test_namespace_on_its_way_out_is_no_trouble_of_the_app(
     cluster: FakeCluster, writer: Writer
 ) -> None:
     cluster.refusals["Service"] = ApiError(403, "forbidden", ("NamespaceTerminating",))
-    with pytest.raises(Retry, match="namespace web is being deleted"):
-        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    with pytest.raises(RequeueAfter, match="namespace web is being deleted"):
+        await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
 
 
 async def test_nothing_is_created_for_an_app_that_is_gone(
     cluster: FakeCluster, writer: Writer
 ) -> None:
     cluster.remove("WsgiApp", "web", "shop")
-    with pytest.raises(Gone):
-        await writer.apply_children(APP, build_children(APP, PLATFORM, {}), {})
+    with pytest.raises(OwnerDeleted):
+        await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
     assert cluster.writes == []
 
 
 async def test_status_of_an_app_that_is_gone_is_told(cluster: FakeCluster, writer: Writer) -> None:
     manifest = cluster.remove("WsgiApp", "web", "shop")
-    with pytest.raises(Gone):
+    with pytest.raises(OwnerDeleted):
         await writer.write_status(manifest, {"replicas": 0})

@@ -74,20 +74,20 @@ def test_what_nobody_reads_is_not_kept() -> None:
 def test_content_is_noted_only_for_those_who_mount_it() -> None:
     cache = Cache()
     content = make("ConfigMap", CODE.name, 3, data={"app.py": "x"})
-    assert cache.note_content(content) == set()
+    assert cache.record_content(content) == set()
     cache.refer(SHOP, [CODE])
     assert cache.digest("web", CODE) is None
-    assert cache.note_content(content) == {SHOP}
+    assert cache.record_content(content) == {SHOP}
 
 
 def test_change_without_a_change_of_content_is_known_by_its_version() -> None:
     cache = Cache()
     cache.refer(SHOP, [CODE])
-    cache.note_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"}))
-    assert cache.note_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"})) == set()
-    assert cache.note_content(make("ConfigMap", CODE.name, 2, data={"app.py": "y"})) == set()
+    cache.record_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"}))
+    assert cache.record_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"})) == set()
+    assert cache.record_content(make("ConfigMap", CODE.name, 2, data={"app.py": "y"})) == set()
     before = cache.digest("web", CODE)
-    assert cache.note_content(make("ConfigMap", CODE.name, 4, data={"app.py": "x"})) == {SHOP}
+    assert cache.record_content(make("ConfigMap", CODE.name, 4, data={"app.py": "x"})) == {SHOP}
     after = cache.digest("web", CODE)
     assert before is not None
     assert after is not None
@@ -97,8 +97,8 @@ def test_change_without_a_change_of_content_is_known_by_its_version() -> None:
 def test_deleted_content_is_known_as_missing() -> None:
     cache = Cache()
     cache.refer(SHOP, [CODE])
-    cache.note_content(make("ConfigMap", CODE.name, 3, data={}))
-    assert cache.note_content(make("ConfigMap", CODE.name, 4, data={}), deleted=True) == {SHOP}
+    cache.record_content(make("ConfigMap", CODE.name, 3, data={}))
+    assert cache.record_content(make("ConfigMap", CODE.name, 4, data={}), deleted=True) == {SHOP}
     seen = cache.digest("web", CODE)
     assert seen is not None
     assert seen.digest is None
@@ -109,7 +109,7 @@ def test_digest_goes_with_its_last_user() -> None:
     other = AppKey("web", "other")
     for app in (SHOP, other):
         cache.refer(app, [CODE])
-    cache.note_content(make("ConfigMap", CODE.name, 3, data={}))
+    cache.record_content(make("ConfigMap", CODE.name, 3, data={}))
     cache.refer(SHOP, [])
     assert cache.digest("web", CODE) is not None
     cache.refer(other, [])

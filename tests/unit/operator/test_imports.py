@@ -11,7 +11,10 @@ CONTROLLER = OPERATOR / "controller" / "src" / "wsgiapp_operator"
 IO = {"asyncio", "aiohttp", "kopf", "kubernetes", "socket", "subprocess", "time"}
 PURE = [
     *sorted(API.rglob("*.py")),
-    *(CONTROLLER / f"{name}.py" for name in ("reload", "status", "events", "cache", "state", "pods", "diff", "ownership")),
+    *(
+        CONTROLLER / f"{name}.py"
+        for name in ("reload", "status", "events", "cache", "state", "pods", "diff", "ownership")
+    ),
 ]
 
 

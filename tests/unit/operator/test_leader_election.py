@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from wsgiapp_operator import leader_election as lease_module
+from wsgiapp_operator import leader_election as election_module
 from wsgiapp_operator.client import ApiError
-from wsgiapp_operator.leader_election import NAME, Lease, LeaseLost
+from wsgiapp_operator.leader_election import NAME, LeaderElection, LeadershipLost
 
 from tests.unit.operator.fake_cluster import FakeCluster
 
@@ -19,11 +19,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         "DEADLINE_S": 0.15,
         "TRY_S": 0.02,
     }.items():
-        monkeypatch.setattr(lease_module, name, value)
+        monkeypatch.setattr(election_module, name, value)
 
 
-def make(cluster: FakeCluster, identity: str) -> Lease:
-    return Lease(cluster, "system", identity)  # type: ignore[arg-type]  # a fake
+def make(cluster: FakeCluster, identity: str) -> LeaderElection:
+    return LeaderElection(cluster, "system", identity)  # type: ignore[arg-type]  # a fake
 
 
 def holder(cluster: FakeCluster) -> str:
@@ -68,7 +68,7 @@ async def test_holder_stops_when_another_has_taken_over() -> None:
     stolen = dict(cluster.objects["Lease", "system", NAME])
     stolen["spec"] = {**stolen["spec"], "holderIdentity": "thief"}
     cluster.put(stolen)
-    with pytest.raises(LeaseLost, match="taken by thief"):
+    with pytest.raises(LeadershipLost, match="taken by thief"):
         await first.keep()
     await first.release()
     assert holder(cluster) == "thief", "released what was another's"
@@ -79,7 +79,7 @@ async def test_holder_stops_when_it_cannot_renew_in_time() -> None:
     lease = make(cluster, "first")
     await lease.acquire()
     cluster.refusals["Lease"] = ApiError(503, "away")
-    with pytest.raises(LeaseLost, match="could not be renewed"):
+    with pytest.raises(LeadershipLost, match="could not be renewed"):
         await lease.keep()
 
 

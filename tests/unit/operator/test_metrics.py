@@ -5,27 +5,27 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from wsgiapp_operator.metrics import Metrics, Pulse, start_server
+from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 
 
 @pytest.fixture
-def served() -> Iterator[tuple[str, Metrics, Pulse]]:
-    metrics, pulse = Metrics(), Pulse()
-    server = start_server("127.0.0.1:0", metrics, pulse)
-    yield f"http://127.0.0.1:{server.server_port}", metrics, pulse
+def served() -> Iterator[tuple[str, Metrics, Heartbeat]]:
+    metrics, heartbeat = Metrics(), Heartbeat()
+    server = start_server("127.0.0.1:0", metrics, heartbeat)
+    yield f"http://127.0.0.1:{server.server_port}", metrics, heartbeat
     server.shutdown()
     server.server_close()
 
 
-def test_figures_of_an_app_come_and_go_with_it(served: tuple[str, Metrics, Pulse]) -> None:
+def test_figures_of_an_app_come_and_go_with_it(served: tuple[str, Metrics, Heartbeat]) -> None:
     base, metrics, _ = served
 
     def read() -> str:
         with urllib.request.urlopen(f"{base}/metrics") as answer:
             return str(answer.read().decode())
 
-    metrics.note_app("web", "shop", "shop:1", ready=True)
-    metrics.note_app("web", "shop", "shop:2", ready=False)
+    metrics.record_app("web", "shop", "shop:1", ready=True)
+    metrics.record_app("web", "shop", "shop:2", ready=False)
     shown = read()
     assert 'wsgiapp_info{image="shop:2",name="shop",namespace="web"} 1.0' in shown
     assert "shop:1" not in shown
@@ -35,12 +35,12 @@ def test_figures_of_an_app_come_and_go_with_it(served: tuple[str, Metrics, Pulse
 
 
 def test_health_is_bad_when_the_loop_stands_still(
-    served: tuple[str, Metrics, Pulse], monkeypatch: pytest.MonkeyPatch
+    served: tuple[str, Metrics, Heartbeat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, _, _ = served
     with urllib.request.urlopen(f"{base}/healthz") as answer:
         assert answer.status == 200
-    monkeypatch.setattr(Pulse, "age_s", 31.0)
+    monkeypatch.setattr(Heartbeat, "age_s", 31.0)
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{base}/healthz")
     assert refused.value.code == 503
@@ -48,7 +48,7 @@ def test_health_is_bad_when_the_loop_stands_still(
     refused.value.close()
 
 
-def test_other_paths_name_those_that_are_there(served: tuple[str, Metrics, Pulse]) -> None:
+def test_other_paths_name_those_that_are_there(served: tuple[str, Metrics, Heartbeat]) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{served[0]}/")
     assert refused.value.code == 404

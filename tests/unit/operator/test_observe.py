@@ -1,11 +1,11 @@
-"""What pods and agents say, read without trust, and troubles told so that a person can act."""
+"""What pods and agents say, read without trust, and issues told so that a person can act."""
 
 from typing import Any
 
 import pytest
 from wsgiapp_operator.agents import parse_agent_status
-from wsgiapp_operator.pods import parse_pod, parse_wish
-from wsgiapp_operator.state import Trouble
+from wsgiapp_operator.pods import parse_pod, parse_reload_request
+from wsgiapp_operator.state import Issue
 
 
 def make(containers: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
@@ -28,22 +28,22 @@ def crashed(message: str = "", **terminated: Any) -> dict[str, Any]:
 
 def test_crash_at_boot_shows_the_last_line_of_the_termination_message() -> None:
     text = "Traceback (most recent call last):\n  File \"app.py\"\nModuleNotFoundError: No module named 'flsk'\n"
-    assert parse_pod(make([crashed(text)])).trouble == Trouble(
+    assert parse_pod(make([crashed(text)])).issue == Issue(
         "AppCrashed", "container app ended: ModuleNotFoundError: No module named 'flsk'"
     )
 
 
 def test_crash_without_a_word_shows_the_exit_code() -> None:
-    trouble = parse_pod(make([crashed(exitCode=139)])).trouble
-    assert trouble is not None
-    assert "exit code 139" in trouble.message
+    issue = parse_pod(make([crashed(exitCode=139)])).issue
+    assert issue is not None
+    assert "exit code 139" in issue.message
 
 
 def test_out_of_memory_names_the_field_to_raise() -> None:
-    trouble = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).trouble
-    assert trouble is not None
-    assert trouble.reason == "OutOfMemory"
-    assert "spec.resources.limits.memory" in trouble.message
+    issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).issue
+    assert issue is not None
+    assert issue.reason == "OutOfMemory"
+    assert "spec.resources.limits.memory" in issue.message
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,14 @@ def test_out_of_memory_names_the_field_to_raise() -> None:
 )
 def test_container_that_cannot_start_is_told_in_the_kubelets_words(reason: str) -> None:
     waiting = {"reason": reason, "message": 'secret "shop-secret" not found'}
-    trouble = parse_pod(
-        make([{"name": "app", "ready": False, "state": {"waiting": waiting}}])
-    ).trouble
-    assert trouble == Trouble(reason, 'container app: secret "shop-secret" not found')
+    issue = parse_pod(make([{"name": "app", "ready": False, "state": {"waiting": waiting}}])).issue
+    assert issue == Issue(reason, 'container app: secret "shop-secret" not found')
 
 
 def test_trouble_of_the_agent_is_told_too() -> None:
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     pod = make([], initContainerStatuses=[{"name": "agent", "state": {"waiting": waiting}}])
-    assert parse_pod(pod).trouble == Trouble("ErrImagePull", "container agent: not found")
+    assert parse_pod(pod).issue == Issue("ErrImagePull", "container agent: not found")
 
 
 def test_pod_without_a_node_is_told_in_the_schedulers_words() -> None:
@@ -70,7 +68,7 @@ def test_pod_without_a_node_is_told_in_the_schedulers_words() -> None:
         "message": "0/1 nodes: Insufficient memory",
     }
     pod = make([], phase="Pending", conditions=[condition])
-    assert parse_pod(pod).trouble == Trouble("Unschedulable", "0/1 nodes: Insufficient memory")
+    assert parse_pod(pod).issue == Issue("Unschedulable", "0/1 nodes: Insufficient memory")
 
 
 def test_evicted_pod_counts_for_nothing_any_more() -> None:
@@ -92,14 +90,14 @@ def test_evicted_pod_counts_for_nothing_any_more() -> None:
     ],
 )
 def test_normal_states_are_no_trouble(container: dict[str, Any]) -> None:
-    assert parse_pod(make([container])).trouble is None
+    assert parse_pod(make([container])).issue is None
 
 
 @pytest.mark.parametrize(
     "text", [None, "", "no json", "[]", '{"id": 1}', '{"id": "x", "content": 3}']
 )
-def test_garbled_wish_counts_as_none(text: str | None) -> None:
-    assert parse_wish(text) is None
+def test_garbled_request_counts_as_none(text: str | None) -> None:
+    assert parse_reload_request(text) is None
 
 
 def test_agent_status_is_read() -> None:

@@ -32,12 +32,12 @@ class FakeAgents:
 
     def _answer(self, pod: Pod) -> AgentStatus:
         reload = None
-        if pod.wish is not None:
-            is_bad = pod.wish.content["source"] == self.broken
+        if pod.request is not None:
+            is_bad = pod.request.content["source"] == self.broken
             if not is_bad:
-                self.serves[pod.name] = pod.wish.content["source"]
+                self.serves[pod.name] = pod.request.content["source"]
             message = "ImportError: no" if is_bad else ""
-            reload = AgentReload(pod.wish.id, "failed" if is_bad else "succeeded", message)
+            reload = AgentReload(pod.request.id, "failed" if is_bad else "succeeded", message)
         return AgentStatus(
             state="serving", content={"source": self.serves[pod.name]},
             workers_desired=2, workers_ready=2, workers_busy=0, reload=reload,
@@ -69,7 +69,7 @@ class World:
         """Store an object and let the watch tell of it."""
         stored = self.cluster.put(manifest)
         self.cache.put(stored)
-        self.cache.note_content(stored)
+        self.cache.record_content(stored)
         return stored
 
     def write_code(self, text: str) -> str:
@@ -80,7 +80,7 @@ class World:
 
     def run_pods(self, serves: str, count: int = 3) -> None:
         """Do what controllers and kubelet do: pods of the template, the Deployment's numbers."""
-        deployment = self.child("Deployment")
+        deployment = self.resource("Deployment")
         template = deployment["spec"]["template"]["metadata"]
         for name in [f"shop-{i}" for i in range(count)]:
             self.agents.serves[name] = serves
@@ -109,11 +109,11 @@ class World:
             again_s = await self.reconciler.reconcile(KEY)
         return again_s
 
-    def child(self, kind: str) -> Manifest:
+    def resource(self, kind: str) -> Manifest:
         return self.cluster.objects[kind, "web", "shop"]
 
     def condition(self, kind: str) -> tuple[str, str]:
-        conditions = self.child("WsgiApp")["status"]["conditions"]
+        conditions = self.resource("WsgiApp")["status"]["conditions"]
         found = next(c for c in conditions if c["type"] == kind)
         return found["status"], found["reason"]
 
@@ -134,7 +134,7 @@ async def world() -> World:
     return world
 
 
-async def test_applied_app_has_its_children_and_gets_ready(world: World) -> None:
+async def test_applied_app_has_its_resources_and_gets_ready(world: World) -> None:
     assert {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget"} <= {
         k[0] for k in world.cluster.objects
     }
@@ -175,7 +175,7 @@ async def test_broken_code_stops_at_the_first_pod_and_the_fix_goes_through(world
     assert [name for verb, _, name in world.cluster.writes if verb == "merge"] == ["shop-0"]
     assert world.condition("Reloaded") == ("False", "ReloadFailed")
     assert world.condition("Available")[0] == "True"
-    assert world.child("WsgiApp")["status"]["reload"]["message"] == "ImportError: no"
+    assert world.resource("WsgiApp")["status"]["reload"]["message"] == "ImportError: no"
     third = world.write_code("VERSION = 3")
     await world.reconcile(6)
     assert set(world.agents.serves.values()) == {third}
@@ -208,7 +208,7 @@ async def test_missing_code_is_waited_for_without_pods() -> None:
 async def test_code_deleted_under_running_pods_changes_nothing_that_runs(world: World) -> None:
     gone = world.cluster.remove("ConfigMap", "web", CODE.name)
     gone["metadata"]["resourceVersion"] = "999"
-    world.cache.note_content(gone, deleted=True)
+    world.cache.record_content(gone, deleted=True)
     await world.reconcile()
     assert world.condition("Ready") == ("False", "ConfigMapMissing")
     assert {kind for _, kind, _ in world.cluster.writes} <= {"WsgiApp", "Event"}
@@ -228,17 +228,17 @@ async def test_config_with_restart_replaces_the_pods_when_it_changes() -> None:
     world.see(secret)
     world.see(make_manifest(config=config))
     await world.reconcile()
-    before = world.child("Deployment")["spec"]["template"]
+    before = world.resource("Deployment")["spec"]["template"]
     secret["data"] = {"k": "eQ=="}
     world.see(secret)
     await world.reconcile()
-    changed = world.child("Deployment")["spec"]["template"]
+    changed = world.resource("Deployment")["spec"]["template"]
     assert changed != before
     gone = world.cluster.remove("Secret", "web", "db")
     gone["metadata"]["resourceVersion"] = "999"
-    world.cache.note_content(gone, deleted=True)
+    world.cache.record_content(gone, deleted=True)
     await world.reconcile()
-    assert world.child("Deployment")["spec"]["template"] == changed
+    assert world.resource("Deployment")["spec"]["template"] == changed
 
 
 async def test_number_of_busy_workers_alone_is_not_written_each_time(world: World) -> None:
@@ -253,16 +253,16 @@ async def test_number_of_busy_workers_alone_is_not_written_each_time(world: Worl
 
 
 async def test_scaling_changes_the_replicas_and_no_pod(world: World) -> None:
-    template = world.child("Deployment")["spec"]["template"]
-    app = world.child("WsgiApp")
+    template = world.resource("Deployment")["spec"]["template"]
+    app = world.resource("WsgiApp")
     world.see({**app, "spec": {**app["spec"], "replicas": 5}})
     await world.reconcile()
-    assert world.child("Deployment")["spec"]["replicas"] == 5
-    assert world.child("Deployment")["spec"]["template"] == template
+    assert world.resource("Deployment")["spec"]["replicas"] == 5
+    assert world.resource("Deployment")["spec"]["template"] == template
 
 
 async def test_spec_that_cannot_be_read_leaves_what_runs(world: World) -> None:
-    app = world.child("WsgiApp")
+    app = world.resource("WsgiApp")
     world.see({**app, "spec": {"image": "shop:1"}})
     await world.reconcile()
     assert world.condition("Ready") == ("False", "InvalidSpec")
@@ -281,7 +281,7 @@ async def test_foreign_service_of_the_same_name_is_left_alone_and_told() -> None
     world.see(make_manifest())
     await world.reconcile()
     assert world.condition("Ready") == ("False", "NameTaken")
-    assert world.child("Service")["spec"] == {"a": 1}
+    assert world.resource("Service")["spec"] == {"a": 1}
 
 
 async def test_deleted_app_is_forgotten_without_a_write(world: World) -> None:

@@ -2,14 +2,14 @@
 
 import pytest
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.reload import Place, ReloadPlan, make_wish, plan_reload
-from wsgiapp_operator.state import Pod, Wish
+from wsgiapp_operator.reload import ReloadPlan, ReloadState, make_request, plan_reload
+from wsgiapp_operator.state import Pod, ReloadRequest
 
 from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod
 
-NEW = make_wish(make_app(), digests("new"))[0]
+NEW = make_request(make_app(), digests("new"))[0]
 assert NEW is not None
-OLDER = Wish("0123456789abcdef", {"source": "older"})
+OLDER = ReloadRequest("0123456789abcdef", {"source": "older"})
 
 
 def plan(*pods: Pod, version: int = 1, **spec: object) -> ReloadPlan:
@@ -23,7 +23,7 @@ def asked(step: ReloadPlan) -> list[str]:
 def test_pods_that_serve_the_wanted_content_are_left_alone() -> None:
     step = plan(make_pod("a", serves="new"), make_pod("b", serves="new"))
     assert asked(step) == []
-    assert set(step.places.values()) == {Place.CURRENT}
+    assert set(step.states.values()) == {ReloadState.CURRENT}
     assert not step.is_running
 
 
@@ -33,7 +33,7 @@ def test_first_pod_goes_alone_however_many_may_go_at_a_time() -> None:
 
 
 def test_nobody_else_is_asked_while_the_first_pod_reloads() -> None:
-    step = plan(make_pod("a", wish=NEW, result="running"), make_pod("b"), make_pod("c"))
+    step = plan(make_pod("a", request=NEW, result="running"), make_pod("b"), make_pod("c"))
     assert asked(step) == []
     assert step.is_running
 
@@ -54,14 +54,14 @@ def test_pods_that_reload_count_against_the_limit() -> None:
     first = make_pod("a", serves="new")
     step = plan(
         first,
-        make_pod("b", wish=NEW, result="pending"),
+        make_pod("b", request=NEW, result="pending"),
         make_pod("c"),
         reload={"maxUnavailable": 1},
     )
     assert asked(step) == []
     step = plan(
         first,
-        make_pod("b", wish=NEW, result="pending"),
+        make_pod("b", request=NEW, result="pending"),
         make_pod("c"),
         reload={"maxUnavailable": 2},
     )
@@ -84,7 +84,9 @@ def test_pod_that_is_not_ready_proves_nothing() -> None:
 
 
 def test_failed_reload_stops_the_others_and_is_told_with_its_last_line() -> None:
-    failed = make_pod("a", wish=NEW, result="failed", message="NameError: name 'x' is not defined")
+    failed = make_pod(
+        "a", request=NEW, result="failed", message="NameError: name 'x' is not defined"
+    )
     step = plan(failed, make_pod("b"), make_pod("c"))
     assert asked(step) == []
     assert step.failure == ("a", "NameError: name 'x' is not defined")
@@ -93,28 +95,28 @@ def test_failed_reload_stops_the_others_and_is_told_with_its_last_line() -> None
 def test_failure_after_successes_stops_the_rest() -> None:
     step = plan(
         make_pod("a", serves="new"),
-        make_pod("b", wish=NEW, result="failed", message="boom"),
+        make_pod("b", request=NEW, result="failed", message="boom"),
         make_pod("c"),
     )
     assert asked(step) == []
-    assert step.count(Place.CURRENT) == 1
+    assert step.count(ReloadState.CURRENT) == 1
 
 
 def test_the_fix_is_tried_on_the_failed_pod_first() -> None:
-    step = plan(make_pod("a"), make_pod("b", wish=OLDER, result="failed"), make_pod("c"))
+    step = plan(make_pod("a"), make_pod("b", request=OLDER, result="failed"), make_pod("c"))
     assert asked(step) == ["b"]
 
 
 def test_going_back_to_what_is_served_needs_no_reload() -> None:
     step = plan(
-        make_pod("a", serves="new", wish=OLDER, result="failed"), make_pod("b", serves="new")
+        make_pod("a", serves="new", request=OLDER, result="failed"), make_pod("b", serves="new")
     )
     assert step.failure is None
-    assert set(step.places.values()) == {Place.CURRENT}
+    assert set(step.states.values()) == {ReloadState.CURRENT}
 
 
 def test_same_content_is_tried_again_after_a_touch_of_the_object() -> None:
-    failed = make_pod("a", wish=NEW, result="failed", message="no database")
+    failed = make_pod("a", request=NEW, result="failed", message="no database")
     assert plan(failed, version=1).failure is not None
     step = plan(failed, version=2)
     assert step.failure is None
@@ -122,7 +124,7 @@ def test_same_content_is_tried_again_after_a_touch_of_the_object() -> None:
 
 
 def test_touch_of_the_object_does_not_ask_pods_that_are_at_it() -> None:
-    step = plan(make_pod("a", wish=NEW, result="running"), make_pod("b"), version=2)
+    step = plan(make_pod("a", request=NEW, result="running"), make_pod("b"), version=2)
     assert asked(step) == []
 
 
@@ -130,7 +132,7 @@ def test_touch_of_the_object_does_not_ask_pods_that_are_at_it() -> None:
     ("result", "words"), [("running", "not ready within"), ("pending", "did not show")]
 )
 def test_reload_that_takes_too_long_counts_as_failed(result: str, words: str) -> None:
-    step = plan(make_pod("a", wish=NEW, result=result, asked_s_ago=121), make_pod("b"))
+    step = plan(make_pod("a", request=NEW, result=result, asked_s_ago=121), make_pod("b"))
     assert asked(step) == []
     assert step.failure is not None
     assert words in step.failure[1]
@@ -138,27 +140,27 @@ def test_reload_that_takes_too_long_counts_as_failed(result: str, words: str) ->
 
 
 def test_pod_that_was_asked_but_whose_agent_has_not_seen_it_is_waited_for() -> None:
-    step = plan(make_pod("a", wish=NEW, result=None), make_pod("b"))
-    assert step.places["a"] is Place.RELOADING
+    step = plan(make_pod("a", request=NEW, result=None), make_pod("b"))
+    assert step.states["a"] is ReloadState.RELOADING
 
 
 @pytest.mark.parametrize(
-    ("pod", "place"),
+    ("pod", "state"),
     [
-        (make_pod("a", serves=None, ready=False), Place.STARTING),
-        (make_pod("a", state="booting", ready=False), Place.STARTING),
-        (make_pod("a", serves=None), Place.SILENT),
+        (make_pod("a", serves=None, ready=False), ReloadState.STARTING),
+        (make_pod("a", state="booting", ready=False), ReloadState.STARTING),
+        (make_pod("a", serves=None), ReloadState.SILENT),
     ],
 )
-def test_pod_of_which_nothing_is_known_is_waited_for(pod: Pod, place: Place) -> None:
+def test_pod_of_which_nothing_is_known_is_waited_for(pod: Pod, state: ReloadState) -> None:
     step = plan(pod, make_pod("b", serves="new"))
-    assert step.places["a"] is place
+    assert step.states["a"] is state
     assert asked(step) == []
 
 
 def test_pods_of_an_older_template_are_left_to_the_rollout() -> None:
     step = plan(make_pod("a", template="t0"), make_pod("b", serves="new"))
-    assert step.places == {"b": Place.CURRENT}
+    assert step.states == {"b": ReloadState.CURRENT}
 
 
 def test_pods_of_an_older_template_reload_while_the_rollout_is_paused() -> None:
@@ -167,12 +169,12 @@ def test_pods_of_an_older_template_reload_while_the_rollout_is_paused() -> None:
 
 
 def test_pods_on_their_way_out_are_left_alone() -> None:
-    assert plan(make_pod("a", terminating=True)).places == {}
+    assert plan(make_pod("a", terminating=True)).states == {}
 
 
 def test_missing_content_asks_nobody() -> None:
     step = plan_reload(make_app(), "t1", (make_pod("a"),), {CODE: Digest(0, None)}, NOW)
-    assert step.wish is None
+    assert step.request is None
     assert asked(step) == []
 
 
@@ -183,20 +185,20 @@ def test_operator_killed_at_any_point_goes_on_to_the_same_end() -> None:
     for _ in range(10):
         step = plan(*pods.values())
         assert len(step.ask) <= 1
-        reloading = [name for name, place in step.places.items() if place is Place.RELOADING]
+        reloading = [name for name, state in step.states.items() if state is ReloadState.RELOADING]
         for name in reloading:
-            pods[name] = make_pod(name, serves="new", wish=NEW, result="succeeded")
+            pods[name] = make_pod(name, serves="new", request=NEW, result="succeeded")
         for pod in step.ask:
             order.append(pod.name)
-            pods[pod.name] = make_pod(pod.name, wish=NEW, result="running")
+            pods[pod.name] = make_pod(pod.name, request=NEW, result="running")
     assert order == ["a", "b", "c"]
-    assert set(plan(*pods.values()).places.values()) == {Place.CURRENT}
+    assert set(plan(*pods.values()).states.values()) == {ReloadState.CURRENT}
 
 
 def test_id_depends_on_content_and_version_and_the_hash_on_content_alone() -> None:
     app = make_app()
-    first, first_hash = make_wish(app, digests("x", 1))
-    second, second_hash = make_wish(app, digests("x", 2))
+    first, first_hash = make_request(app, digests("x", 1))
+    second, second_hash = make_request(app, digests("x", 2))
     assert first is not None
     assert second is not None
     assert first.id != second.id

@@ -1,5 +1,8 @@
 """Settings come from flags or environment; a wrong one is refused with what is allowed."""
 
+import subprocess
+import sys
+
 import pytest
 from wsgiapp_operator.settings import read_settings
 
@@ -30,3 +33,9 @@ def test_wrong_address_is_refused(listen: str, capsys: pytest.CaptureFixture[str
         read_settings(["--listen", listen], {})
     assert ended.value.code == 2
     assert "use HOST:PORT" in capsys.readouterr().err
+
+
+def test_the_image_s_command_starts() -> None:
+    command = [sys.executable, "-m", "wsgiapp_operator", "--help"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "--prefork-image" in shown

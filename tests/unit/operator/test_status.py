@@ -5,13 +5,13 @@ from typing import Any
 
 from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.reload import make_wish, plan_reload
-from wsgiapp_operator.state import Observed, Pod, Trouble
+from wsgiapp_operator.reload import make_request, plan_reload
+from wsgiapp_operator.state import Issue, Observed, Pod
 from wsgiapp_operator.status import build_invalid_status, build_status
 
 from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod
 
-NEW = make_wish(make_app(), digests("new"))[0]
+NEW = make_request(make_app(), digests("new"))[0]
 assert NEW is not None
 
 
@@ -33,19 +33,19 @@ def judge(
     *pods: Pod,
     live: Manifest | None = None,
     seen: dict[Ref, Digest] | None = None,
-    troubles: tuple[Trouble, ...] = (),
+    issues: tuple[Issue, ...] = (),
     previous: Manifest | None = None,
     **spec: Any,
 ) -> Manifest:
     app = make_app(**spec)
     observed = Observed(
         status=previous or {},
-        children={"Deployment": deployment() if live is None else live},
+        owned={"Deployment": deployment() if live is None else live},
         pods=pods,
         digests=digests("new") if seen is None else seen,
     )
     plan = plan_reload(app, "t1", pods, observed.digests, NOW)
-    return build_status(app, observed, plan, troubles, NOW)
+    return build_status(app, observed, plan, issues, NOW)
 
 
 def condition(status: Manifest, kind: str) -> tuple[str, str, str]:
@@ -95,7 +95,9 @@ def test_missing_secret_of_a_config_entry_is_named() -> None:
 
 
 def test_failed_reload_says_that_the_old_code_serves_on() -> None:
-    failed = make_pod("a", wish=NEW, result="failed", message="NameError: name 'x' is not defined")
+    failed = make_pod(
+        "a", request=NEW, result="failed", message="NameError: name 'x' is not defined"
+    )
     status = judge(failed, make_pod("b"), make_pod("c"))
     reloaded = condition(status, "Reloaded")
     assert reloaded[:2] == ("False", "ReloadFailed")
@@ -111,7 +113,7 @@ def test_failed_reload_says_that_the_old_code_serves_on() -> None:
 
 def test_reload_under_way_is_neither_true_nor_false() -> None:
     status = judge(
-        make_pod("a", serves="new"), make_pod("b", wish=NEW, result="running"), make_pod("c")
+        make_pod("a", serves="new"), make_pod("b", request=NEW, result="running"), make_pod("c")
     )
     assert condition(status, "Reloaded") == (
         "Unknown",
@@ -125,7 +127,7 @@ def test_crash_at_boot_of_a_new_template_leaves_the_app_available() -> None:
     bad = Pod(
         **{
             **vars(make_pod("d", serves=None, ready=False)),
-            "trouble": Trouble("AppCrashed", "container app ended: boom"),
+            "issue": Issue("AppCrashed", "container app ended: boom"),
         }
     )
     live = deployment(replicas=4, updatedReplicas=1, readyReplicas=3, availableReplicas=3)
@@ -190,8 +192,8 @@ def test_app_scaled_to_zero_is_as_declared_but_serves_nobody() -> None:
 
 
 def test_what_could_not_be_written_comes_first() -> None:
-    taken = Trouble("NameTaken", "Service shop exists and belongs to nobody the operator knows")
-    assert condition(judge(*PODS, troubles=(taken,)), "Ready") == ("False", *taken)
+    taken = Issue("NameTaken", "Service shop exists and belongs to nobody the operator knows")
+    assert condition(judge(*PODS, issues=(taken,)), "Ready") == ("False", *taken)
 
 
 def test_app_without_contents_has_nothing_to_reload() -> None:
@@ -224,7 +226,7 @@ def test_time_of_a_condition_changes_only_with_its_status() -> None:
     first = judge(*PODS)
     for entry in first["conditions"]:
         entry["lastTransitionTime"] = "2026-01-01T00:00:00Z"
-    failed = make_pod("a", wish=NEW, result="failed", message="boom")
+    failed = make_pod("a", request=NEW, result="failed", message="boom")
     second = judge(failed, *PODS[1:], previous=first)
     times = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
     assert times["Available"] == "2026-01-01T00:00:00Z"
@@ -235,7 +237,7 @@ def test_status_of_the_same_state_is_the_same_later() -> None:
     first = judge(*PODS)
     app = make_app()
     observed = Observed(
-        status=first, children={"Deployment": deployment()}, pods=PODS, digests=digests("new")
+        status=first, owned={"Deployment": deployment()}, pods=PODS, digests=digests("new")
     )
     later = NOW + timedelta(hours=1)
     plan = plan_reload(app, "t1", PODS, observed.digests, later)
@@ -254,5 +256,5 @@ def test_unreadable_spec_keeps_the_numbers_of_what_runs() -> None:
 
 
 def test_message_is_bounded() -> None:
-    failed = make_pod("a", wish=NEW, result="failed", message="x" * 5000)
+    failed = make_pod("a", request=NEW, result="failed", message="x" * 5000)
     assert len(condition(judge(failed), "Reloaded")[2]) == 1024

@@ -13,6 +13,9 @@ APP_LABEL = "wsgi.dev/app"  # selects an app's pods
 NAME_LABEL = "app.kubernetes.io/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = FIELD_MANAGER
+# What a WsgiApp becomes; pods belong to the Deployment.
+OWNED_KINDS = ("ServiceAccount", "Service", "PodDisruptionBudget", "Deployment", "Ingress")
+OWNED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY},{APP_LABEL}"
 
 # On the Deployment's template and so on pods.
 TEMPLATE_ANNOTATION = "wsgi.dev/template"  # names the template that a pod was made from

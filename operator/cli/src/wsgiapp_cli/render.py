@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from wsgiapp.digest import digest_object
-from wsgiapp.resources import build_children
+from wsgiapp.resources import build_resources
 from wsgiapp.resources.platform import Platform
 from wsgiapp.types import OnChange
 
@@ -15,9 +15,9 @@ from wsgiapp_cli.manifests import choose_app, read_app, read_documents, read_tex
 
 def render_command(arguments: argparse.Namespace) -> int:
     texts = {str(path): read_text(path) for path in arguments.files}
-    children = render(texts, name=arguments.app, prefork_image=arguments.prefork_image)
+    owned = render(texts, name=arguments.app, prefork_image=arguments.prefork_image)
     print(
-        yaml.dump_all(children, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True),
+        yaml.dump_all(owned, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True),
         end="",
     )
     return 0
@@ -49,7 +49,7 @@ def render(
         if content.on_change is OnChange.RESTART
         and (key := (content.ref.kind, app.namespace, content.ref.name)) in documents.objects
     }
-    children = build_children(app, platform, digests)
-    for child in children:
-        del child["metadata"]["ownerReferences"]
-    return children
+    owned = build_resources(app, platform, digests)
+    for resource in owned:
+        del resource["metadata"]["ownerReferences"]
+    return owned

@@ -1,6 +1,6 @@
-"""All writes about apps: children, pruning, reload wishes, status, Events.
+"""All writes about apps: owned resources, pruning, reload requests, status, Events.
 
-Writes only where something differs: a child that carries the hash of what is wanted, and still has
+Writes only where something differs: a resource that carries the hash of what is wanted, and still has
 every wanted field, is left alone, so that a resync of a settled cluster writes nothing and an edit by
 somebody else is put back.
 """
@@ -11,24 +11,23 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from wsgiapp.names import (
+    API_VERSION,
     FIELD_MANAGER,
-    GROUP,
     KIND,
     RELOAD_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
-    VERSION,
 )
 from wsgiapp.types import App, Manifest
 
 from wsgiapp_operator.cache import Cache
 from wsgiapp_operator.client import ApiError, Cluster
-from wsgiapp_operator.diff import contains, mark_applied
-from wsgiapp_operator.errors import Gone, Retry
+from wsgiapp_operator.diff import is_subset, with_applied_hash
+from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import Taken, check_owner, is_owned
+from wsgiapp_operator.ownership import OwnershipConflict, check_owner, is_owned
 from wsgiapp_operator.reload import ReloadPlan
-from wsgiapp_operator.state import Trouble
+from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import show_time
 
 logger = logging.getLogger(__name__)
@@ -44,66 +43,70 @@ class Writer:
         self._cache = cache
         self._metrics = metrics
 
-    async def apply_children(
+    async def apply_owned(
         self, app: App, desired: Sequence[Manifest], live: Mapping[str, Manifest]
-    ) -> tuple[dict[str, Manifest], list[Trouble]]:
+    ) -> tuple[dict[str, Manifest], list[Issue]]:
         """Apply what differs, delete what is no longer wanted.
 
-        Returns the children as they are now, by kind, and what could not be written: objects of that
+        Returns the owned resources as they are now, by kind, and what could not be written: objects of that
         name that belong to somebody else, and refusals of the API server.
         """
         if any(manifest["kind"] not in live for manifest in desired):
             await self._check_alive(app)
-        now, troubles = {}, []
+        now, issues = {}, []
         for manifest in desired:
             kind = manifest["kind"]
             try:
-                now[kind] = await self._apply_child(app, manifest, live.get(kind))
-            except Taken as taken:
-                troubles.append(taken.trouble)
+                now[kind] = await self._apply_one(app, manifest, live.get(kind))
+            except OwnershipConflict as taken:
+                issues.append(taken.issue)
             except ApiError as error:
                 if NAMESPACE_GOES in error.causes:
-                    raise Retry(f"namespace {app.namespace} is being deleted", 10.0) from error
+                    raise RequeueAfter(
+                        f"namespace {app.namespace} is being deleted", 10.0
+                    ) from error
                 if not error.is_refusal:
                     raise
-                troubles.append(Trouble("ApplyRefused", f"{kind} {app.name}: {error.message}"))
+                issues.append(Issue("ApplyRefused", f"{kind} {app.name}: {error.message}"))
                 if kind in live:
                     now[kind] = live[kind]
         for kind in live.keys() - {manifest["kind"] for manifest in desired}:
             if is_owned(live[kind], app):
                 logger.info(
-                    "child is no longer wanted: app=%s/%s kind=%s", app.namespace, app.name, kind
+                    "resource is no longer wanted: app=%s/%s kind=%s", app.namespace, app.name, kind
                 )
                 await self._cluster.delete(live[kind])
                 self._metrics.applies.labels(kind=kind, changed="deleted").inc()
-        return now, troubles
+        return now, issues
 
     async def _check_alive(self, app: App) -> None:
-        """Ask the API server itself before anything is created: children of a WsgiApp that is gone
-        would come up only to be collected. Raises Gone."""
+        """Ask the API server itself before anything is created: resources of a WsgiApp that is gone
+        would come up only to be collected. Raises OwnerDeleted."""
         alive = await self._cluster.get(KIND, app.namespace, app.name)
         if alive is None or alive["metadata"]["uid"] != app.uid:
-            raise Gone(f"{app.namespace}/{app.name}")
+            raise OwnerDeleted(f"{app.namespace}/{app.name}")
 
-    async def _apply_child(self, app: App, manifest: Manifest, live: Manifest | None) -> Manifest:
+    async def _apply_one(self, app: App, manifest: Manifest, live: Manifest | None) -> Manifest:
         kind = manifest["kind"]
         if live is not None:
             check_owner(app, live)
-        wanted = mark_applied(manifest)
-        if live is not None and contains(live, wanted):
+        wanted = with_applied_hash(manifest)
+        if live is not None and is_subset(live, wanted):
             self._metrics.applies.labels(kind=kind, changed="false").inc()
             return live
         applied = await self._cluster.apply(wanted)
         self._cache.put(applied)
         self._metrics.applies.labels(kind=kind, changed="true").inc()
-        logger.info("child applied: app=%s/%s kind=%s", app.namespace, app.name, kind)
+        logger.info("resource applied: app=%s/%s kind=%s", app.namespace, app.name, kind)
         return applied
 
-    async def ask_for_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
-        """Put the wish on the pods that are next; a pod that went meanwhile is passed over."""
-        assert plan.wish is not None
-        wish = json.dumps({"id": plan.wish.id, "content": dict(plan.wish.content)}, sort_keys=True)
-        annotations = {RELOAD_ANNOTATION: wish, RELOAD_STARTED_ANNOTATION: show_time(now)}
+    async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
+        """Put the request on the pods that are next; a pod that went meanwhile is passed over."""
+        assert plan.request is not None
+        request = json.dumps(
+            {"id": plan.request.id, "content": dict(plan.request.content)}, sort_keys=True
+        )
+        annotations = {RELOAD_ANNOTATION: request, RELOAD_STARTED_ANNOTATION: show_time(now)}
         for pod in plan.ask:
             patch = {"metadata": {"uid": pod.uid, "annotations": annotations}}
             try:
@@ -117,14 +120,14 @@ class Writer:
                 app.namespace,
                 app.name,
                 pod.name,
-                plan.wish.id,
+                plan.request.id,
             )
 
     async def write_status(self, manifest: Manifest, status: Manifest) -> None:
-        """Write the status of a WsgiApp, given as it was read. Raises Gone where it was deleted."""
+        """Write the status of a WsgiApp, given as it was read. Raises OwnerDeleted where it was deleted."""
         metadata = manifest["metadata"]
         body = {
-            "apiVersion": f"{GROUP}/{VERSION}",
+            "apiVersion": API_VERSION,
             "kind": KIND,
             "metadata": {
                 "name": metadata["name"],
@@ -138,7 +141,7 @@ class Writer:
         except ApiError as error:
             if error.status not in (404, 409):  # 409: a namesake with another uid
                 raise
-            raise Gone(f"{metadata['namespace']}/{metadata['name']}") from error
+            raise OwnerDeleted(f"{metadata['namespace']}/{metadata['name']}") from error
         self._metrics.status_writes.inc()
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
@@ -146,7 +149,7 @@ class Writer:
         metadata = manifest["metadata"]
         moment = show_time(now)
         about = {
-            "apiVersion": f"{GROUP}/{VERSION}",
+            "apiVersion": API_VERSION,
             "kind": KIND,
             **{key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
         }

@@ -58,7 +58,7 @@ class Cache:
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
         self._referred: dict[AppKey, frozenset[ObjectKey]] = {}
 
-    # -- WsgiApps, their children and pods ------------------------------------------------------
+    # -- WsgiApps, owned resources and pods ------------------------------------------------------
 
     def put(self, manifest: Mapping[str, Any]) -> AppKey | None:
         """Remember an object; return the app it belongs to, or None where it is no news.
@@ -147,7 +147,7 @@ class Cache:
                 del self._users[key]
                 self._digests.pop(key, None)
 
-    def note_content(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> set[AppKey]:
+    def record_content(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> set[AppKey]:
         """Take the digest of a ConfigMap or Secret; return the apps for which it has changed."""
         key = key_of(manifest)
         users = self._users.get(key)
@@ -161,7 +161,7 @@ class Cache:
         self._digests[key] = seen
         return set(users) if seen != known else set()
 
-    def note_missing(self, namespace: str, ref: Ref) -> None:
+    def record_missing(self, namespace: str, ref: Ref) -> None:
         self._digests[ObjectKey(ref.kind, namespace, ref.name)] = Digest(0, None)
 
     def digest(self, namespace: str, ref: Ref) -> Digest | None:

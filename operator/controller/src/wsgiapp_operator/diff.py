@@ -8,7 +8,8 @@ from wsgiapp.names import APPLIED_ANNOTATION
 from wsgiapp.types import Manifest
 
 MERGE_KEYS = ("name", "mountPath", "containerPort", "port")
-EXACT = frozenset({"selector", "matchLabels", "tls"})  # maps and lists that are replaced as a whole
+# Maps and lists that are replaced as a whole.
+ATOMIC = frozenset({"selector", "matchLabels", "tls"})
 SUFFIXES = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1),
     "k": Decimal("1e3"), "M": Decimal("1e6"), "G": Decimal("1e9"), "T": Decimal("1e12"),
@@ -16,46 +17,46 @@ SUFFIXES = {
 }  # fmt: skip
 
 
-def mark_applied(manifest: Manifest) -> Manifest:
+def with_applied_hash(manifest: Manifest) -> Manifest:
     """Return the manifest with its own hash, which tells later whether the wanted object changed."""
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), APPLIED_ANNOTATION: digest_json(manifest)}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def contains(live: Any, wanted: Any, key: str = "") -> bool:
+def is_subset(live: Any, wanted: Any, key: str = "") -> bool:
     """Return whether `live` has every field of `wanted`, as server-side apply would leave it.
 
     Fields of other managers are theirs and do not count. What the API server leaves out when empty, and
     quantities that it writes in another form, count as equal.
     """
     if isinstance(wanted, dict) and isinstance(live, dict):
-        if key in EXACT and wanted.keys() != live.keys():
+        if key in ATOMIC and wanted.keys() != live.keys():
             return False
         # Below requests and limits every value is a quantity, whatever its name.
         below = key if key in ("requests", "limits") else None
         return all(
-            contains(live[name], value, below or name) if name in live else not value
+            is_subset(live[name], value, below or name) if name in live else not value
             for name, value in wanted.items()
         )
     if isinstance(wanted, list) and isinstance(live, list):
-        return contains_items(live, wanted, key)
+        return is_subset_of_items(live, wanted, key)
     if key in ("requests", "limits", "sizeLimit", "divisor"):
         return parse_quantity(live) == parse_quantity(wanted)
     return bool(live == wanted)
 
 
-def contains_items(live: list[Any], wanted: list[Any], key: str) -> bool:
+def is_subset_of_items(live: list[Any], wanted: list[Any], key: str) -> bool:
     """Compare lists as apply merges them: by the items' key where there is one, else as a whole."""
     merge_key = next(
         (k for k in MERGE_KEYS if wanted and all(isinstance(i, dict) and k in i for i in wanted)),
         None,
     )
-    if merge_key is None or key in EXACT:
-        return len(live) == len(wanted) and all(map(contains, live, wanted))
+    if merge_key is None or key in ATOMIC:
+        return len(live) == len(wanted) and all(map(is_subset, live, wanted))
     by_key = {item.get(merge_key): item for item in live}
     return all(
-        item[merge_key] in by_key and contains(by_key[item[merge_key]], item) for item in wanted
+        item[merge_key] in by_key and is_subset(by_key[item[merge_key]], item) for item in wanted
     )
 
 

@@ -1,7 +1,7 @@
 """What a reconcile ends with besides success."""
 
 
-class Retry(Exception):  # noqa: N818 -- named for what is to be done
+class RequeueAfter(Exception):  # noqa: N818 -- named for what is to be done
     """Nothing is wrong with the app, but it has to be looked at again soon."""
 
     def __init__(self, reason: str, after_s: float) -> None:
@@ -9,5 +9,5 @@ class Retry(Exception):  # noqa: N818 -- named for what is to be done
         self.after_s = after_s
 
 
-class Gone(Exception):  # noqa: N818 -- named for what has happened
+class OwnerDeleted(Exception):  # noqa: N818 -- named for what has happened
     """The WsgiApp was deleted, and the cache was not told yet."""

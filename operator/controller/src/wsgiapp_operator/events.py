@@ -1,4 +1,4 @@
-"""Which Events a change of status is worth: reloads, and troubles that begin or end. Pure."""
+"""Which Events a change of status is worth: reloads, and issues that begin or end. Pure."""
 
 from typing import Any, NamedTuple
 

@@ -23,11 +23,11 @@ DEADLINE_S = 15.0  # without a renewal for so long the holder stops: before anyb
 TRY_S = 2.0
 
 
-class LeaseLost(Exception):  # noqa: N818 -- an event in a Lease's life
+class LeadershipLost(Exception):  # noqa: N818 -- an event in a Lease's life
     """Another holds the Lease, or it could not be renewed in time."""
 
 
-class Lease:
+class LeaderElection:
     def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
         self._cluster = cluster
         self._namespace = namespace
@@ -61,7 +61,7 @@ class Lease:
             await asyncio.sleep(TRY_S)
 
     async def keep(self) -> None:
-        """Renew until cancelled. Raises LeaseLost when that is no longer possible."""
+        """Renew until cancelled. Raises LeadershipLost when that is no longer possible."""
         loop = asyncio.get_running_loop()
         renewed = loop.time()
         while True:
@@ -72,7 +72,9 @@ class Lease:
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("lease not renewed: error=%r", error)
             if loop.time() - renewed > DEADLINE_S:
-                raise LeaseLost(f"the Lease {NAME} could not be renewed for {DEADLINE_S:.0f} s")
+                raise LeadershipLost(
+                    f"the Lease {NAME} could not be renewed for {DEADLINE_S:.0f} s"
+                )
 
     async def release(self) -> None:
         """Give the Lease up, so that another replica takes over at once."""
@@ -96,7 +98,7 @@ class Lease:
                 raise
             lease = await self._cluster.get("Lease", self._namespace, NAME)
             if lease is not None and lease["spec"].get("holderIdentity") != self._identity:
-                raise LeaseLost(
+                raise LeadershipLost(
                     f"the Lease {NAME} was taken by {lease['spec'].get('holderIdentity')}"
                 ) from error
             self._held = await self._take(lease)

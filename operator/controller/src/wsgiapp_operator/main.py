@@ -1,7 +1,4 @@
-"""The operator process: settings, leadership, watching, and the loop that handles what is due.
-
-The only importer of kopf, which does one thing here: watch. It writes to no object and keeps no state.
-"""
+"""The operator process: settings, leadership, watching, and the loop that handles what is due."""
 
 import asyncio
 import contextlib
@@ -20,8 +17,8 @@ from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError, Cluster
-from wsgiapp_operator.leader_election import Lease, LeaseLost
-from wsgiapp_operator.metrics import Metrics, Pulse, start_server
+from wsgiapp_operator.leader_election import LeaderElection, LeadershipLost
+from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.settings import Settings, read_settings
@@ -31,10 +28,10 @@ from wsgiapp_operator.workqueue import KeyedQueue
 logger = logging.getLogger(__name__)
 
 PARALLEL = 8
-WEATHER = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
+TRANSIENT = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 600.0
 FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 FIRST = asyncio.FIRST_COMPLETED
 IMAGE_VOLUMES_SINCE = (1, 35)
 
@@ -51,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         asyncio.run(run(settings))
-    except LeaseLost as lost:
+    except LeadershipLost as lost:
         logger.error("stopping, another replica goes on: reason=%s", lost)
         sys.exit(1)
     except (ApiError, OSError) as error:
@@ -61,30 +58,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def run(settings: Settings) -> None:
     """Wait for leadership, then operate; give leadership up at the end, whatever the end is."""
-    metrics, pulse, stop = Metrics(), Pulse(), asyncio.Event()
-    server = start_server(settings.listen, metrics, pulse)
+    metrics, heartbeat, stop = Metrics(), Heartbeat(), asyncio.Event()
+    server = start_server(settings.listen, metrics, heartbeat)
     handle_signals(stop)
     cluster = await Cluster.connect()
-    lease = Lease(cluster, settings.lease_namespace, settings.identity)
+    election = LeaderElection(cluster, settings.lease_namespace, settings.identity)
     try:
-        async with background(beat(pulse)):
-            if not await finish_first(lease.acquire(), stop):
+        async with background(beat(heartbeat)):
+            if not await finish_first(election.acquire(), stop):
                 return
             metrics.leader.set(1)
-            await operate(settings, cluster, lease, metrics, stop)
+            await operate(settings, cluster, election, metrics, stop)
     finally:
-        await lease.release()
+        await election.release()
         await cluster.close()
         server.shutdown()
 
 
 async def operate(
-    settings: Settings, cluster: Cluster, lease: Lease, metrics: Metrics, stop: asyncio.Event
+    settings: Settings,
+    cluster: Cluster,
+    election: LeaderElection,
+    metrics: Metrics,
+    stop: asyncio.Event,
 ) -> None:
     """Watch and reconcile until `stop`."""
     cache: Cache = Cache()
-    queue: KeyedQueue[AppKey] = KeyedQueue(WEATHER)
-    async with aiohttp.ClientSession() as session, background(keep(lease, stop)) as keeping:
+    queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
+    async with aiohttp.ClientSession() as session, background(keep(election, stop)) as keeping:
         platform = await read_platform(settings, cluster)
         reconciler = Reconciler(
             cluster=cluster,
@@ -99,7 +100,9 @@ async def operate(
         ):
             await raise_if_failed(keeping)
             return
-        async with background(watch(settings.namespaces, cache, queue, stop)) as watching:
+        async with background(
+            watch(settings.namespaces, cache, queue, stop, lambda: handle_signals(stop))
+        ) as watching:
             async with (
                 background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
                 background(show_depth(queue, metrics)),
@@ -107,7 +110,7 @@ async def operate(
             ):
                 await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), stop)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
-            await lease.release()
+            await election.release()
             await raise_if_failed(watching)
         await raise_if_failed(keeping)
 
@@ -156,7 +159,7 @@ async def relist_forever(
         await asyncio.sleep(pause_s)
         try:
             changed = await list_everything(cluster, cache, namespaces)
-        except WEATHER as error:
+        except TRANSIENT as error:
             logger.warning("listing failed, will be repeated: error=%r", error)
             continue
         cache.forget_contents()
@@ -172,22 +175,22 @@ def handle_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def beat(pulse: Pulse) -> None:
+async def beat(heartbeat: Heartbeat) -> None:
     while True:
-        pulse.beat()
-        await asyncio.sleep(BEAT_S)
+        heartbeat.beat()
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 async def show_depth(queue: KeyedQueue[AppKey], metrics: Metrics) -> None:
     while True:
         metrics.queue_depth.set(len(queue))
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
 
 
-async def keep(lease: Lease, stop: asyncio.Event) -> None:
+async def keep(election: LeaderElection, stop: asyncio.Event) -> None:
     """Keep the lease; when it is lost, stop everything."""
     try:
-        await lease.keep()
+        await election.keep()
     finally:
         stop.set()
 
@@ -200,7 +203,7 @@ async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
         yield task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, LeaseLost):
+        with contextlib.suppress(asyncio.CancelledError, LeadershipLost):
             await task
 
 

@@ -49,7 +49,7 @@ class Metrics:
         )
         self.applies = Counter(
             "wsgiapp_operator_applies_total",
-            "Children looked at: true was applied, false was as wanted, deleted was pruned.",
+            "Owned resources looked at: true was applied, false was as wanted, deleted was pruned.",
             ["kind", "changed"],
             registry=self.registry,
         )
@@ -78,7 +78,7 @@ class Metrics:
         )
         self._images: dict[tuple[str, str], str] = {}
 
-    def note_app(self, namespace: str, name: str, image: str, *, ready: bool) -> None:
+    def record_app(self, namespace: str, name: str, image: str, *, ready: bool) -> None:
         before = self._images.get((namespace, name))
         if before not in (None, image):
             self.app_info.remove(namespace, name, before)
@@ -93,7 +93,7 @@ class Metrics:
             self.app_ready.remove(namespace, name)
 
 
-class Pulse:
+class Heartbeat:
     """Beaten by the event loop; when it stops, /healthz says so."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class QuietHandler(WSGIRequestHandler):
         logger.debug("probe: %s", format % args)
 
 
-def start_server(listen: str, metrics: Metrics, pulse: Pulse) -> ThreadingServer:
+def start_server(listen: str, metrics: Metrics, heartbeat: Heartbeat) -> ThreadingServer:
     """Serve /metrics and /healthz from a thread of its own, so that a stuck loop can be told.
 
     `listen` is HOST:PORT. Raises OSError where the address cannot be had.
@@ -130,14 +130,14 @@ def start_server(listen: str, metrics: Metrics, pulse: Pulse) -> ThreadingServer
         if environ["PATH_INFO"] != "/healthz":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"here are /metrics and /healthz\n"]
-        is_alive = pulse.age_s < STANDSTILL_S
+        is_alive = heartbeat.age_s < STANDSTILL_S
         start_response(
             "200 OK" if is_alive else "503 Service Unavailable", [("Content-Type", "text/plain")]
         )
         return [
             b"ok\n"
             if is_alive
-            else f"the event loop stands still for {pulse.age_s:.0f} s\n".encode()
+            else f"the event loop stands still for {heartbeat.age_s:.0f} s\n".encode()
         ]
 
     host, _, port = listen.rpartition(":")

@@ -6,6 +6,7 @@ each pod's own word from its agent. Reads only, decides nothing.
 
 import asyncio
 
+from wsgiapp.names import OWNED_KINDS
 from wsgiapp.types import App, Manifest, Ref
 
 from wsgiapp_operator.agents import Agents
@@ -14,37 +15,35 @@ from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.pods import parse_pod
 from wsgiapp_operator.state import Observed
 
-CHILD_KINDS = ("ServiceAccount", "Service", "PodDisruptionBudget", "Deployment", "Ingress")
-
 
 async def observe(
     app: App, manifest: Manifest, cluster: Cluster, cache: Cache, agents: "Agents"
 ) -> Observed:
     """Return what is seen of `app`, whose WsgiApp is `manifest`."""
     pods = [parse_pod(pod) for pod in cache.pods(AppKey(app.namespace, app.name))]
-    asked, children, digests = await asyncio.gather(
+    asked, owned, digests = await asyncio.gather(
         agents.ask_all(pods),
-        read_children(app, cluster, cache),
+        read_owned(app, cluster, cache),
         read_digests(app, cluster, cache),
     )
     return Observed(
-        status=manifest.get("status") or {}, children=children, pods=tuple(asked), digests=digests
+        status=manifest.get("status") or {}, owned=owned, pods=tuple(asked), digests=digests
     )
 
 
-async def read_children(app: App, cluster: Cluster, cache: Cache) -> dict[str, Manifest]:
-    """Return the live children by kind.
+async def read_owned(app: App, cluster: Cluster, cache: Cache) -> dict[str, Manifest]:
+    """Return the live owned resources by kind.
 
     What the cache lacks is asked for: it may be another's, without our labels, and must not be taken.
     """
-    children = {}
-    for kind in CHILD_KINDS:
+    owned = {}
+    for kind in OWNED_KINDS:
         live = cache.get(kind, app.namespace, app.name)
         if live is None and (kind != "Ingress" or app.ingress is not None):
             live = await cluster.get(kind, app.namespace, app.name)
         if live is not None:
-            children[kind] = live
-    return children
+            owned[kind] = live
+    return owned
 
 
 async def read_digests(app: App, cluster: Cluster, cache: Cache) -> dict[Ref, Digest]:
@@ -56,8 +55,8 @@ async def read_digests(app: App, cluster: Cluster, cache: Cache) -> dict[Ref, Di
         if cache.digest(app.namespace, ref) is None:
             live = await cluster.get(ref.kind, app.namespace, ref.name)
             if live is None:
-                cache.note_missing(app.namespace, ref)
+                cache.record_missing(app.namespace, ref)
             else:
-                cache.note_content(live)
+                cache.record_content(live)
         digests[ref] = cache.digest(app.namespace, ref) or Digest(0, None)
     return digests

@@ -7,7 +7,7 @@ from datetime import datetime
 from wsgiapp.names import RELOAD_ANNOTATION, RELOAD_STARTED_ANNOTATION, TEMPLATE_ANNOTATION
 from wsgiapp.types import Manifest
 
-from wsgiapp_operator.state import Pod, Trouble, Wish
+from wsgiapp_operator.state import Issue, Pod, ReloadRequest
 
 OUT_OF_MEMORY = "OOMKilled"
 ENDED = ("Failed", "Succeeded")
@@ -31,17 +31,17 @@ def parse_pod(manifest: Manifest) -> Pod:
         ready=conditions.get("Ready", {}).get("status") == "True",
         # An evicted pod stays as an object for long after another has taken its place.
         terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
-        wish=parse_wish(annotations.get(RELOAD_ANNOTATION)),
-        wish_started=parse_time(started),
-        trouble=find_trouble(status, conditions),
+        request=parse_reload_request(annotations.get(RELOAD_ANNOTATION)),
+        requested_at=parse_time(started),
+        issue=find_issue(status, conditions),
     )
 
 
-def parse_wish(text: str | None) -> Wish | None:
-    """Return the wish on a pod; one that somebody garbled counts as none and is written anew."""
+def parse_reload_request(text: str | None) -> ReloadRequest | None:
+    """Return the request on a pod; one that somebody garbled counts as none and is written anew."""
     try:
-        wish = json.loads(text or "")
-        return Wish(str(wish["id"]), dict(wish["content"]))
+        request = json.loads(text or "")
+        return ReloadRequest(str(request["id"]), dict(request["content"]))
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -53,24 +53,24 @@ def parse_time(text: str | None) -> datetime | None:
         return None
 
 
-def find_trouble(status: Manifest, conditions: Mapping[str, Manifest]) -> Trouble | None:
+def find_issue(status: Manifest, conditions: Mapping[str, Manifest]) -> Issue | None:
     """Return why a pod does not serve, as far as its status tells; the first thing counts."""
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return Trouble("Unschedulable", scheduled.get("message", "no node takes the pod"))
+        return Issue("Unschedulable", scheduled.get("message", "no node takes the pod"))
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     for container in containers:
-        trouble = find_container_trouble(container)
-        if trouble is not None:
-            return trouble
+        issue = find_container_issue(container)
+        if issue is not None:
+            return issue
     return None
 
 
-def find_container_trouble(container: Manifest) -> Trouble | None:
+def find_container_issue(container: Manifest) -> Issue | None:
     name, state = container["name"], container.get("state", {})
     waiting = state.get("waiting", {})
     if waiting.get("reason") in STUCK:
-        return Trouble(
+        return Issue(
             waiting["reason"], f"container {name}: {waiting.get('message', waiting['reason'])}"
         )
     if container.get("ready") or ("running" in state and container.get("started")):
@@ -79,7 +79,7 @@ def find_container_trouble(container: Manifest) -> Trouble | None:
     if ended is None or ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
-        return Trouble(
+        return Issue(
             "OutOfMemory",
             f"container {name} needed more memory than its limit; raise spec.resources.limits.memory or use fewer workers",
         )
@@ -87,7 +87,7 @@ def find_container_trouble(container: Manifest) -> Trouble | None:
     reason = "AppCrashed" if name == "app" else "ContainerCrashed"
     if not last_words:
         last_words = f"exit code {ended.get('exitCode')}; its log says more"
-    return Trouble(reason, f"container {name} ended: {last_words}")
+    return Issue(reason, f"container {name} ended: {last_words}")
 
 
 def last_line(text: str) -> str:

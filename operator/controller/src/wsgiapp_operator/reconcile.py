@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from wsgiapp.names import TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
-from wsgiapp.resources import Platform, build_children
+from wsgiapp.resources import Platform, build_resources
 from wsgiapp.resources.deployment import read_restart_digests
 from wsgiapp.schema import Invalid
 from wsgiapp.types import App, Manifest, OnChange
@@ -21,12 +21,12 @@ from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import Cluster
-from wsgiapp_operator.errors import Gone, Retry
+from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.observe import observe
-from wsgiapp_operator.reload import Place, ReloadPlan, plan_reload
-from wsgiapp_operator.state import Observed, Trouble
+from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
+from wsgiapp_operator.state import Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Reconciler:
     metrics: Metrics
     platform: Platform
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    told: dict[AppKey, float] = field(default_factory=dict)  # when a status was last written
+    last_status_write: dict[AppKey, float] = field(default_factory=dict)
 
     async def reconcile(self, key: AppKey) -> float | None:
         """Bring one app a step further; return the seconds after which to look again."""
@@ -57,10 +57,10 @@ class Reconciler:
         try:
             again_s = await self._reconcile(key)
             result = "success"
-        except Retry as retry:
+        except RequeueAfter as retry:
             logger.info("waiting: app=%s reason=%s", key, retry)
             again_s, result = retry.after_s, "retry"
-        except Gone:
+        except OwnerDeleted:
             self.cache.forget_app(key)
             again_s, result = 0.0, "gone"  # once more, in case a namesake is there already
         finally:
@@ -71,7 +71,7 @@ class Reconciler:
     async def _reconcile(self, key: AppKey) -> float | None:
         manifest = self.cache.get("WsgiApp", key.namespace, key.name)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-            self._forget(key)  # the garbage collector takes the children
+            self._forget(key)  # the garbage collector takes what it owned
             return None
         try:
             app = parse_app(manifest)
@@ -80,38 +80,38 @@ class Reconciler:
             return None
 
         observed = await observe(app, manifest, self.cluster, self.cache, self.agents)
-        observed, troubles = await self._write_children(app, observed)
-        template = template_of(observed.children.get("Deployment"))
+        observed, issues = await self._write_owned(app, observed)
+        template = template_of(observed.owned.get("Deployment"))
         plan = plan_reload(app, template, observed.pods, observed.digests, self.now())
         if plan.ask:
-            await self.writer.ask_for_reload(app, plan, self.now())
-        status = build_status(app, observed, plan, troubles, self.now())
+            await self.writer.request_reload(app, plan, self.now())
+        status = build_status(app, observed, plan, issues, self.now())
         await self._report(app, manifest, status)
-        return choose_pause(app, observed, plan)
+        return requeue_after(app, observed, plan)
 
-    async def _write_children(self, app: App, observed: Observed) -> tuple[Observed, list[Trouble]]:
-        """Apply the children; return what is observed with them as they are now.
+    async def _write_owned(self, app: App, observed: Observed) -> tuple[Observed, list[Issue]]:
+        """Apply the owned resources; return what is observed with them as they are now.
 
         A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
         """
-        deployment = observed.children.get("Deployment")
-        desired = build_children(app, self.platform, restart_digests(app, observed))
+        deployment = observed.owned.get("Deployment")
+        desired = build_resources(app, self.platform, restart_digests(app, observed))
         if observed.missing and deployment is None:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
-        children, troubles = await self.writer.apply_children(app, desired, observed.children)
-        return replace(observed, children=children), troubles
+        owned, issues = await self.writer.apply_owned(app, desired, observed.owned)
+        return replace(observed, owned=owned), issues
 
     async def _report(self, app: App, manifest: Manifest, status: Manifest) -> None:
         """Write the status where it says something new, and Events for what began or ended."""
         before = manifest.get("status") or {}
         key, moment = AppKey(app.namespace, app.name), time.monotonic()
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
-        self.metrics.note_app(app.namespace, app.name, app.image, ready=is_ready)
-        is_due = moment - self.told.get(key, -RESYNC_S) >= RESYNC_S
+        self.metrics.record_app(app.namespace, app.name, app.image, ready=is_ready)
+        is_due = moment - self.last_status_write.get(key, -RESYNC_S) >= RESYNC_S
         if not differs(before, status, busy_counts=is_due):
             return
         await self.writer.write_status(manifest, status)
-        self.told[key] = moment
+        self.last_status_write[key] = moment
         for event in choose_events(before, status):
             await self.writer.post_event(manifest, event, self.now())
             if event.reason in ENDS_OF_RELOAD:
@@ -126,7 +126,7 @@ class Reconciler:
 
     def _forget(self, key: AppKey) -> None:
         self.cache.refer(key, ())
-        self.told.pop(key, None)
+        self.last_status_write.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
 
 
@@ -135,7 +135,7 @@ def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:
 
     For a content that is missing the one in the live template stands: pods made now could not start.
     """
-    deployment = observed.children.get("Deployment")
+    deployment = observed.owned.get("Deployment")
     before = read_restart_digests(deployment) if deployment is not None else {}
     digests = {}
     for content in app.config:
@@ -156,11 +156,11 @@ def template_of(deployment: Manifest | None) -> str | None:
     return annotations.get(TEMPLATE_ANNOTATION)
 
 
-def choose_pause(app: App, observed: Observed, plan: ReloadPlan) -> float:
+def requeue_after(app: App, observed: Observed, plan: ReloadPlan) -> float:
     """Return when to look again without an event: soon while agents are at work."""
     if plan.is_running:
         return POLL_S
-    if plan.count(Place.SILENT):
+    if plan.count(ReloadState.SILENT):
         return SETTLE_S
     is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
     return RESYNC_S if is_whole else UNREADY_S

@@ -13,12 +13,12 @@ from wsgiapp.digest import digest_json
 from wsgiapp.types import App, Ref
 
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.state import Pod, Wish
+from wsgiapp_operator.state import Pod, ReloadRequest
 
 BOOTING = "booting"
 
 
-class Place(enum.Enum):
+class ReloadState(enum.Enum):
     """Where a pod stands on the way to the wanted content."""
 
     STARTING = "starting"  # boots: what it serves is not known yet
@@ -33,22 +33,22 @@ class Place(enum.Enum):
 class ReloadPlan:
     """What is wanted, where each pod stands, and which pods are to be asked now.
 
-    `wish` is None where nothing is reloadable or a content is missing.
+    `request` is None where nothing is reloadable or a content is missing.
     """
 
-    wish: Wish | None
+    request: ReloadRequest | None
     content_hash: str
-    places: Mapping[str, Place]
+    states: Mapping[str, ReloadState]
     failure: tuple[str, str] | None = None  # pod, why
     ask: tuple[Pod, ...] = ()
 
-    def count(self, place: Place) -> int:
-        return sum(seen is place for seen in self.places.values())
+    def count(self, state: ReloadState) -> int:
+        return sum(seen is state for seen in self.states.values())
 
     @property
     def is_running(self) -> bool:
         """Whether pods reload, or will now."""
-        return self.count(Place.RELOADING) > 0 or bool(self.ask)
+        return self.count(ReloadState.RELOADING) > 0 or bool(self.ask)
 
 
 def plan_reload(
@@ -64,34 +64,34 @@ def plan_reload(
     `reload.maxUnavailable` go at a time. One failure stops the rest. Pods of an older template are left
     to the rollout that replaces them, unless it is paused.
     """
-    wish, content_hash = make_wish(app, digests)
-    if wish is None:
-        return ReloadPlan(wish=None, content_hash=content_hash, places={})
+    request, content_hash = make_request(app, digests)
+    if request is None:
+        return ReloadPlan(request=None, content_hash=content_hash, states={})
     taking_part = [
         pod
         for pod in pods
         if not pod.terminating
         and (app.rollout.paused or template is None or pod.template == template)
     ]
-    places = {pod.name: place_pod(pod, wish, app.reload.timeout_s, now) for pod in taking_part}
-    failed = [pod for pod in taking_part if places[pod.name] is Place.FAILED]
-    outdated = [pod for pod in taking_part if places[pod.name] is Place.OUTDATED]
+    states = {pod.name: pod_state(pod, request, app.reload.timeout_s, now) for pod in taking_part}
+    failed = [pod for pod in taking_part if states[pod.name] is ReloadState.FAILED]
+    outdated = [pod for pod in taking_part if states[pod.name] is ReloadState.OUTDATED]
     # The pod that was asked before, and perhaps failed, is the one to try the next content on.
-    outdated.sort(key=lambda pod: (pod.wish is None, pod.name))
-    is_proven = any(pod.ready and places[pod.name] is Place.CURRENT for pod in taking_part)
+    outdated.sort(key=lambda pod: (pod.request is None, pod.name))
+    is_proven = any(pod.ready and states[pod.name] is ReloadState.CURRENT for pod in taking_part)
     limit = app.reload.parallel(app.replicas) if is_proven else 1
-    free = limit - sum(place is Place.RELOADING for place in places.values())
+    free = limit - sum(state is ReloadState.RELOADING for state in states.values())
     return ReloadPlan(
-        wish=wish,
+        request=request,
         content_hash=content_hash,
-        places=places,
+        states=states,
         failure=(failed[0].name, explain_failure(failed[0], app)) if failed else None,
         ask=tuple(outdated[: max(free, 0)]) if not failed else (),
     )
 
 
-def make_wish(app: App, digests: Mapping[Ref, Digest]) -> tuple[Wish | None, str]:
-    """Return the wish for the wanted content, and the hash that names this content.
+def make_request(app: App, digests: Mapping[Ref, Digest]) -> tuple[ReloadRequest | None, str]:
+    """Return the request for the wanted content, and the hash that names this content.
 
     The id also depends on the objects' versions: after a failure, a touch of the ConfigMap tries the
     same content again.
@@ -105,31 +105,31 @@ def make_wish(app: App, digests: Mapping[Ref, Digest]) -> tuple[Wish | None, str
         versions[item.name] = seen.version
     if not content:
         return None, ""
-    return Wish(digest_json([content, versions]), content), digest_json(content)
+    return ReloadRequest(digest_json([content, versions]), content), digest_json(content)
 
 
-def place_pod(pod: Pod, wish: Wish, timeout_s: int, now: datetime) -> Place:
+def pod_state(pod: Pod, request: ReloadRequest, timeout_s: int, now: datetime) -> ReloadState:
     agent = pod.agent
     if agent is None:
-        return Place.SILENT if pod.ready else Place.STARTING
+        return ReloadState.SILENT if pod.ready else ReloadState.STARTING
     if agent.state == BOOTING:
-        return Place.STARTING
+        return ReloadState.STARTING
     result = agent.reload.result if agent.reload is not None else None
-    is_loaded = all(agent.content.get(name) == digest for name, digest in wish.content.items())
+    is_loaded = all(agent.content.get(name) == digest for name, digest in request.content.items())
     if is_loaded and result != "running":
-        return Place.CURRENT
-    if pod.wish is None or pod.wish.content != wish.content:
-        return Place.OUTDATED
-    is_answered = agent.reload is not None and agent.reload.id == pod.wish.id
+        return ReloadState.CURRENT
+    if pod.request is None or pod.request.content != request.content:
+        return ReloadState.OUTDATED
+    is_answered = agent.reload is not None and agent.reload.id == pod.request.id
     if is_answered and result == "failed":
-        return Place.FAILED if pod.wish.id == wish.id else Place.OUTDATED
+        return ReloadState.FAILED if pod.request.id == request.id else ReloadState.OUTDATED
     if is_overdue(pod, timeout_s, now):
-        return Place.FAILED if pod.wish.id == wish.id else Place.OUTDATED
-    return Place.RELOADING
+        return ReloadState.FAILED if pod.request.id == request.id else ReloadState.OUTDATED
+    return ReloadState.RELOADING
 
 
 def is_overdue(pod: Pod, timeout_s: int, now: datetime) -> bool:
-    return pod.wish_started is not None and now - pod.wish_started > timedelta(seconds=timeout_s)
+    return pod.requested_at is not None and now - pod.requested_at > timedelta(seconds=timeout_s)
 
 
 def explain_failure(pod: Pod, app: App) -> str:

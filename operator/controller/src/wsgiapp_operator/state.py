@@ -13,14 +13,14 @@ from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
 
 
-class Trouble(NamedTuple):
+class Issue(NamedTuple):
     """Why a pod does not serve: one word for programs, and what a person can act on."""
 
     reason: str
     message: str
 
 
-class Wish(NamedTuple):
+class ReloadRequest(NamedTuple):
     """A reload that a pod was asked for (docs/contracts.md §5)."""
 
     id: str
@@ -56,9 +56,9 @@ class Pod:
     template: str | None
     ready: bool
     terminating: bool
-    wish: Wish | None
-    wish_started: datetime | None
-    trouble: Trouble | None
+    request: ReloadRequest | None
+    requested_at: datetime | None
+    issue: Issue | None
     agent: AgentStatus | None = None
 
 
@@ -67,7 +67,7 @@ class Observed:
     """Everything that planning and status rest on."""
 
     status: Manifest
-    children: Mapping[str, Manifest]
+    owned: Mapping[str, Manifest]
     pods: tuple[Pod, ...]
     digests: Mapping[Ref, Digest]
 

@@ -13,8 +13,8 @@ from wsgiapp.names import AGENT_PORT
 from wsgiapp.resources.owned import selector
 from wsgiapp.types import App, Manifest, Ref
 
-from wsgiapp_operator.reload import Place, ReloadPlan
-from wsgiapp_operator.state import Observed, Pod, Trouble
+from wsgiapp_operator.reload import ReloadPlan, ReloadState
+from wsgiapp_operator.state import Issue, Observed, Pod
 
 LONGEST_MESSAGE = 1024
 
@@ -44,19 +44,19 @@ class Counts:
 
 
 def build_status(
-    app: App, observed: Observed, plan: ReloadPlan, troubles: Sequence[Trouble], now: datetime
+    app: App, observed: Observed, plan: ReloadPlan, issues: Sequence[Issue], now: datetime
 ) -> Manifest:
-    """Return the status of `app`; `troubles` are what stood in the way of writing the children."""
-    deployment = observed.children.get("Deployment", {})
+    """Return the status of `app`; `issues` are what stood in the way of writing the owned resources."""
+    deployment = observed.owned.get("Deployment", {})
     counts = count_pods(deployment, app.replicas)
     pods = [pod for pod in observed.pods if not pod.terminating]
-    trouble = find_trouble(app, deployment, pods, counts)
+    issue = find_issue(app, deployment, pods, counts)
     conditions = [
-        judge_available(app, deployment, counts, trouble),
-        judge_progressing(app, deployment, counts, trouble),
-        judge_reloaded(app, observed, plan),
+        available_condition(app, deployment, counts, issue),
+        progressing_condition(app, deployment, counts, issue),
+        reloaded_condition(app, observed, plan),
     ]
-    conditions.insert(0, judge_ready(app, observed.missing, troubles, trouble, counts, conditions))
+    conditions.insert(0, ready_condition(app, observed.missing, issues, issue, counts, conditions))
     status: Manifest = {
         "observedGeneration": app.generation,
         "replicas": counts.existing,
@@ -66,7 +66,7 @@ def build_status(
         "url": app.url,
         "workers": count_workers(pods),
     }
-    if plan.wish is not None:
+    if plan.request is not None:
         status["reload"] = describe_reload(plan)
     status["conditions"] = date_conditions(conditions, observed.status, app.generation, now)
     return status
@@ -116,7 +116,10 @@ def count_workers(pods: Iterable[Pod]) -> dict[str, int]:
 
 
 def describe_reload(plan: ReloadPlan) -> dict[str, Any]:
-    reload: dict[str, Any] = {"hash": plan.content_hash, "updatedPods": plan.count(Place.CURRENT)}
+    reload: dict[str, Any] = {
+        "hash": plan.content_hash,
+        "updatedPods": plan.count(ReloadState.CURRENT),
+    }
     if plan.failure is not None:
         reload["failedPod"], reload["message"] = plan.failure
     return reload
@@ -125,29 +128,25 @@ def describe_reload(plan: ReloadPlan) -> dict[str, Any]:
 # -- what stands in the way -------------------------------------------------------------------
 
 
-def find_trouble(
-    app: App, deployment: Manifest, pods: Sequence[Pod], counts: Counts
-) -> Trouble | None:
+def find_issue(app: App, deployment: Manifest, pods: Sequence[Pod], counts: Counts) -> Issue | None:
     """Return why pods do not serve, where fewer serve than are wanted."""
     if counts.is_rolled_out:
         return None
     for condition in deployment.get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Trouble(
-                "PodsRefused", f"the API server refuses the pods: {condition['message']}"
-            )
+            return Issue("PodsRefused", f"the API server refuses the pods: {condition['message']}")
     unready = [pod for pod in pods if not pod.ready]
     for pod in unready:
-        if pod.trouble is not None:
-            return Trouble(pod.trouble.reason, f"pod {pod.name}: {pod.trouble.message}")
+        if pod.issue is not None:
+            return Issue(pod.issue.reason, f"pod {pod.name}: {pod.issue.message}")
     for pod in unready:
         if pod.agent is not None and pod.agent.unready:
-            return Trouble("NotReady", f"pod {pod.name}: {pod.agent.unready}")
+            return Issue("NotReady", f"pod {pod.name}: {pod.agent.unready}")
     return None
 
 
-def judge_available(
-    app: App, deployment: Manifest, counts: Counts, trouble: Trouble | None
+def available_condition(
+    app: App, deployment: Manifest, counts: Counts, issue: Issue | None
 ) -> Condition:
     if app.replicas == 0:
         status, reason, message = (
@@ -159,16 +158,16 @@ def judge_available(
         status, reason = "True", "EnoughReplicas"
         message = f"{counts.available} of {app.replicas} pods serve"
     else:
-        status, reason = "False", trouble.reason if trouble else "TooFewReplicas"
+        status, reason = "False", issue.reason if issue else "TooFewReplicas"
         message = f"{counts.available} of {app.replicas} pods serve"
-        message += f"; {trouble.message}" if trouble else ""
+        message += f"; {issue.message}" if issue else ""
     return Condition(type="Available", status=status, reason=reason, message=message)
 
 
-def judge_progressing(
-    app: App, deployment: Manifest, counts: Counts, trouble: Trouble | None
+def progressing_condition(
+    app: App, deployment: Manifest, counts: Counts, issue: Issue | None
 ) -> Condition:
-    why = f"; {trouble.message}" if trouble else ""
+    why = f"; {issue.message}" if issue else ""
     if counts.is_rolled_out:
         status, reason, message = "True", "RolledOut", "every pod has the newest template"
     elif app.rollout.paused:
@@ -186,13 +185,13 @@ def judge_progressing(
     return Condition(type="Progressing", status=status, reason=reason, message=message)
 
 
-def judge_reloaded(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
-    total, current = len(plan.places), plan.count(Place.CURRENT)
+def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
+    total, current = len(plan.states), plan.count(ReloadState.CURRENT)
     status, reason = "Unknown", "Starting"
     message = f"{current} of {max(total, app.replicas)} pods say that they serve the newest content"
     if observed.missing:
         reason, message = explain_missing(app, observed.missing)
-    elif plan.wish is None:
+    elif plan.request is None:
         status, reason = "True", "NothingToReload"
         message = "the app has no source and no config with onChange: Reload"
     elif plan.failure is not None:
@@ -202,15 +201,15 @@ def judge_reloaded(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
             f"pod {pod} could not load the new content and serves on with the old: {why}. {current} of {total} "
             f"pods have it; mend {name_contents(app)}, the next change is tried on this pod first"
         )
-    elif plan.is_running or plan.count(Place.OUTDATED):
+    elif plan.is_running or plan.count(ReloadState.OUTDATED):
         reason, message = "Reloading", f"{current} of {total} pods serve the new content"
-    elif plan.count(Place.SILENT):
+    elif plan.count(ReloadState.SILENT):
         # A slow answer says nothing about content that was seen to be loaded.
         if known := find_loaded(observed.status, plan.content_hash):
             return known
         reason = "AgentsSilent"
         message = (
-            f"the agents of {plan.count(Place.SILENT)} of {total} pods do not answer the operator; "
+            f"the agents of {plan.count(ReloadState.SILENT)} of {total} pods do not answer the operator; "
             f"let it reach port {AGENT_PORT} of the pods (NetworkPolicy)"
         )
     elif total and current == total:
@@ -231,23 +230,23 @@ def find_loaded(previous: Manifest, content_hash: str) -> Condition | None:
     return None
 
 
-def judge_ready(
+def ready_condition(
     app: App,
     missing: Sequence[Ref],
-    troubles: Sequence[Trouble],
-    trouble: Trouble | None,
+    issues: Sequence[Issue],
+    issue: Issue | None,
     counts: Counts,
     others: Sequence[Condition],
 ) -> Condition:
     available, progressing, reloaded = others
-    if troubles:
-        reason, message = troubles[0]
+    if issues:
+        reason, message = issues[0]
     elif missing:
         reason, message = explain_missing(app, missing)
     elif reloaded.status == "False":
         reason, message = reloaded.reason, reloaded.message
-    elif trouble is not None:
-        reason, message = trouble
+    elif issue is not None:
+        reason, message = issue
     elif not counts.is_rolled_out:
         reason, message = progressing.reason, progressing.message
     elif app.replicas == 0:

@@ -4,17 +4,14 @@ kopf does one thing here: watch. It writes to no object and keeps no state.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
-from wsgiapp.names import GROUP, VERSION
+from wsgiapp.names import GROUP, OWNED_KINDS, OWNED_SELECTOR, VERSION
 
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import KINDS
-from wsgiapp_operator.main import handle_signals
-from wsgiapp_operator.observe import CHILD_KINDS
-from wsgiapp_operator.resync import CHILD_SELECTOR
 from wsgiapp_operator.workqueue import KeyedQueue
 
 PEERING_IDENTITY: Any = "wsgiapp-operator"
@@ -25,9 +22,16 @@ UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
 
 
 async def watch(
-    namespaces: Sequence[str], cache: Cache, queue: KeyedQueue[AppKey], stop: asyncio.Event
+    namespaces: Sequence[str],
+    cache: Cache,
+    queue: KeyedQueue[AppKey],
+    stop: asyncio.Event,
+    on_spawned: Callable[[], None],
 ) -> None:
-    """Keep the cache in step and mark apps as due, until cancelled or `stop`."""
+    """Keep the cache in step and mark apps as due, until cancelled or `stop`.
+
+    kopf installs its own signal handlers; `on_spawned` is called right after, to replace them.
+    """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -47,14 +51,14 @@ async def watch(
             queue.add(app, DEBOUNCE_S)
 
     async def notice_content(event: Any, **_: Any) -> None:
-        for app in cache.note_content(event["object"], deleted=event["type"] == "DELETED"):
+        for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
             queue.add(app, DEBOUNCE_S)
 
     kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
-    for kind in (*CHILD_KINDS, "Pod"):
+    for kind in (*OWNED_KINDS, "Pod"):
         _, group, version, plural = KINDS[kind]
         kopf.on.event(group or "", version, plural, registry=registry)(notice)
-        settings.watching.label_selectors[group or "", version, plural] = CHILD_SELECTOR
+        settings.watching.label_selectors[group or "", version, plural] = OWNED_SELECTOR
     for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
         kopf.on.event("", "v1", plural, registry=registry)(notice_content)
         settings.watching.field_selectors["", "v1", plural] = selector
@@ -70,7 +74,7 @@ async def watch(
         namespaces=list(namespaces),
         stop_flag=stop,
     )
-    handle_signals(stop)  # kopf has just put its own handlers in their place
+    on_spawned()
     await kopf.run_tasks(tasks, ignored=ours)
 
 

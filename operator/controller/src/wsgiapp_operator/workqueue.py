@@ -16,21 +16,21 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
-LONGEST_WEATHER_BACKOFF_S = 5.0
+LONGEST_TRANSIENT_BACKOFF_S = 5.0
 
 
 class KeyedQueue(Generic[Key]):
     """Keys that are due now or later; adding a key again only ever makes it earlier.
 
-    Errors of the kinds in `weather` come from outside and pass: they are repeated soon, and logged
+    Errors of the kinds in `transient` come from outside and pass: they are repeated soon, and logged
     without a traceback. All others are taken for bugs.
 
     A key that is added while its handler runs is handled once more afterwards: the run may have
     looked before the change.
     """
 
-    def __init__(self, weather: tuple[type[Exception], ...] = ()) -> None:
-        self._weather = weather
+    def __init__(self, transient: tuple[type[Exception], ...] = ()) -> None:
+        self._transient = transient
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._order = itertools.count()
@@ -76,13 +76,13 @@ class KeyedQueue(Generic[Key]):
             again_s = await handle(key)
             self._failures.pop(key, None)
         except Exception as error:
-            is_weather = isinstance(error, self._weather)
+            is_transient = isinstance(error, self._transient)
             again_s = self._back_off(
-                key, LONGEST_WEATHER_BACKOFF_S if is_weather else LONGEST_BACKOFF_S
+                key, LONGEST_TRANSIENT_BACKOFF_S if is_transient else LONGEST_BACKOFF_S
             )
             logger.warning(
                 "reconcile failed, will be repeated: app=%s after_s=%.1f error=%r", key, again_s, error,
-                exc_info=not is_weather,
+                exc_info=not is_transient,
             )  # fmt: skip
         finally:
             self._running.discard(key)

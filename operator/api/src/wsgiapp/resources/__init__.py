@@ -5,27 +5,27 @@ from collections.abc import Mapping
 from wsgiapp.resources.deployment import build_deployment
 from wsgiapp.resources.ingress import build_ingress
 from wsgiapp.resources.platform import Platform
-from wsgiapp.resources.pod_disruption_budget import build_budget
+from wsgiapp.resources.pod_disruption_budget import build_pod_disruption_budget
 from wsgiapp.resources.service import build_service
-from wsgiapp.resources.service_account import build_account
+from wsgiapp.resources.service_account import build_service_account
 from wsgiapp.types import App, Manifest
 
-__all__ = ["Platform", "build_children"]
+__all__ = ["Platform", "build_resources"]
 
 
-def build_children(
+def build_resources(
     app: App, platform: Platform, restart_digests: Mapping[str, str]
 ) -> list[Manifest]:
     """Return every object that `app` asks for, in the order in which they are to be applied.
 
     `restart_digests` has the digest of each config entry whose change restarts the pods.
     """
-    children = [
-        build_account(app),
+    owned = [
+        build_service_account(app),
         build_service(app),
-        build_budget(app),
+        build_pod_disruption_budget(app),
         build_deployment(app, platform, restart_digests),
     ]
     if app.ingress is not None:
-        children.append(build_ingress(app, app.ingress))
-    return children
+        owned.append(build_ingress(app, app.ingress))
+    return owned

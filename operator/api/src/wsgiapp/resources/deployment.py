@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from wsgiapp.digest import digest_json
 from wsgiapp.names import AGENT_PORT, RESTART_ANNOTATION, TEMPLATE_ANNOTATION
-from wsgiapp.resources.owned import build_child, labels, selector
+from wsgiapp.resources.owned import build_owned, labels, selector
 from wsgiapp.resources.platform import Platform
 from wsgiapp.resources.pod import build_pod
 from wsgiapp.types import App, Manifest
@@ -34,7 +34,7 @@ def build_deployment(app: App, platform: Platform, restart_digests: Mapping[str,
         "revisionHistoryLimit": 3,
         "template": build_template(app, platform, restart_digests),
     }
-    return build_child(app, "apps/v1", "Deployment", spec=spec)
+    return build_owned(app, "apps/v1", "Deployment", spec=spec)
 
 
 def build_template(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> Manifest:

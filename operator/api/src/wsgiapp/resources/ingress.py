@@ -1,7 +1,7 @@
 """The Ingress, with the nginx.org annotations that fit the server behind it."""
 
 from wsgiapp.names import SERVICE_PORT
-from wsgiapp.resources.owned import build_child
+from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Ingress, Manifest
 
 NO_LIMIT_S = 3600
@@ -17,7 +17,7 @@ def build_ingress(app: App, ingress: Ingress) -> Manifest:
         spec["ingressClassName"] = ingress.class_name
     if ingress.tls_secret is not None:
         spec["tls"] = [{"hosts": list(ingress.hosts), "secretName": ingress.tls_secret}]
-    manifest = build_child(app, "networking.k8s.io/v1", "Ingress", spec=spec)
+    manifest = build_owned(app, "networking.k8s.io/v1", "Ingress", spec=spec)
     manifest["metadata"]["annotations"] = {**nginx_annotations(app), **ingress.annotations}
     return manifest
 

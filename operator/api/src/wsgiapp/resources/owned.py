@@ -1,6 +1,13 @@
-"""What all children have in common: name, labels, owner."""
+"""What all owned resources have in common: name, labels, owner."""
 
-from wsgiapp.names import APP_LABEL, FIELD_MANAGER, GROUP, KIND, MANAGED_BY_LABEL, VERSION
+from wsgiapp.names import (
+    API_VERSION,
+    APP_LABEL,
+    KIND,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    NAME_LABEL,
+)
 from wsgiapp.types import App, Manifest
 
 
@@ -10,16 +17,16 @@ def selector(app: App) -> dict[str, str]:
 
 
 def labels(app: App) -> dict[str, str]:
-    return {"app.kubernetes.io/name": app.name, MANAGED_BY_LABEL: FIELD_MANAGER, **selector(app)}
+    return {NAME_LABEL: app.name, MANAGED_BY_LABEL: MANAGED_BY, **selector(app)}
 
 
-def build_child(app: App, api_version: str, kind: str, **content: object) -> Manifest:
+def build_owned(app: App, api_version: str, kind: str, **content: object) -> Manifest:
     """Return an object named like the app and owned by it, so that it goes when the app goes.
 
     The owner does not block: no finalizer is needed, and foreground deletion need not wait.
     """
     owner = {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": API_VERSION,
         "kind": KIND,
         "name": app.name,
         "uid": app.uid,

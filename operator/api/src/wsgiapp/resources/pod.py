@@ -4,7 +4,18 @@ docs/contracts.md §5 is the contract with the server. Everything passes the res
 Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) on a read-only root.
 """
 
-from wsgiapp.names import AGENT_PORT, APP_PORT, RUN_DIR, config_variable
+from wsgiapp.names import (
+    AGENT_PORT,
+    AGENT_PORT_NAME,
+    APP_PORT,
+    APP_PORT_NAME,
+    CONTENT_DIR,
+    PREFORK_DIR,
+    RELOAD_DIR,
+    RELOAD_FILE,
+    RUN_DIR,
+    config_variable,
+)
 from wsgiapp.resources.platform import Platform
 from wsgiapp.resources.server_args import server_arguments
 from wsgiapp.resources.volumes import build_volumes, mount_content
@@ -15,7 +26,7 @@ UID = 10001
 STOP_MARGIN_S = 5
 PROBE_MARGIN_S = 5
 COPY_SERVER = "import shutil; shutil.copytree('/prefork', '/copy/prefork', dirs_exist_ok=True)"
-CONFINED = {
+RESTRICTED_SECURITY_CONTEXT = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
@@ -50,14 +61,14 @@ def build_app_container(app: App) -> Manifest:
     container: Manifest = {
         "name": "app",
         "image": app.image,
-        "command": [app.server.python, "/prefork"],
+        "command": [app.server.python, PREFORK_DIR],
         "args": server_arguments(app),
         "env": build_env(app),
-        "ports": [{"name": "http", "containerPort": APP_PORT, "protocol": "TCP"}],
+        "ports": [{"name": APP_PORT_NAME, "containerPort": APP_PORT, "protocol": "TCP"}],
         "resources": app.resources,
         "volumeMounts": [
             # The only subPath: it never changes. Config mounts have none, or they would not refresh.
-            {"name": "prefork", "mountPath": "/prefork", "subPath": "prefork", "readOnly": True},
+            {"name": "prefork", "mountPath": PREFORK_DIR, "subPath": "prefork", "readOnly": True},
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "tmp", "mountPath": "/tmp"},
             *(mount_content(content, content.mount_path) for content in app.contents),
@@ -67,7 +78,7 @@ def build_app_container(app: App) -> Manifest:
         ),
         "readinessProbe": probe("/readyz", period_s=2, failures=3),
         "livenessProbe": probe("/livez", period_s=10, failures=3),
-        "securityContext": CONFINED,
+        "securityContext": RESTRICTED_SECURITY_CONTEXT,
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
     }
@@ -118,7 +129,7 @@ def build_init_containers(app: App, platform: Platform) -> list[Manifest]:
         "command": ["python3", "-c", COPY_SERVER],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "volumeMounts": [{"name": "prefork", "mountPath": "/copy"}],
-        "securityContext": CONFINED,
+        "securityContext": RESTRICTED_SECURITY_CONTEXT,
     }
     return [copy, agent]
 
@@ -127,8 +138,8 @@ def build_agent(app: App, platform: Platform) -> Manifest:
     arguments = [
         f"--listen=0.0.0.0:{AGENT_PORT}",
         f"--run-dir={RUN_DIR}",
-        "--reload-file=/podinfo/reload",
-        *(f"--content={content.name}=/content/{content.name}" for content in app.reloadable),
+        f"--reload-file={RELOAD_FILE}",
+        *(f"--content={content.name}={CONTENT_DIR}/{content.name}" for content in app.reloadable),
     ]
     if app.probes.path is not None:
         prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
@@ -141,14 +152,17 @@ def build_agent(app: App, platform: Platform) -> Manifest:
         "image": platform.prefork_image,
         "imagePullPolicy": platform.prefork_pull_policy,
         "restartPolicy": "Always",  # makes an init container a native sidecar
-        "command": ["python3", "/prefork", "agent"],
+        "command": ["python3", PREFORK_DIR, "agent"],
         "args": arguments,
-        "ports": [{"name": "metrics", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "ports": [{"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}},
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_DIR},
-            {"name": "podinfo", "mountPath": "/podinfo", "readOnly": True},
-            *(mount_content(content, f"/content/{content.name}") for content in app.reloadable),
+            {"name": "podinfo", "mountPath": RELOAD_DIR, "readOnly": True},
+            *(
+                mount_content(content, f"{CONTENT_DIR}/{content.name}")
+                for content in app.reloadable
+            ),
         ],
-        "securityContext": CONFINED,
+        "securityContext": RESTRICTED_SECURITY_CONTEXT,
     }

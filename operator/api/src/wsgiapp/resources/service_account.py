@@ -1,8 +1,8 @@
 """The ServiceAccount: an identity for policies, without a token in the pod."""
 
-from wsgiapp.resources.owned import build_child
+from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Manifest
 
 
-def build_account(app: App) -> Manifest:
-    return build_child(app, "v1", "ServiceAccount", automountServiceAccountToken=False)
+def build_service_account(app: App) -> Manifest:
+    return build_owned(app, "v1", "ServiceAccount", automountServiceAccountToken=False)

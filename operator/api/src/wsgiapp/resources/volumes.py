@@ -11,7 +11,7 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
         server: Manifest = {"name": "prefork", "image": image}
     else:
         server = {"name": "prefork", "emptyDir": {"sizeLimit": "256Mi"}}
-    wish = {
+    request = {
         "path": "reload",
         "fieldRef": {"fieldPath": f"metadata.annotations['{RELOAD_ANNOTATION}']"},
     }
@@ -19,7 +19,7 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
         server,
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "podinfo", "downwardAPI": {"items": [wish]}},
+        {"name": "podinfo", "downwardAPI": {"items": [request]}},
         *(content_volume(content) for content in app.contents),
     ]
 

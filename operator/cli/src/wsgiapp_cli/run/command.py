@@ -64,10 +64,10 @@ async def run_until_stopped(session: Session) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     serving = asyncio.ensure_future(session.serve())
-    stop_wish = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({serving, stop_wish}, return_when=asyncio.FIRST_COMPLETED)
+    stop_requested = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({serving, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
-        stop_wish.cancel()
+        stop_requested.cancel()
         return serving.result()
     serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):

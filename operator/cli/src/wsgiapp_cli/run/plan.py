@@ -18,7 +18,7 @@ from wsgiapp_cli.manifests import (
     read_folder,
 )
 from wsgiapp_cli.run.server import Launch
-from wsgiapp_cli.run.watch import Sight
+from wsgiapp_cli.run.watch import Snapshot
 
 # What of a spec has a meaning without a cluster; the rest is named when the app starts.
 SERVED_FIELDS = {"app", "source", "server", "env", "envFrom", "config"}
@@ -58,12 +58,12 @@ class Plan:
     app: App
     launch: Launch
     folders: Mapping[str, Folder]
-    code: Sight  # of the code that is served from where it lies; empty with a `source`
+    code: Snapshot  # of the code that is served from where it lies; empty with a `source`
     left_out: tuple[str, ...]
 
 
 def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Plan:
-    """Return the plan for manifests given as file name → text; pure. The code's sight is left empty.
+    """Return the plan for manifests given as file name → text; pure. The code's snapshot is left empty.
 
     Raises ManifestError or Invalid, each with the field, the value and the remedy.
     """
@@ -123,13 +123,13 @@ class Step(enum.Enum):
 
 def decide(serving: Plan, new: Plan) -> Step:
     """Return the least step that leads from the plan that is being served to `new`; pure."""
-    wishes = {
+    changes = {
         folder.on_change
         for name, folder in new.folders.items()
         if name not in serving.folders or folder.files != serving.folders[name].files
     }
-    if serving.launch != new.launch or OnChange.RESTART in wishes:
+    if serving.launch != new.launch or OnChange.RESTART in changes:
         return Step.RESTART
-    if OnChange.RELOAD in wishes or serving.code != new.code:
+    if OnChange.RELOAD in changes or serving.code != new.code:
         return Step.RELOAD
     return Step.NOTHING

@@ -16,14 +16,14 @@ REST = 10  # looking takes at most a tenth of the time, however many files there
 NOT_CODE = {"__pycache__", "node_modules"}
 
 # What of a file changes when it is written or replaced: time in ns, size, inode.
-Sight = Mapping[Path, tuple[int, int, int]]
+Snapshot = Mapping[Path, tuple[int, int, int]]
 
 
 class Watch:
     """Tells when files have changed, and have then been left alone for a moment."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.code: Sight = {}
+        self.code: Snapshot = {}
         self._files = files
         self._folder: Path | None = None
         self._seen = self._look()
@@ -33,7 +33,7 @@ class Watch:
         if folder == self._folder:
             return
         self._folder = folder
-        self.code = look_at(python_files(folder)) if folder else {}
+        self.code = take_snapshot(python_files(folder)) if folder else {}
         self._seen = (self._seen[0], self.code)
 
     async def changed(self) -> None:
@@ -48,13 +48,13 @@ class Watch:
             previous = now
             await asyncio.sleep(max(WATCH_S, REST * (time.monotonic() - began)))
 
-    def _look(self) -> tuple[Sight, Sight]:
+    def _look(self) -> tuple[Snapshot, Snapshot]:
         if self._folder:
-            self.code = look_at(python_files(self._folder))
-        return look_at(self._files), self.code
+            self.code = take_snapshot(python_files(self._folder))
+        return take_snapshot(self._files), self.code
 
 
-def look_at(paths: Sequence[Path] | Iterator[Path]) -> Sight:
+def take_snapshot(paths: Sequence[Path] | Iterator[Path]) -> Snapshot:
     """Return what is seen of each file; nothing of one that is not there."""
     seen = {}
     for path in paths:
