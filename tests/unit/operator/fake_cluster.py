@@ -1,7 +1,8 @@
 """An API server in memory: what the operator's `Cluster` promises, without a network.
 
 It keeps objects with resourceVersion, uid and generation, refuses stale replacements, merges applied
-fields into what is there, and notes each write.
+fields into what is there, and notes each write. Refusals are those of the real API server: a wrong uid is
+422 on an object, 409 where there is no object, and ignored on `/status`; a stale resourceVersion is 409.
 """
 
 import copy
@@ -19,6 +20,7 @@ class FakeCluster:
         self.objects: dict[tuple[str, str, str], Manifest] = {}
         self.writes: list[tuple[str, str, str]] = []  # verb, kind, name
         self.refusals: dict[str, ApiError] = {}  # by kind: what a write of it gets
+        self.forbidden: set[str] = set()  # namespaces that may not be listed
         self._versions = itertools.count(1)
 
     def put(self, manifest: Mapping[str, Any]) -> Manifest:
@@ -34,22 +36,26 @@ class FakeCluster:
     async def list(
         self, kind: str, namespace: str | None, label_selector: str | None = None
     ) -> AsyncIterator[Manifest]:
+        if namespace in self.forbidden:
+            raise ApiError(403, f"cannot list {kind} in namespace {namespace}")
         for key, manifest in list(self.objects.items()):
-            if key[0] == kind and namespace in (None, key[1]):
+            if key[0] == kind and namespace in (None, key[1]) and fits(manifest, label_selector):
                 yield copy.deepcopy(manifest)
 
-    async def apply(self, manifest: Manifest) -> Manifest:
+    async def apply(self, manifest: Manifest, *, force: bool) -> Manifest:
         self._note("apply", manifest)
-        live = self.objects.get(key_of(manifest), {})
-        return self._store(merge(live, manifest))
+        live = self.objects.get(key_of(manifest))
+        self._check(live, manifest)
+        if live is not None and not force and differs(live.get("spec"), manifest.get("spec")):
+            raise ApiError(409, "Apply failed with 1 conflict", ("FieldManagerConflict",))
+        return self._store(merge(live or {}, manifest))
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
         self._note("status", manifest)
         live = self.objects.get(key_of(manifest))
         if live is None:
             raise ApiError(404, "not found")
-        if live["metadata"]["uid"] != manifest["metadata"]["uid"]:
-            raise ApiError(409, "uid mismatch")
+        self._check_version(live, manifest)
         return self._store({**live, "status": copy.deepcopy(manifest["status"])})
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
@@ -57,7 +63,22 @@ class FakeCluster:
         live = self.objects.get((kind, namespace, name))
         if live is None:
             raise ApiError(404, "not found")
+        self._check(live, patch)
         return self._store(merge(live, patch))
+
+    def _check(self, live: Manifest | None, wanted: Manifest) -> None:
+        uid = wanted["metadata"].get("uid")
+        if live is None and uid is not None:
+            raise ApiError(409, f"uid mismatch: {uid}, and no existing object was found")
+        if live is not None and uid not in (None, live["metadata"]["uid"]):
+            raise ApiError(422, "metadata.uid: field is immutable", ("FieldValueInvalid",))
+        if live is not None:
+            self._check_version(live, wanted)
+
+    def _check_version(self, live: Manifest, wanted: Manifest) -> None:
+        version = wanted["metadata"].get("resourceVersion")
+        if version not in (None, live["metadata"]["resourceVersion"]):
+            raise ApiError(409, "the object has been modified")
 
     async def create(self, manifest: Manifest) -> Manifest:
         named = copy.deepcopy(manifest)
@@ -103,6 +124,17 @@ class FakeCluster:
 def key_of(manifest: Mapping[str, Any]) -> tuple[str, str, str]:
     metadata = manifest["metadata"]
     return manifest["kind"], metadata["namespace"], metadata["name"]
+
+
+def fits(manifest: Mapping[str, Any], selector: str | None) -> bool:
+    """Return whether an object has the labels of `key=value` and `key` terms."""
+    labels = manifest["metadata"].get("labels") or {}
+    terms = [term.partition("=") for term in (selector or "").split(",") if term]
+    return all(key in labels and (not sign or labels[key] == value) for key, sign, value in terms)
+
+
+def differs(live: Any, wanted: Any) -> bool:
+    return merge(live, wanted) != live
 
 
 def merge(live: Any, wanted: Any) -> Any:

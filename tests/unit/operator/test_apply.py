@@ -11,7 +11,7 @@ from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.diff import is_subset
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import OwnershipConflict, check_owner
+from wsgiapp_operator.ownership import find_obstacle
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import PLATFORM, make_app, make_manifest
@@ -70,31 +70,33 @@ def owned(uid: str = APP.uid, **metadata: Any) -> Manifest:
     return {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner], **metadata}}
 
 
-def test_own_child_and_orphan_of_ours_may_be_written() -> None:
-    check_owner(APP, owned())
+def test_own_resource_and_orphan_of_ours_may_be_written() -> None:
+    assert find_obstacle(APP, owned()) is None
     labels = {"app.kubernetes.io/managed-by": "wsgiapp-operator"}
-    check_owner(APP, {"kind": "Service", "metadata": {"name": "shop", "labels": labels}})
+    orphan = {"kind": "Service", "metadata": {"name": "shop", "labels": labels}}
+    assert find_obstacle(APP, orphan) is None
 
 
-def test_object_of_somebody_else_is_told_and_not_taken() -> None:
-    with pytest.raises(OwnershipConflict) as taken:
-        check_owner(APP, {"kind": "Service", "metadata": {"name": "shop"}})
-    assert taken.value.issue.reason == "NameTaken"
-    assert "Service shop exists" in taken.value.issue.message
-    assert "another name" in taken.value.issue.message
+def test_object_of_another_owner_is_reported_and_not_taken() -> None:
+    issue = find_obstacle(APP, {"kind": "Service", "metadata": {"name": "shop"}})
+    assert issue is not None
+    assert issue.reason == "NameConflict"
+    assert "Service shop already exists" in issue.message
+    assert "another name" in issue.message
     owner = {"kind": "Helm", "name": "other", "uid": "x", "controller": True}
-    with pytest.raises(OwnershipConflict, match="Helm other"):
-        check_owner(
-            APP, {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner]}}
-        )
+    foreign = {"kind": "Service", "metadata": {"name": "shop", "ownerReferences": [owner]}}
+    issue = find_obstacle(APP, foreign)
+    assert issue is not None
+    assert "Helm other" in issue.message
 
 
 @pytest.mark.parametrize(
     "live", [owned("uid-of-the-app-before"), owned(deletionTimestamp="2026-11-22T12:00:00Z")]
 )
-def test_object_on_its_way_out_is_waited_for(live: Manifest) -> None:
-    with pytest.raises(RequeueAfter):
-        check_owner(APP, live)
+def test_object_on_its_way_out_is_reported_as_terminating(live: Manifest) -> None:
+    issue = find_obstacle(APP, live)
+    assert issue is not None
+    assert issue.reason == "ResourceTerminating"
 
 
 @pytest.fixture
@@ -208,3 +210,74 @@ async def test_status_of_an_app_that_is_gone_is_told(cluster: FakeCluster, write
     manifest = cluster.remove("WsgiApp", "web", "shop")
     with pytest.raises(OwnerDeleted):
         await writer.write_status(manifest, {"replicas": 0})
+
+
+async def test_status_never_lands_on_a_namesake(cluster: FakeCluster, writer: Writer) -> None:
+    old = cluster.objects["WsgiApp", "web", "shop"]
+    cluster.remove("WsgiApp", "web", "shop")
+    anew = make_manifest()
+    anew["metadata"]["uid"] = "another"
+    cluster.put(anew)
+    with pytest.raises(OwnerDeleted) as deleted:
+        await writer.write_status(old, {"replicas": 3})
+    assert deleted.value.uid == "app-uid"
+    assert "status" not in cluster.objects["WsgiApp", "web", "shop"]
+
+
+async def test_status_of_an_app_that_was_changed_meanwhile_is_made_anew(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    seen = await cluster.get("WsgiApp", "web", "shop")
+    assert seen is not None
+    cluster.put({**seen, "spec": {**seen["spec"], "replicas": 9}})
+    with pytest.raises(RequeueAfter):
+        await writer.write_status(seen, {"replicas": 3})
+    assert "status" not in cluster.objects["WsgiApp", "web", "shop"]
+
+
+async def test_object_that_took_the_place_of_ours_is_not_written(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    live, _ = await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
+    cluster.remove("Service", "web", "shop")
+    foreign = {"name": "shop", "namespace": "web"}
+    cluster.put({"kind": "Service", "metadata": foreign, "spec": {"a": 1}})
+    live["Service"]["spec"]["ports"] = []  # so that it is to be written
+    with pytest.raises(RequeueAfter, match="Service shop has changed"):
+        await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), live)
+    assert cluster.objects["Service", "web", "shop"]["spec"] == {"a": 1}
+
+
+async def test_foreign_object_that_came_just_before_ours_is_not_taken_over(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    foreign = {"name": "shop", "namespace": "web"}
+    cluster.put({"kind": "Service", "metadata": foreign, "spec": {"a": 1}})
+    with pytest.raises(RequeueAfter):
+        await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
+    assert cluster.objects["Service", "web", "shop"]["spec"] == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", ["ServiceAccount", "Service"])
+async def test_no_pods_run_as_a_foreign_service_account_or_behind_a_foreign_service(
+    kind: str, cluster: FakeCluster, writer: Writer
+) -> None:
+    app = make_app(ingress={"hosts": ["shop.example.com"]})
+    foreign = cluster.put({"kind": kind, "metadata": {"name": "shop", "namespace": "web"}})
+    _, issues = await writer.apply_owned(app, build_resources(app, PLATFORM, {}), {kind: foreign})
+    assert [issue.reason for issue in issues] == ["NameConflict"]
+    written = {written_kind for _, written_kind, _ in cluster.writes}
+    assert not written & {"Deployment", "Ingress", kind}
+
+
+async def test_resource_on_its_way_out_does_not_keep_the_others_from_being_written(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    going = owned(deletionTimestamp="2026-11-22T12:00:00Z", finalizers=["example.com/slow"])
+    going["metadata"] |= {"namespace": "web", "uid": "s"}
+    now, issues = await writer.apply_owned(
+        APP, build_resources(APP, PLATFORM, {}), {"Service": going}
+    )
+    assert [issue.reason for issue in issues] == ["ResourceTerminating"]
+    assert "example.com/slow" in issues[0].message
+    assert {"ServiceAccount", "PodDisruptionBudget", "Deployment"} <= now.keys()

@@ -12,21 +12,24 @@ SHOP = AppKey("web", "shop")
 
 def make(kind: str, name: str, version: int, **content: Any) -> Manifest:
     labels = {"wsgi.dev/app": "shop"}
-    metadata = {"name": name, "namespace": "web", "resourceVersion": str(version), "labels": labels}
+    metadata = {
+        "name": name, "namespace": "web", "uid": f"uid-{name}", "resourceVersion": str(version),
+        "labels": labels,
+    }  # fmt: skip
     return {"kind": kind, "metadata": metadata, **content}
 
 
 def test_own_write_is_no_news_when_the_watch_brings_it() -> None:
     cache = Cache()
-    assert cache.put(make("Service", "shop", 5)) == SHOP
-    assert cache.put(make("Service", "shop", 5)) is None
-    assert cache.put(make("Service", "shop", 6)) == SHOP
+    assert cache.put(make("Service", "shop", 5)) == {SHOP}
+    assert cache.put(make("Service", "shop", 5)) == set()
+    assert cache.put(make("Service", "shop", 6)) == {SHOP}
 
 
 def test_older_state_never_replaces_a_newer_one() -> None:
     cache = Cache()
     cache.put(make("Service", "shop", 7, spec={"a": 7}))
-    assert cache.put(make("Service", "shop", 6, spec={"a": 6})) is None
+    assert cache.put(make("Service", "shop", 6, spec={"a": 6})) == set()
     found = cache.get("Service", "web", "shop")
     assert found is not None
     assert found["spec"] == {"a": 7}
@@ -35,8 +38,8 @@ def test_older_state_never_replaces_a_newer_one() -> None:
 def test_answer_to_a_write_after_the_deletion_does_not_bring_the_object_back() -> None:
     cache = Cache()
     cache.put(make("Pod", "p", 5))
-    assert cache.forget(make("Pod", "p", 9)) == SHOP
-    assert cache.put(make("Pod", "p", 8)) is None
+    assert cache.forget(make("Pod", "p", 9)) == {SHOP}
+    assert cache.put(make("Pod", "p", 8)) == set()
     assert cache.get("Pod", "web", "p") is None
 
 
@@ -114,3 +117,85 @@ def test_digest_goes_with_its_last_user() -> None:
     assert cache.digest("web", CODE) is not None
     cache.refer(other, [])
     assert cache.digest("web", CODE) is None
+
+
+def pod_of(app: str, version: int) -> Manifest:
+    pod = make("Pod", "p", version)
+    pod["metadata"]["labels"]["wsgi.dev/app"] = app
+    return pod
+
+
+def test_relabelled_pod_moves_to_its_new_app_and_both_are_looked_at() -> None:
+    cache = Cache()
+    other = AppKey("web", "quarantine")
+    cache.put(pod_of("shop", 1))
+    assert cache.put(pod_of("quarantine", 2)) == {SHOP, other}
+    assert cache.pods(SHOP) == []
+    assert len(cache.pods(other)) == 1
+    assert cache.forget(pod_of("quarantine", 3)) == {other}
+    assert cache.pods(SHOP) == []
+    assert cache.pods(other) == []
+
+
+def test_pod_without_its_label_is_dropped_from_its_app_and_may_come_back() -> None:
+    cache = Cache()
+    cache.put(pod_of("shop", 1))
+    bare = make("Pod", "p", 2)
+    bare["metadata"]["labels"] = {}
+    assert cache.put(bare) == {SHOP}
+    assert cache.pods(SHOP) == []
+    cache.forget(bare)
+    assert cache.put(pod_of("shop", 3)) == {SHOP}
+
+
+def test_forgetting_a_deleted_app_leaves_the_namesake_that_was_made_meanwhile() -> None:
+    cache = Cache()
+    for uid, version in (("first", 1), ("second", 2)):
+        app = make("WsgiApp", "shop", version)
+        app["metadata"]["uid"] = uid
+        cache.put(app)
+    assert not cache.forget_app(SHOP, "first")
+    assert cache.apps() == [SHOP]
+    assert cache.forget_app(SHOP, "second")
+    assert cache.apps() == []
+
+
+def test_late_word_of_the_namesake_s_deletion_leaves_the_new_object_whatever_the_versions() -> None:
+    cache = Cache()
+    for uid, version in (("first", 5), ("second", 9)):
+        service = make("Service", "shop", version)
+        service["metadata"]["uid"] = uid
+        cache.put(service)
+    gone = make("Service", "shop", 10)
+    gone["metadata"]["uid"] = "first"
+    assert cache.forget(gone) == set()
+    assert cache.get("Service", "web", "shop") is not None
+
+
+def test_content_made_while_its_absence_was_asked_for_is_there() -> None:
+    cache = Cache()
+    cache.refer(SHOP, [CODE])
+    cache.record_content(make("ConfigMap", CODE.name, 3, data={"app.py": "x"}))
+    cache.record_missing("web", CODE)
+    seen = cache.digest("web", CODE)
+    assert seen is not None
+    assert seen.digest is not None
+
+
+def test_listing_wins_over_a_newer_version_of_a_history_that_was_rolled_back() -> None:
+    cache = Cache()
+    cache.put(make("Service", "shop", 900, spec={"a": 1}))
+    restored = make("Service", "shop", 90, spec={"a": 2})
+    assert cache.put(restored) == set()
+    assert cache.put(restored, listed_after=cache.newest_version()) == {SHOP}
+    found = cache.get("Service", "web", "shop")
+    assert found is not None
+    assert found["spec"] == {"a": 2}
+
+
+def test_listing_never_replaces_what_was_written_while_it_ran() -> None:
+    cache = Cache()
+    cache.put(make("Service", "shop", 5))
+    before = cache.newest_version()
+    cache.put(make("Service", "shop", 7))
+    assert cache.put(make("Service", "shop", 6), listed_after=before) == set()

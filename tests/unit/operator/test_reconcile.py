@@ -1,5 +1,6 @@
 """The whole story against an API server in memory: apply, settle, reload, fail, mend, restart, delete."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,12 @@ from wsgiapp.digest import digest_object
 from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.main import PARALLEL
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
+from wsgiapp_operator.workqueue import KeyedQueue
 
 from tests.unit.operator.fake_cluster import FakeCluster
 from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest
@@ -26,6 +29,9 @@ class FakeAgents:
     def __init__(self) -> None:
         self.serves: dict[str, str] = {}
         self.broken: str | None = None
+
+    def pause_s(self, pods: Iterable[Pod]) -> float:
+        return 0.0
 
     async def ask_all(self, pods: Iterable[Pod]) -> list[Pod]:
         return [replace(pod, agent=self._answer(pod)) for pod in pods]
@@ -86,7 +92,11 @@ class World:
             self.agents.serves[name] = serves
             ready = [{"type": "Ready", "status": "True"}]
             status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
-            metadata = {"name": name, "namespace": "web", **template}
+            labels = {**template["labels"], "pod-template-hash": "1"}
+            owner = {"kind": "ReplicaSet", "name": "shop-1", "uid": "rs", "controller": True}
+            metadata = {
+                "name": name, "namespace": "web", **template, "labels": labels, "ownerReferences": [owner],
+            }  # fmt: skip
             self.see({"kind": "Pod", "metadata": metadata, "status": status})
         numbers = dict.fromkeys(
             ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count
@@ -280,7 +290,7 @@ async def test_foreign_service_of_the_same_name_is_left_alone_and_told() -> None
     world.cluster.put(foreign)
     world.see(make_manifest())
     await world.reconcile()
-    assert world.condition("Ready") == ("False", "NameTaken")
+    assert world.condition("Ready") == ("False", "NameConflict")
     assert world.resource("Service")["spec"] == {"a": 1}
 
 
@@ -292,6 +302,113 @@ async def test_deleted_app_is_forgotten_without_a_write(world: World) -> None:
     assert world.cluster.writes == []
 
 
+async def test_app_made_anew_while_the_old_one_is_reconciled_is_not_forgotten(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    old_uid = world.resource("WsgiApp")["metadata"]["uid"]
+
+    async def replace_app(pods: Iterable[Pod]) -> list[Pod]:
+        """Delete and create the app while the agents are asked, and let the watch tell of it."""
+        world.agents.ask_all = asked  # type: ignore[method-assign]
+        world.cache.forget(world.cluster.remove("WsgiApp", "web", "shop"))
+        anew = make_manifest(image="shop:2")
+        anew["metadata"]["uid"] = "made-anew"
+        world.see(anew)
+        return await asked(pods)
+
+    asked = world.agents.ask_all
+    world.agents.ask_all = replace_app  # type: ignore[method-assign]
+    await world.reconcile(3)
+    assert old_uid != "made-anew"
+    assert world.cache.apps() == [KEY]
+    assert world.resource("WsgiApp")["status"]["observedGeneration"] == 1
+
+
+async def test_deleted_app_whose_namesake_the_watch_brings_late_is_reconciled_then() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    world.see(make_manifest())
+    world.cluster.remove("WsgiApp", "web", "shop")
+    anew = make_manifest()
+    anew["metadata"]["uid"] = "made-anew"
+    stored = world.cluster.put(anew)
+    assert await world.reconcile() == 0.0
+    assert "status" not in world.resource("WsgiApp")
+    world.cache.put(stored)
+    await world.reconcile()
+    owners = world.resource("Deployment")["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == ["made-anew"]
+
+
+async def test_relabelled_and_then_deleted_pod_leaves_the_app_working(world: World) -> None:
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    labels = {**pod["metadata"]["labels"], "wsgi.dev/app": "quarantine"}
+    moved = world.see({**pod, "metadata": {**pod["metadata"], "labels": labels}})
+    await world.reconcile()
+    moved["metadata"]["resourceVersion"] = "999"
+    world.cache.forget(moved)
+    second = world.write_code("VERSION = 2")
+    await world.reconcile(4)
+    assert {world.agents.serves[name] for name in ("shop-1", "shop-2")} == {second}
+
+
+async def test_pod_that_only_wears_the_labels_is_not_asked(world: World) -> None:
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    metadata = {**pod["metadata"], "name": "stranger", "uid": "x", "ownerReferences": []}
+    world.see({**pod, "metadata": metadata})
+    second = world.write_code("VERSION = 2")
+    await world.reconcile(6)
+    assert set(world.agents.serves.values()) == {second}
+    assert "stranger" not in world.agents.serves
+
+
+async def test_resource_that_waits_for_its_finalizer_keeps_no_reload_and_no_status_away(
+    world: World,
+) -> None:
+    service = world.resource("Service")
+    going = {"deletionTimestamp": "2026-11-22T12:00:00Z", "finalizers": ["example.com/slow"]}
+    world.see({**service, "metadata": {**service["metadata"], **going}})
+    second = world.write_code("VERSION = 2")
+    await world.reconcile(6)
+    assert set(world.agents.serves.values()) == {second}
+    assert world.condition("Ready") == ("False", "ResourceTerminating")
+
+
+async def test_ingress_that_lost_its_labels_goes_with_the_spec_s_ingress() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    app = world.see(make_manifest(ingress={"hosts": ["shop.example.com"]}))
+    await world.reconcile()
+    ingress = world.cluster.objects["Ingress", "web", "shop"]
+    ingress["metadata"]["labels"] = {}
+    ingress["metadata"]["resourceVersion"] = "998"
+    world.cache.put(ingress)
+    app = world.resource("WsgiApp")
+    del app["spec"]["ingress"]
+    app["metadata"]["generation"] += 1
+    app["metadata"]["resourceVersion"] = "999"
+    world.cache.put(app)
+    await world.reconcile()
+    assert ("Ingress", "web", "shop") not in world.cluster.objects
+
+
+async def test_namespace_that_may_not_be_listed_leaves_the_others_working() -> None:
+    world = World()
+    world.write_code("VERSION = 1")
+    world.cluster.put(make_manifest())
+    world.cluster.forbidden.add("gone")
+    changed = await list_everything(world.cluster, world.cache, ("gone", "web"))  # type: ignore[arg-type]  # a fake
+    assert changed == {KEY}
+
+
+async def test_namespace_that_may_not_be_listed_for_a_while_keeps_what_is_known_of_it() -> None:
+    world = World()
+    world.see(make_manifest())
+    world.cluster.forbidden.add("web")
+    await list_everything(world.cluster, world.cache, ("web", "other"))  # type: ignore[arg-type]  # a fake
+    assert world.cache.apps() == [KEY]
+
+
 async def test_deletion_that_the_watch_never_told_of_is_found_out() -> None:
     world = World()
     world.write_code("VERSION = 1")
@@ -300,3 +417,36 @@ async def test_deletion_that_the_watch_never_told_of_is_found_out() -> None:
     assert await world.reconcile() == 0.0
     assert await world.reconcile() is None
     assert world.cluster.writes == []
+
+
+async def test_apps_whose_agents_are_silent_hold_up_no_other(world: World) -> None:
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    app = world.resource("WsgiApp")
+    queue: KeyedQueue[AppKey] = KeyedQueue()
+    for i in range(200):
+        name = f"silent-{i}"
+        world.see({**app, "metadata": {**app["metadata"], "name": name, "uid": name}})
+        owner = {"kind": "ReplicaSet", "name": f"{name}-1", "uid": "rs", "controller": True}
+        labels = {**pod["metadata"]["labels"], "wsgi.dev/app": name}
+        own = {"name": f"{name}-pod", "uid": f"{name}-pod", "labels": labels}
+        world.see({**pod, "metadata": {**pod["metadata"], **own, "ownerReferences": [owner]}})
+        queue.add(AppKey("web", name))
+    asked = world.agents.ask_all
+
+    async def ask_all(pods: Iterable[Pod]) -> list[Pod]:
+        listed = list(pods)
+        if any(pod.name.startswith("silent") for pod in listed):
+            await asyncio.Event().wait()
+        return await asked(listed)
+
+    world.agents.ask_all = ask_all  # type: ignore[method-assign]
+    second = world.write_code("VERSION = 2")
+    queue.add(KEY)
+    running = asyncio.create_task(queue.run(world.reconciler.reconcile, parallel=PARALLEL))
+    try:
+        async with asyncio.timeout(30):
+            while set(world.agents.serves.values()) != {second}:  # noqa: ASYNC110 -- a fake
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -192,7 +192,7 @@ def test_app_scaled_to_zero_is_as_declared_but_serves_nobody() -> None:
 
 
 def test_what_could_not_be_written_comes_first() -> None:
-    taken = Issue("NameTaken", "Service shop exists and belongs to nobody the operator knows")
+    taken = Issue("NameConflict", "Service shop already exists")
     assert condition(judge(*PODS, issues=(taken,)), "Ready") == ("False", *taken)
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from wsgiapp.names import (
     API_VERSION,
+    APP_LABEL,
     FIELD_MANAGER,
     KIND,
     RELOAD_ANNOTATION,
@@ -25,7 +26,7 @@ from wsgiapp_operator.diff import is_subset, with_applied_hash
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import OwnershipConflict, check_owner, is_owned
+from wsgiapp_operator.ownership import find_obstacle, is_owned
 from wsgiapp_operator.reload import ReloadPlan
 from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import show_time
@@ -33,6 +34,7 @@ from wsgiapp_operator.status import show_time
 logger = logging.getLogger(__name__)
 
 NAMESPACE_GOES = "NamespaceTerminating"
+CONFLICT = 409
 
 
 class Writer:
@@ -48,57 +50,91 @@ class Writer:
     ) -> tuple[dict[str, Manifest], list[Issue]]:
         """Apply what differs, delete what is no longer wanted.
 
-        Returns the owned resources as they are now, by kind, and what could not be written: objects of that
-        name that belong to somebody else, and refusals of the API server.
+        Returns the owned resources as they are now, by kind, and what could not be written: objects of
+        that name that belong to another owner or are being deleted, and refusals of the API server. While
+        the ServiceAccount or the Service is another's, nothing is written that would use it.
         """
         if any(manifest["kind"] not in live for manifest in desired):
             await self._check_alive(app)
-        now, issues = {}, []
+        now: dict[str, Manifest] = {}
+        issues: list[Issue] = []
         for manifest in desired:
             kind = manifest["kind"]
-            try:
-                now[kind] = await self._apply_one(app, manifest, live.get(kind))
-            except OwnershipConflict as taken:
-                issues.append(taken.issue)
-            except ApiError as error:
-                if NAMESPACE_GOES in error.causes:
-                    raise RequeueAfter(
-                        f"namespace {app.namespace} is being deleted", 10.0
-                    ) from error
-                if not error.is_refusal:
-                    raise
-                issues.append(Issue("ApplyRefused", f"{kind} {app.name}: {error.message}"))
-                if kind in live:
-                    now[kind] = live[kind]
+            issue = find_obstacle(app, live[kind]) if kind in live else None
+            if issue is None and not is_blocked(kind, issues):
+                issue = await self._apply_one(app, manifest, live.get(kind), now)
+            elif kind in live:
+                now[kind] = live[kind]
+            if issue is not None:
+                issues.append(issue)
         for kind in live.keys() - {manifest["kind"] for manifest in desired}:
-            if is_owned(live[kind], app):
-                logger.info(
-                    "resource is no longer wanted: app=%s/%s kind=%s", app.namespace, app.name, kind
-                )
-                await self._cluster.delete(live[kind])
-                self._metrics.applies.labels(kind=kind, changed="deleted").inc()
-        return now, issues
+            await self._prune(app, live[kind])
+        return {k: m for k, m in now.items() if is_owned(m, app)}, issues
+
+    async def _prune(self, app: App, live: Manifest) -> None:
+        kind = live["kind"]
+        if not is_owned(live, app) or "deletionTimestamp" in live["metadata"]:
+            return
+        logger.info(
+            "resource is no longer wanted: app=%s/%s kind=%s", app.namespace, app.name, kind
+        )
+        await self._cluster.delete(live)
+        self._metrics.applies.labels(kind=kind, changed="deleted").inc()
 
     async def _check_alive(self, app: App) -> None:
         """Ask the API server itself before anything is created: resources of a WsgiApp that is gone
         would come up only to be collected. Raises OwnerDeleted."""
         alive = await self._cluster.get(KIND, app.namespace, app.name)
         if alive is None or alive["metadata"]["uid"] != app.uid:
-            raise OwnerDeleted(f"{app.namespace}/{app.name}")
+            raise OwnerDeleted(f"{app.namespace}/{app.name}", app.uid)
 
-    async def _apply_one(self, app: App, manifest: Manifest, live: Manifest | None) -> Manifest:
+    async def _apply_one(
+        self, app: App, manifest: Manifest, live: Manifest | None, now: dict[str, Manifest]
+    ) -> Issue | None:
+        """Apply one resource where it differs and put it into `now`; return why it was refused."""
         kind = manifest["kind"]
-        if live is not None:
-            check_owner(app, live)
         wanted = with_applied_hash(manifest)
         if live is not None and is_subset(live, wanted):
             self._metrics.applies.labels(kind=kind, changed="false").inc()
-            return live
-        applied = await self._cluster.apply(wanted)
-        self._cache.put(applied)
+            now[kind] = live
+            return None
+        try:
+            now[kind] = await self._cluster.apply(at(wanted, live), force=live is not None)
+        except ApiError as error:
+            return await self._explain_refusal(app, manifest, live, now, error)
+        self._cache.put(now[kind])
         self._metrics.applies.labels(kind=kind, changed="true").inc()
         logger.info("resource applied: app=%s/%s kind=%s", app.namespace, app.name, kind)
-        return applied
+        return None
+
+    async def _explain_refusal(
+        self,
+        app: App,
+        manifest: Manifest,
+        live: Manifest | None,
+        now: dict[str, Manifest],
+        error: ApiError,
+    ) -> Issue:
+        """Return the API server's refusal as an issue.
+
+        Raises RequeueAfter where it is about another object than the one that was seen, or about a
+        namespace on its way out, and the error itself where repeating it may help.
+        """
+        kind = manifest["kind"]
+        if NAMESPACE_GOES in error.causes:
+            raise RequeueAfter(f"namespace {app.namespace} is being deleted", 10.0) from error
+        if error.status != CONFLICT and not error.is_refusal:
+            raise error
+        there = await self._cluster.get(kind, app.namespace, app.name)
+        if error.status == CONFLICT or uid_of(there) != uid_of(live):
+            if live is not None:
+                self._cache.forget(live)
+            if there is not None and APP_LABEL in (there["metadata"].get("labels") or {}):
+                self._cache.put(there)
+            raise RequeueAfter(f"{kind} {app.name} has changed meanwhile", 0.5) from error
+        if live is not None:
+            now[kind] = live
+        return Issue("ApplyRefused", f"{kind} {app.name}: {error.message}")
 
     async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
         """Put the request on the pods that are next; a pod that went meanwhile is passed over."""
@@ -112,11 +148,19 @@ class Writer:
             try:
                 self._cache.put(await self._cluster.merge("Pod", app.namespace, pod.name, patch))
             except ApiError as error:
-                if error.status not in (404, 409):
+                # 404: gone; 422: a namesake with another uid, which is immutable.
+                if error.status not in (404, CONFLICT, 422):
                     raise
+                logger.info(
+                    "pod passed over: app=%s/%s pod=%s error=%s",
+                    app.namespace,
+                    app.name,
+                    pod.name,
+                    error,
+                )
                 continue
             logger.info(
-                "reload asked for: app=%s/%s pod=%s id=%s",
+                "reload requested: app=%s/%s pod=%s id=%s",
                 app.namespace,
                 app.name,
                 pod.name,
@@ -124,28 +168,29 @@ class Writer:
             )
 
     async def write_status(self, manifest: Manifest, status: Manifest) -> None:
-        """Write the status of a WsgiApp, given as it was read. Raises OwnerDeleted where it was deleted."""
+        """Write the status of a WsgiApp, given as it was read.
+
+        Only its resourceVersion keeps the status off a namesake: the API server ignores a wrong uid
+        there. Raises OwnerDeleted where the WsgiApp was deleted, RequeueAfter where it was changed.
+        """
         metadata = manifest["metadata"]
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-            },
-            "status": status,
-        }
+        named = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": named, "status": status}
         try:
             self._cache.put(await self._cluster.apply_status(body))
         except ApiError as error:
-            if error.status not in (404, 409):  # 409: a namesake with another uid
+            if error.status not in (404, CONFLICT):
                 raise
-            raise OwnerDeleted(f"{metadata['namespace']}/{metadata['name']}") from error
+            there = await self._cluster.get(KIND, metadata["namespace"], metadata["name"])
+            key = f"{metadata['namespace']}/{metadata['name']}"
+            if uid_of(there) != metadata["uid"] or there is None:
+                raise OwnerDeleted(key, metadata["uid"]) from error
+            self._cache.put(there)
+            raise RequeueAfter(f"WsgiApp {key} has changed meanwhile", 0.1) from error
         self._metrics.status_writes.inc()
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
-        """Create an Event about a WsgiApp. An Event that is lost harms nothing."""
+        """Create an Event about a WsgiApp; a failure is logged, for nothing depends on Events."""
         metadata = manifest["metadata"]
         moment = show_time(now)
         about = {
@@ -173,3 +218,19 @@ class Writer:
             await self._cluster.create(body)
         except ApiError as error:
             logger.warning("event not posted: app=%s error=%s", metadata["name"], error)
+
+
+def is_blocked(kind: str, issues: Sequence[Issue]) -> bool:
+    """Return whether `kind` would use a ServiceAccount or Service that is another's."""
+    return kind in ("Deployment", "Ingress") and any(i.reason == "NameConflict" for i in issues)
+
+
+def uid_of(manifest: Manifest | None) -> str | None:
+    return manifest["metadata"]["uid"] if manifest is not None else None
+
+
+def at(wanted: Manifest, live: Manifest | None) -> Manifest:
+    """Return `wanted` as meant for exactly the object that was seen: another uid is refused."""
+    if live is None:
+        return wanted
+    return {**wanted, "metadata": {**wanted["metadata"], "uid": live["metadata"]["uid"]}}

@@ -35,7 +35,11 @@ class ObjectKey(NamedTuple):
 
 
 class Entry(NamedTuple):
+    """An object as last seen; `app` is the app under which it is filed."""
+
     version: int
+    uid: str
+    app: AppKey
     data: bytes
 
 
@@ -53,63 +57,85 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[ObjectKey, Entry] = {}
         self._of_app: dict[AppKey, set[ObjectKey]] = defaultdict(set)
-        self._gone: OrderedDict[ObjectKey, int] = OrderedDict()
+        self._gone: OrderedDict[str, int] = OrderedDict()  # uid: version of its deletion
         self._digests: dict[ObjectKey, Digest] = {}
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
         self._referred: dict[AppKey, frozenset[ObjectKey]] = {}
 
     # -- WsgiApps, owned resources and pods ------------------------------------------------------
 
-    def put(self, manifest: Mapping[str, Any]) -> AppKey | None:
-        """Remember an object; return the app it belongs to, or None where it is no news.
+    def put(self, manifest: Mapping[str, Any], *, listed_after: int = -1) -> set[AppKey]:
+        """Remember an object; return the apps for which that is news.
 
-        The watch brings each of the operator's own writes once more: that is no news either.
+        These are two when a label was changed from one app to another. The watch brings each of the
+        operator's own writes once more: that is not news. `listed_after` is the newest version known
+        when a complete listing began; a listed object that is older than what was known by then means
+        that history went back (a restored backup), and the listing counts.
         """
         app, key = app_of(manifest), key_of(manifest)
-        version = int(manifest["metadata"]["resourceVersion"])
+        uid, version = identity_of(manifest)
         known = self._objects.get(key)
-        seen = max(known.version if known else -1, self._gone.get(key, -1))
-        if app is None or seen >= version:
-            return None
-        self._objects[key] = Entry(version, pack(manifest))
+        if version <= self._gone.get(uid, -1):
+            return set()
+        if known is not None and known.version >= version:
+            is_older_history = known.version > version and known.version <= listed_after
+            if not is_older_history:
+                return set()
+        before = self._drop(key)
+        if app is None:
+            return before
+        self._objects[key] = Entry(version, uid, app, pack(manifest))
         self._of_app[app].add(key)
-        return app
+        return before | {app}
 
-    def forget(self, manifest: Mapping[str, Any]) -> AppKey | None:
-        """Drop an object that is gone, unless a newer namesake is known."""
-        app, key = app_of(manifest), key_of(manifest)
-        known = self._objects.get(key)
-        version = int(manifest["metadata"]["resourceVersion"])
-        # The answer to a write of ours may come after the watch has told that the object is gone.
-        self._gone[key] = version
-        self._gone.move_to_end(key)
+    def forget(self, manifest: Mapping[str, Any]) -> set[AppKey]:
+        """Drop an object that is gone, unless a namesake is known; return the apps concerned.
+
+        Also called for one whose labels no longer match: it may come back with a newer version.
+        """
+        key = key_of(manifest)
+        uid, version = identity_of(manifest)
+        # The answer to a write of ours may come after the watch has reported that the object is gone.
+        self._gone[uid] = max(version, self._gone.get(uid, -1))
+        self._gone.move_to_end(uid)
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
-        if app is not None and known is not None and known.version <= version:
-            self._drop(app, key)
-        return app
+        known = self._objects.get(key)
+        if known is None or known.uid != uid or known.version > version:
+            return set()
+        return self._drop(key)
 
-    def forget_app(self, app: AppKey) -> None:
-        """Drop a WsgiApp of which the API server says that it is gone."""
-        self._drop(app, ObjectKey(KIND, app.namespace, app.name))
+    def forget_app(self, app: AppKey, uid: str) -> bool:
+        """Drop a WsgiApp that the API server no longer has; return whether it was still known.
 
-    def keep_only(self, kind: str, seen: Iterable[ObjectKey], before: int) -> set[AppKey]:
+        A namesake with another uid stays: the watch has brought it meanwhile.
+        """
+        key = ObjectKey(KIND, app.namespace, app.name)
+        known = self._objects.get(key)
+        if known is None or known.uid != uid:
+            return False
+        self._drop(key)
+        return True
+
+    def keep_only(
+        self, kind: str, seen: Iterable[ObjectKey], before: int, namespaces: Iterable[str] = ()
+    ) -> set[AppKey]:
         """Drop objects of a kind that a complete listing did not show; return the apps concerned.
 
-        A watch that was interrupted for long never tells of deletions meanwhile. Objects newer than
-        `before`, the newest version known when the listing began, are spared.
+        A watch that was interrupted for long never reports deletions meanwhile. Objects newer than
+        `before`, the newest version known when the listing began, are spared, and so are those outside
+        `namespaces` where these are given: they were not listed.
         """
-        alive = set(seen)
+        alive, listed = set(seen), set(namespaces)
         gone = [
-            k
-            for k, e in self._objects.items()
-            if k.kind == kind and k not in alive and e.version <= before
+            key
+            for key, entry in self._objects.items()
+            if key.kind == kind
+            and key not in alive
+            and entry.version <= before
+            and (not listed or key.namespace in listed)
         ]
-        apps = {app for app, keys in self._of_app.items() if keys.intersection(gone)}
-        for app in apps:
-            for key in self._of_app[app].intersection(gone):
-                self._drop(app, key)
-        return apps
+        return {app for key in gone for app in self._drop(key)}
 
     def newest_version(self) -> int:
         return max((entry.version for entry in self._objects.values()), default=0)
@@ -125,11 +151,16 @@ class Cache:
     def apps(self) -> list[AppKey]:
         return [AppKey(key.namespace, key.name) for key in self._objects if key.kind == KIND]
 
-    def _drop(self, app: AppKey, key: ObjectKey) -> None:
-        self._objects.pop(key, None)
-        self._of_app[app].discard(key)
-        if not self._of_app[app]:
-            del self._of_app[app]
+    def _drop(self, key: ObjectKey) -> set[AppKey]:
+        """Take an object out, also of its app's list; return that app."""
+        entry = self._objects.pop(key, None)
+        if entry is None:
+            return set()
+        filed = self._of_app[entry.app]
+        filed.discard(key)
+        if not filed:
+            del self._of_app[entry.app]
+        return {entry.app}
 
     # -- ConfigMaps and Secrets that apps refer to ------------------------------------------------
 
@@ -162,7 +193,8 @@ class Cache:
         return set(users) if seen != known else set()
 
     def record_missing(self, namespace: str, ref: Ref) -> None:
-        self._digests[ObjectKey(ref.kind, namespace, ref.name)] = Digest(0, None)
+        """Note that a content does not exist, unless the watch has brought it while that was asked."""
+        self._digests.setdefault(ObjectKey(ref.kind, namespace, ref.name), Digest(0, None))
 
     def digest(self, namespace: str, ref: Ref) -> Digest | None:
         """Return what is known of a content; None: it has to be read."""
@@ -176,6 +208,12 @@ class Cache:
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
     metadata = manifest["metadata"]
     return ObjectKey(manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+def identity_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
+    """Return uid and resourceVersion."""
+    metadata = manifest["metadata"]
+    return metadata["uid"], int(metadata["resourceVersion"])
 
 
 def app_of(manifest: Mapping[str, Any]) -> AppKey | None:

@@ -110,17 +110,21 @@ class Cluster:
             if not token:
                 return
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        """Apply by server-side apply; the operator's fields win, other managers' stay."""
+    async def apply(self, manifest: Manifest, *, force: bool) -> Manifest:
+        """Apply by server-side apply; other managers' fields stay.
+
+        With `force` the operator's fields win; without it, as for an object that is to be created, a
+        field of another manager is a conflict (409). A `metadata.uid` that is not the object's is refused: 422.
+        """
         metadata = manifest["metadata"]
         return await self._call(
             "server_side_apply", manifest["kind"], body=manifest,
             namespace=metadata["namespace"], name=metadata["name"],
-            field_manager=FIELD_MANAGER, force_conflicts=True,
+            field_manager=FIELD_MANAGER, force_conflicts=force,
         )  # fmt: skip
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
-        """Apply the status of a WsgiApp; nothing else in `manifest` counts."""
+        """Apply the status of a WsgiApp; a stale `metadata.resourceVersion` is refused (409), a wrong uid is not."""
         metadata = manifest["metadata"]
         resource = self._resources[manifest["kind"]]
         path = resource.path(name=metadata["name"], namespace=metadata["namespace"]) + "/status"

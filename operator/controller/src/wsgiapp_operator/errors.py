@@ -10,4 +10,8 @@ class RequeueAfter(Exception):  # noqa: N818 -- named for what is to be done
 
 
 class OwnerDeleted(Exception):  # noqa: N818 -- named for what has happened
-    """The WsgiApp was deleted, and the cache was not told yet."""
+    """The WsgiApp with this uid was deleted, and the cache was not told yet."""
+
+    def __init__(self, app: str, uid: str) -> None:
+        super().__init__(f"{app} with uid {uid}")
+        self.uid = uid

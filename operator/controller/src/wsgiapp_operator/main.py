@@ -13,7 +13,7 @@ import aiohttp
 from wsgiapp.names import GROUP
 from wsgiapp.resources import Platform
 
-from wsgiapp_operator.agents import Agents
+from wsgiapp_operator.agents import Agents, open_session
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError, Cluster
@@ -27,7 +27,7 @@ from wsgiapp_operator.workqueue import KeyedQueue
 
 logger = logging.getLogger(__name__)
 
-PARALLEL = 8
+PARALLEL = 256  # apps at a time; all but a few of them only wait for agents
 TRANSIENT = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 600.0
 FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
@@ -85,7 +85,7 @@ async def operate(
     """Watch and reconcile until `stop`."""
     cache: Cache = Cache()
     queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
-    async with aiohttp.ClientSession() as session, background(keep(election, stop)) as keeping:
+    async with open_session() as session, background(keep(election, stop)) as keeping:
         platform = await read_platform(settings, cluster)
         reconciler = Reconciler(
             cluster=cluster,

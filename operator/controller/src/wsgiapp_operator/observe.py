@@ -5,6 +5,8 @@ each pod's own word from its agent. Reads only, decides nothing.
 """
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
 from wsgiapp.names import OWNED_KINDS
 from wsgiapp.types import App, Manifest, Ref
@@ -12,34 +14,51 @@ from wsgiapp.types import App, Manifest, Ref
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import Cluster
-from wsgiapp_operator.pods import parse_pod
-from wsgiapp_operator.state import Observed
+from wsgiapp_operator.pods import is_of_deployment, parse_pod
+from wsgiapp_operator.state import AgentStatus, Observed, Pod
+
+
+def observe_pods(key: AppKey, cache: Cache) -> list[Pod]:
+    """Return the pods that the app's Deployment made, as last seen, without their agents' word."""
+    return [parse_pod(pod) for pod in cache.pods(key) if is_of_deployment(pod, key.name)]
+
+
+async def ask_agents(key: AppKey, cache: Cache, agents: Agents) -> Mapping[str, AgentStatus]:
+    """Return what the agents of an app's pods report, by the pods' uid; may take seconds."""
+    asked = await agents.ask_all(observe_pods(key, cache))
+    return {pod.uid: pod.agent for pod in asked if pod.agent is not None}
 
 
 async def observe(
-    app: App, manifest: Manifest, cluster: Cluster, cache: Cache, agents: "Agents"
+    app: App,
+    manifest: Manifest,
+    answers: Mapping[str, AgentStatus],
+    cluster: Cluster,
+    cache: Cache,
 ) -> Observed:
-    """Return what is seen of `app`, whose WsgiApp is `manifest`."""
-    pods = [parse_pod(pod) for pod in cache.pods(AppKey(app.namespace, app.name))]
-    asked, owned, digests = await asyncio.gather(
-        agents.ask_all(pods),
-        read_owned(app, cluster, cache),
-        read_digests(app, cluster, cache),
+    """Return what is seen of `app`, whose WsgiApp is `manifest` and whose agents gave `answers`."""
+    status = manifest.get("status") or {}
+    is_new_spec = status.get("observedGeneration") != app.generation
+    owned, digests = await asyncio.gather(
+        read_owned(app, cluster, cache, is_new_spec=is_new_spec), read_digests(app, cluster, cache)
     )
-    return Observed(
-        status=manifest.get("status") or {}, owned=owned, pods=tuple(asked), digests=digests
-    )
+    pods = observe_pods(AppKey(app.namespace, app.name), cache)
+    asked = tuple(replace(pod, agent=answers.get(pod.uid)) for pod in pods)
+    return Observed(status=status, owned=owned, pods=asked, digests=digests)
 
 
-async def read_owned(app: App, cluster: Cluster, cache: Cache) -> dict[str, Manifest]:
+async def read_owned(
+    app: App, cluster: Cluster, cache: Cache, *, is_new_spec: bool
+) -> dict[str, Manifest]:
     """Return the live owned resources by kind.
 
-    What the cache lacks is asked for: it may be another's, without our labels, and must not be taken.
+    What the cache lacks is asked for: it may be another's, without our labels, and must not be taken. An
+    Ingress that the spec does not ask for is looked for once per spec: it may have lost its labels.
     """
     owned = {}
     for kind in OWNED_KINDS:
         live = cache.get(kind, app.namespace, app.name)
-        if live is None and (kind != "Ingress" or app.ingress is not None):
+        if live is None and (kind != "Ingress" or app.ingress is not None or is_new_spec):
             live = await cluster.get(kind, app.namespace, app.name)
         if live is not None:
             owned[kind] = live

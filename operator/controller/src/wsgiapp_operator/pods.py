@@ -18,6 +18,21 @@ STUCK = frozenset({
 })  # fmt: skip
 
 
+def is_of_deployment(manifest: Manifest, name: str) -> bool:
+    """Return whether a pod was made for the Deployment `name`, by its ReplicaSet.
+
+    Labels alone do not tell: anybody may put them on a pod of their own.
+    """
+    metadata = manifest["metadata"]
+    template_hash = (metadata.get("labels") or {}).get("pod-template-hash")
+    return any(
+        owner.get("controller")
+        and owner["kind"] == "ReplicaSet"
+        and owner["name"] == f"{name}-{template_hash}"
+        for owner in metadata.get("ownerReferences", ())
+    )
+
+
 def parse_pod(manifest: Manifest) -> Pod:
     metadata, status = manifest["metadata"], manifest.get("status", {})
     annotations = metadata.get("annotations") or {}

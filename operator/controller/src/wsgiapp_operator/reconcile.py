@@ -4,13 +4,14 @@ Level-based and idempotent: nothing is remembered from one call to the next but 
 seen, so it does not matter how often, or after what, it is called.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from wsgiapp.names import TEMPLATE_ANNOTATION
+from wsgiapp.names import KIND, TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.resources.deployment import read_restart_digests
@@ -24,13 +25,14 @@ from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.observe import observe
+from wsgiapp_operator.observe import ask_agents, observe
 from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
-from wsgiapp_operator.state import Issue, Observed
+from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status
 
 logger = logging.getLogger(__name__)
 
+PARALLEL = 8
 RESYNC_S = 60.0  # a settled app is looked at this often: workers are counted, drift is found
 POLL_S = 0.5  # agents tell of the end of a reload only when asked
 SETTLE_S = 2.0  # a ready pod's agent does not answer
@@ -49,6 +51,8 @@ class Reconciler:
     metrics: Metrics
     platform: Platform
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    # Reconciles that read and write at a time; asking agents is not counted.
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
 
     async def reconcile(self, key: AppKey) -> float | None:
@@ -60,8 +64,9 @@ class Reconciler:
         except RequeueAfter as retry:
             logger.info("waiting: app=%s reason=%s", key, retry)
             again_s, result = retry.after_s, "retry"
-        except OwnerDeleted:
-            self.cache.forget_app(key)
+        except OwnerDeleted as deleted:
+            is_known = self.cache.forget_app(key, deleted.uid)
+            logger.info("WsgiApp is gone: app=%s uid=%s known=%s", key, deleted.uid, is_known)
             again_s, result = 0.0, "gone"  # once more, in case a namesake is there already
         finally:
             self.metrics.reconciles.labels(result=result).inc()
@@ -69,7 +74,15 @@ class Reconciler:
         return again_s
 
     async def _reconcile(self, key: AppKey) -> float | None:
-        manifest = self.cache.get("WsgiApp", key.namespace, key.name)
+        """Ask the agents first, outside the slots: an app whose pods are silent holds up no other."""
+        answers: Mapping[str, AgentStatus] = {}
+        if self.cache.get(KIND, key.namespace, key.name) is not None:
+            answers = await ask_agents(key, self.cache, self.agents)
+        async with self.slots:
+            return await self._take_step(key, answers)
+
+    async def _take_step(self, key: AppKey, answers: Mapping[str, AgentStatus]) -> float | None:
+        manifest = self.cache.get(KIND, key.namespace, key.name)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             self._forget(key)  # the garbage collector takes what it owned
             return None
@@ -79,7 +92,7 @@ class Reconciler:
             await self._report_invalid(manifest, error)
             return None
 
-        observed = await observe(app, manifest, self.cluster, self.cache, self.agents)
+        observed = await observe(app, manifest, answers, self.cluster, self.cache)
         observed, issues = await self._write_owned(app, observed)
         template = template_of(observed.owned.get("Deployment"))
         plan = plan_reload(app, template, observed.pods, observed.digests, self.now())
@@ -87,7 +100,7 @@ class Reconciler:
             await self.writer.request_reload(app, plan, self.now())
         status = build_status(app, observed, plan, issues, self.now())
         await self._report(app, manifest, status)
-        return requeue_after(app, observed, plan)
+        return requeue_after(app, observed, plan, issues, self.agents.pause_s(observed.pods))
 
     async def _write_owned(self, app: App, observed: Observed) -> tuple[Observed, list[Issue]]:
         """Apply the owned resources; return what is observed with them as they are now.
@@ -156,14 +169,18 @@ def template_of(deployment: Manifest | None) -> str | None:
     return annotations.get(TEMPLATE_ANNOTATION)
 
 
-def requeue_after(app: App, observed: Observed, plan: ReloadPlan) -> float:
+def requeue_after(
+    app: App, observed: Observed, plan: ReloadPlan, issues: Sequence[Issue], silent_s: float
+) -> float:
     """Return when to look again without an event: soon while agents are at work."""
     if plan.is_running:
         return POLL_S
-    if plan.count(ReloadState.SILENT):
+    if any(issue.reason == "ResourceTerminating" for issue in issues):
         return SETTLE_S
+    if plan.count(ReloadState.SILENT):
+        return max(SETTLE_S, silent_s)
     is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
-    return RESYNC_S if is_whole else UNREADY_S
+    return RESYNC_S if is_whole and not issues else UNREADY_S
 
 
 def differs(before: Manifest, after: Manifest, *, busy_counts: bool) -> bool:

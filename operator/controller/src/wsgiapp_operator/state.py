@@ -32,6 +32,10 @@ class AgentReload(NamedTuple):
     result: str  # pending, running, succeeded, failed
     message: str
 
+    @property
+    def is_finished(self) -> bool:
+        return self.result in ("succeeded", "failed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentStatus:

@@ -16,6 +16,7 @@ from wsgiapp_operator.workqueue import KeyedQueue
 
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
+POD_DEBOUNCE_S = 1.0  # a rollout of many pods brings events all the time, and each asks agents
 # Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
 UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
@@ -46,9 +47,9 @@ async def watch(
     async def notice(event: Any, **_: Any) -> None:
         manifest = event["object"]
         is_gone = event["type"] == "DELETED"
-        app = cache.forget(manifest) if is_gone else cache.put(manifest)
-        if app is not None:
-            queue.add(app, DEBOUNCE_S)
+        pause_s = POD_DEBOUNCE_S if manifest["kind"] == "Pod" else DEBOUNCE_S
+        for app in cache.forget(manifest) if is_gone else cache.put(manifest):
+            queue.add(app, pause_s)
 
     async def notice_content(event: Any, **_: Any) -> None:
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):

@@ -77,7 +77,9 @@ def build_app_container(app: App) -> Manifest:
             "/readyz", period_s=1, failures=app.probes.startup_timeout_s + PROBE_MARGIN_S
         ),
         "readinessProbe": probe("/readyz", period_s=2, failures=3),
-        "livenessProbe": probe("/livez", period_s=10, failures=3),
+        # The agent answers for the server. A hung one is restarted by its own probe long before this
+        # one gives up, so that the app outlives it.
+        "livenessProbe": probe("/livez", period_s=10, failures=6),
         "securityContext": RESTRICTED_SECURITY_CONTEXT,
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
@@ -154,6 +156,12 @@ def build_agent(app: App, platform: Platform) -> Manifest:
         "restartPolicy": "Always",  # makes an init container a native sidecar
         "command": ["python3", PREFORK_DIR, "agent"],
         "args": arguments,
+        "livenessProbe": {
+            # /livez speaks for the server: while that crashes, the agent is not to be restarted.
+            **probe("/metrics", period_s=5, failures=3),
+            # A stopped process ignores SIGTERM; waiting for the pod's own grace would take the app along.
+            "terminationGracePeriodSeconds": 5,
+        },
         "ports": [{"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}},
         "volumeMounts": [
