@@ -167,6 +167,10 @@ def on_worker_state(fleet: Fleet, event: Event, now: float, policy: Policy) -> S
         leaving = leaving or ExitReason.RETIRED
     changes = replace(worker, state=state, deadline=deadline, leaving=leaving, left_at=left_at)
     is_current = fleet.current is not None and worker.generation == fleet.current.number
+    if state is WorkerState.STUCK:
+        # Whoever noticed it: a worker that is about to be replaced takes no more requests. One that has been ordered
+        # to close does not go back to handing over.
+        return put(fleet, changes), (DrainWorker(worker.id, "handover"),)
     # A worker of the booting generation serves nothing until that is known to work as a whole.
     starts = state is WorkerState.SERVING and is_current
     return put(fleet, changes), (StartWorker(worker.id),) if starts else ()

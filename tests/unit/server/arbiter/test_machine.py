@@ -434,11 +434,21 @@ def test_full_worker_is_drained_when_its_replacement_is_ready():
 def test_stuck_worker_is_replaced_at_once_and_killed_when_only_its_stuck_call_is_left():
     simulation = started()
     simulation.dispatch(WorkerSpawned(1, 77))
-    assert simulation.dispatch(WorkerStuck(1)) == [ForkWorker(3, slot=3, generation=1)]
+    assert simulation.dispatch(WorkerStuck(1)) == [
+        DrainWorker(1, "handover"),
+        ForkWorker(3, slot=3, generation=1),
+    ]
     assert simulation.dispatch(OnlyOverdueLeft(1)) == [KillWorker(1)]
     (retired,) = simulation.dispatch(WorkerGone(1, "signal SIGKILL", signalled=True))
     assert isinstance(retired, RetireWorker)
     assert retired.reason is ExitReason.TIMEOUT
+
+
+def test_worker_that_gets_stuck_while_it_drains_is_ordered_again():
+    """The arbiter may have found it stuck by itself: then the worker does not know."""
+    simulation = started()
+    simulation.dispatch(ScaleRequested(1))
+    assert DrainWorker(2, "handover") in simulation.dispatch(WorkerStuck(2))
 
 
 def test_stuck_worker_with_other_calls_gets_the_graceful_timeout():
