@@ -295,7 +295,10 @@ def test_exit_functions_of_the_app_run_in_each_worker(folder: Path):
         workers = server.workers()
         server.process.terminate()
         assert server.wait_exit() == 0
-    assert {path.name for path in folder.glob("left-*")} == {f"left-{pid}" for pid in workers}
+    left = {path.name for path in folder.glob("left-*")}
+    # And in the process that imported the app to see whether the import can be shared.
+    assert left >= {f"left-{pid}" for pid in workers}
+    assert len(left) == 3
 
 
 def test_garbage_collection_in_a_worker_takes_nothing_it_serves_with(folder: Path):

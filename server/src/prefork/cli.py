@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from prefork.base import processes, threads
 from prefork.base.log import Log
 from prefork.base.termination_log import write_termination_message
 from prefork.config.options import SETTINGS, Options
@@ -18,6 +19,7 @@ from prefork.errors import Exit, StartupError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    processes.open_standard_descriptors()
     try:
         if arguments[:1] == ["agent"]:
             # Imported here: what only the agent needs must not get into the server's processes.
@@ -36,6 +38,7 @@ def run_server(arguments: Sequence[str]) -> int:
     folder = Path.cwd()
     environment = dict(os.environ)
     configuration = configure(arguments, environment, folder=folder)
+    threads.refuse_replaced()
     options = configuration.options
     log = Log(level=options.loglevel)
     for warning in configuration.warnings:

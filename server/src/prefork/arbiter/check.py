@@ -6,7 +6,9 @@ from prefork.base.log import Log
 from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.sources import Configuration
 from prefork.errors import Exit
-from prefork.worker.app_import import extend_search_path, import_app
+from prefork.worker.app_import import extend_search_path
+from prefork.worker.fork_safety import summarize
+from prefork.worker.inspection import import_and_inspect
 
 
 def check(configuration: Configuration, log: Log) -> int:
@@ -16,12 +18,24 @@ def check(configuration: Configuration, log: Log) -> int:
         parse_address(bind)
     extend_search_path(options.pythonpath)
     try:
-        import_app(options.wsgi_app)
+        imported = import_and_inspect(options.wsgi_app)
     except BaseException as error:
         failure = describe_failure(error)
         log.error("app does not import", app=options.wsgi_app, error=last_line(failure))
         log.block(failure)
         # The import may have left threads that never end.
         processes.exit_now(Exit.APP)
+    report_import(options.preload_app, imported.hazards, log)
     log.info("settings and app are good", app=options.wsgi_app)
     processes.exit_now(Exit.OK)
+
+
+def report_import(preload: str, hazards: tuple[str, ...], log: Log) -> None:
+    """Log whether workers can share the import."""
+    found = summarize(hazards)
+    if not hazards:
+        log.info("the import can be shared by all workers", preload=preload)
+    elif preload == "always":
+        log.warning("the import holds what processes must not share", found=found, preload=preload)
+    else:
+        log.info("each worker imports for itself", found=found, preload=preload)

@@ -22,7 +22,7 @@ class MoldReady(Event):
 
 @dataclass(frozen=True)
 class PreloadUnsafe(Event):
-    """Its import left threads running: boot it again without the import."""
+    """Its import left what processes must not share: boot it again without the import."""
 
     generation: int
 

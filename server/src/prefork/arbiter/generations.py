@@ -39,6 +39,9 @@ class Generations:
         self.log = own.log
         self.reread = reread
         self.configs: dict[int, GenerationConfig] = {}
+        # What the newest import was found to hold that processes must not share; "": the next one may be tried.
+        self.unsafe_import = ""
+        self.judged = 0  # the generation of that import
 
     def load(self, number: int) -> GenerationConfig:
         """Return what the generation is booted with; raises StartupError for a config file that is bad.
@@ -55,6 +58,11 @@ class Generations:
         self.own.server.cfg = config.options
         return config
 
+    def note_import(self, number: int, *, unsafe: str) -> None:
+        """Remember whether the import of a generation could be shared; an older one's word counts no more."""
+        if number >= self.judged:
+            self.judged, self.unsafe_import = number, unsafe
+
     def keep_only(self, numbers: Collection[int]) -> None:
         """Forget all other generations."""
         for old in [number for number in self.configs if number not in numbers]:
@@ -65,7 +73,8 @@ class Generations:
         return Policy(
             graceful_timeout=self.options.graceful_timeout,
             boot_timeout=self.options.boot_timeout,
-            preload=self.options.preload_app != "never",
+            preload=self.options.preload_app == "always"
+            or (self.options.preload_app == "auto" and not self.unsafe_import),
         )
 
     def _load(self, number: int) -> GenerationConfig:

@@ -5,6 +5,7 @@ Single-threaded. Its state is one `Fleet`; whatever else there is are handles, w
 """
 
 import os
+import select
 import selectors
 import signal
 import socket
@@ -55,14 +56,13 @@ from prefork.arbiter.reloads import Reloads
 from prefork.arbiter.resources import Resources
 from prefork.arbiter.status import build_status
 from prefork.arbiter.workers import Workers
-from prefork.base import messages, processes
+from prefork.base import children, messages, processes
 from prefork.base.channel import Channel
 from prefork.base.signals import SignalSocket
 from prefork.base.termination_log import write_termination_message
 from prefork.base.tracebacks import last_line
 from prefork.config.sources import Configuration
 from prefork.errors import Exit
-from prefork.worker.boot import Inheritance
 
 SIGNALS = (
     signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU,
@@ -70,6 +70,8 @@ SIGNALS = (
 )  # fmt: skip
 # After a step that failed: what made it fail may be there again at once.
 FAILED_STEP_PAUSE_S = 0.5
+# At the end of the server.
+MOLDS_END_S = 6.0
 
 
 class Arbiter:
@@ -94,21 +96,18 @@ class Arbiter:
         self.control = ControlServer(own.run_dir.control, self.selector, self.on_request)
         self.agent = AgentProcess(options, own.run_dir.path, self.log)
         self.generations = Generations(configuration, own, reread)
-        inheritance = Inheritance(
-            listeners=tuple(listener.sock.fileno() for listener in own.listeners),
-            stats=own.stats_fd,
-            handover=(self.handover[0].fileno(), self.handover[1].fileno()),
+        self.molds = Molds(own, self.generations, self.selector, self.dispatch, self.close_in_child)
+        self.workers = Workers(
+            own, self.generations, self.molds, self.selector, self.dispatch, self.inherited
         )
-        self.molds = Molds(
-            own, self.generations, inheritance, self.selector, self.dispatch, self.close_in_child
-        )
-        self.workers = Workers(own, self.generations, self.molds, self.selector, self.dispatch)
         self.reloads = Reloads(own, self.control, self.dispatch)
 
     # -- collect, decide, act ---------------------------------------------------------------
 
     def run(self) -> int:
         """Serve until a stop is requested."""
+        children.own()
+        children.undo_in_children(self.close_in_child)
         self.call_hook("on_starting", self.own.server)
         self.agent.start(time.monotonic())
         self.dispatch(Tick())
@@ -117,6 +116,7 @@ class Arbiter:
             if self.step_failed:
                 self.step_failed = False
                 time.sleep(FAILED_STEP_PAUSE_S)
+        self.guard(self.wait_for_molds)
         self.guard(self.call_hook, "on_exit", self.own.server)
         self.agent.stop()
         self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
@@ -141,6 +141,16 @@ class Arbiter:
             self.log.critical("a step of the arbiter failed, the arbiter goes on")
             self.log.block(traceback.format_exc())
             self.step_failed = True
+
+    def wait_for_molds(self) -> None:
+        """Let the molds do what the app's import registered for the end; not longer than MOLDS_END_S."""
+        deadline = time.monotonic() + MOLDS_END_S
+        while self.molds.ending:
+            if not select.select([self.signals], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self.molds.kill_ending()
+                return
+            self.signals.take()
+            self.reap()
 
     def time_to_wait(self) -> float:
         now = time.monotonic()
@@ -328,14 +338,23 @@ class Arbiter:
     def channels(self) -> list[Channel]:
         return [*self.molds.channels(), *self.workers.channels()]
 
+    def inherited(self) -> list[int]:
+        """Return the descriptors that go with each order to fork, see `messages.Fork`."""
+        return [
+            sock.fileno()
+            for sock in (*self.handover, *(listener.sock for listener in self.own.listeners))
+        ]
+
     def close_in_child(self) -> None:
-        """In a forked child: close what is the arbiter's alone, so that all others see when it ends."""
+        """In a forked child: close what is the arbiter's alone, so that all others see when it ends.
+
+        The addresses too: workers get them with the order to fork them, a mold never needs them.
+        """
         self.signals.close_in_child()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close_in_child()
         for channel in self.channels():
             channel.close()
-        # These stay open, as numbers: collecting the objects in a worker must not close them.
         for sock in (*self.handover, *(listener.sock for listener in self.own.listeners)):
-            sock.detach()
+            sock.close()
         self.selector.close()

@@ -20,7 +20,7 @@ from prefork.base.channel import Channel
 from prefork.base.processes import Ended
 from prefork.base.tracebacks import clean_stack, describe_failure, last_line
 from prefork.errors import StartupError
-from prefork.worker.boot import Inheritance
+from prefork.worker.hooks import HookWorker
 from prefork.worker.mold import Mold, run_mold
 
 
@@ -31,6 +31,9 @@ class MoldHandle:
     pid: int  # 0: it has ended
     channel: Channel
     stack_fd: int  # where it writes its stack when it hangs or crashes
+    is_ready: bool = False
+    is_hung: bool = False
+    unsafe: str = ""  # what its import left that processes must not share; it is about to end
 
     def take_stack(self) -> str:
         """Return what was written there, and close it."""
@@ -46,7 +49,6 @@ class Molds:
         self,
         own: Resources,
         generations: Generations,
-        inheritance: Inheritance,
         selector: selectors.BaseSelector,
         dispatch: Callable[[Event], None],
         close_in_child: Callable[[], None],
@@ -54,11 +56,11 @@ class Molds:
         self.own = own
         self.log = own.log
         self.generations = generations
-        self.inheritance = inheritance
         self.selector = selector
         self.dispatch = dispatch
         self.close_in_child = close_in_child
         self.handles: dict[int, MoldHandle] = {}
+        self.ending: set[int] = set()  # pids of molds that outlive their workers, then end
 
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
@@ -80,16 +82,24 @@ class Molds:
     def abort(self, number: int) -> None:
         """Kill a mold so that it writes its stack first."""
         if number in self.handles:
+            self.handles[number].is_hung = True
             processes.kill(self.handles[number].pid, signal.SIGABRT)
 
     def stop(self, number: int) -> None:
-        """Let a mold end: it does when its channel is closed."""
+        """Let a mold end: it does when its channel is closed and its workers are gone."""
         handle = self.handles.pop(number, None)
         if handle is not None:
             drop_channel(self.selector, handle.channel)
             os.close(handle.stack_fd)
-            # One that is still importing does not look at its channel.
-            processes.kill(handle.pid, signal.SIGKILL)
+            if handle.is_ready and not handle.is_hung:
+                self.ending.add(handle.pid)
+            else:  # one that is still importing, or hangs, does not look at its channel
+                processes.kill(handle.pid, signal.SIGKILL)
+
+    def kill_ending(self) -> None:
+        """End the molds that take too long for their end."""
+        for pid in self.ending:
+            processes.kill(pid, signal.SIGKILL)
 
     def report_loss(self, loss: ReportMoldLoss) -> None:
         self.log.error(
@@ -100,6 +110,9 @@ class Molds:
 
     def take_ended(self, ended: Ended) -> bool:
         """Take a child that has ended, after its last messages; False when it was not a mold."""
+        if ended.pid in self.ending:
+            self.ending.remove(ended.pid)
+            return True
         found = next(((n, h) for n, h in self.handles.items() if h.pid == ended.pid), None)
         if found is None:
             return False
@@ -109,7 +122,11 @@ class Molds:
         if self.handles.get(number) is handle:
             self.handles.pop(number)
             drop_channel(self.selector, handle.channel)
-            self.dispatch(MoldGone(number, ended.how, handle.take_stack()))
+            stack = handle.take_stack()
+            if handle.unsafe:
+                self._forget_unsafe(number, ended.pid, handle.unsafe)
+            else:
+                self.dispatch(MoldGone(number, ended.how, stack))
         return True
 
     def _fork(self, order: BootMold) -> None:
@@ -122,7 +139,7 @@ class Molds:
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
             number, order.preload, theirs, config.options, config.hooks, self.own.server, self.log,
-            self.own.logfiles, self.inheritance, stack_fd,
+            self.own.logfiles, self.own.stats_fd, stack_fd,
         )  # fmt: skip
 
         def forget() -> None:
@@ -146,9 +163,10 @@ class Molds:
                 case None:
                     drop_channel(self.selector, handle.channel)
                 case messages.MoldReady():
+                    handle.is_ready = True
                     self.dispatch(MoldReady(number))
-                case messages.PreloadUnsafe(threads):
-                    self._forget_unsafe(number, handle, threads)
+                case messages.PreloadUnsafe(found):
+                    handle.unsafe = found
                 case messages.BootFailed(traceback):
                     self.dispatch(MoldFailed(number, traceback))
                 case messages.Malformed(why):
@@ -158,11 +176,17 @@ class Molds:
                     drop_channel(self.selector, handle.channel)
                     processes.kill(handle.pid, signal.SIGKILL)
 
-    def _forget_unsafe(self, number: int, handle: MoldHandle, threads: str) -> None:
+    def _forget_unsafe(self, number: int, pid: int, found: str) -> None:
+        """A mold has ended that imported the app only to find that this cannot be shared.
+
+        Not before: a lock or a folder of its import would be in the way of the workers' own imports.
+        """
         self.log.warning(
-            "the import leaves threads running, each worker imports for itself (--preload to insist)",
-            generation=number, threads=threads,
+            "the import holds what processes must not share, each worker imports for itself (docs/fork-safety.md)",
+            generation=number, found=found,
         )  # fmt: skip
-        self.handles.pop(number)
-        os.close(handle.stack_fd)
+        self.generations.note_import(number, unsafe=found)
+        # Files by pid, as prometheus_client's, are cleaned up as a worker's are.
+        worker = HookWorker(self.generations.options, self.log, age=0, pid=pid, alive=False)
+        self.generations.configs[number].hooks.call("child_exit", self.own.server, worker)
         self.dispatch(PreloadUnsafe(number))

@@ -60,9 +60,11 @@ class Workers:
         molds: Molds,
         selector: selectors.BaseSelector,
         dispatch: Callable[[Event], None],
+        inherited: Callable[[], list[int]],
     ) -> None:
         self.own = own
         self.log = own.log
+        self.inherited = inherited
         self.table = own.table
         self.generations = generations
         self.molds = molds
@@ -87,7 +89,9 @@ class Workers:
         )  # fmt: skip
         self.handles[order.worker] = handle
         message = messages.Fork(worker=order.worker, slot=order.slot)
-        sent = self.molds.order_fork(order.generation, message, descriptors=[theirs.fileno()])
+        sent = self.molds.order_fork(
+            order.generation, message, descriptors=[theirs.fileno(), *self.inherited()]
+        )
         theirs.close()
         self.selector.register(
             ours, selectors.EVENT_READ, lambda _: self._read(order.worker, handle)
@@ -177,7 +181,9 @@ class Workers:
             case messages.WorkerSpawned(pid):
                 handle.pid = handle.hook.pid = pid
                 self.dispatch(WorkerSpawned(number, pid))
-            case messages.WorkerReady():
+            case messages.WorkerReady(unsafe):
+                if unsafe is not None:
+                    self.generations.note_import(handle.generation, unsafe=unsafe)
                 self._count_boot(number, handle)
                 self.dispatch(WorkerReady(number))
             case messages.BootFailed(traceback):

@@ -14,7 +14,9 @@ from prefork.base.messages import KINDS, Malformed, Message
 
 # Well below the default send buffer (208 KiB), so a send never has to wait for a reader.
 PACKET_LIMIT = 128 * 1024
-RIGHTS_SPACE = socket.CMSG_SPACE(array.array("i").itemsize)
+# The kernel's own limit for one message (SCM_MAX_FD in unix(7)).
+RIGHTS_LIMIT = 253
+RIGHTS_SPACE = socket.CMSG_SPACE(RIGHTS_LIMIT * array.array("i").itemsize)
 
 
 class Channel:

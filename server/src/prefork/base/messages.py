@@ -14,7 +14,10 @@ class Message:
 # arbiter → mold
 @dataclass(frozen=True)
 class Fork(Message):
-    """Fork a worker; its end of the channel to the arbiter travels with the message."""
+    """Fork a worker. With the message travel, in this order, its end of the channel to the arbiter, the two ends
+
+    of the hand-over pair, and the listeners: the mold holds none of them otherwise.
+    """
 
     worker: int
     slot: int
@@ -28,9 +31,9 @@ class MoldReady(Message):
 
 @dataclass(frozen=True)
 class PreloadUnsafe(Message):
-    """The import left threads running, which a fork would not copy; the mold exits."""
+    """The import left what processes must not share; the mold exits."""
 
-    threads: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,13 @@ class WorkerSpawned(Message):
 
 @dataclass(frozen=True)
 class WorkerReady(Message):
-    """The worker could serve, and waits for the word to."""
+    """The worker could serve, and waits for the word to.
+
+    `unsafe`, of a worker that imported for itself: what its import left that processes must not share, empty
+    when the next generation could be preloaded; None where that was not asked.
+    """
+
+    unsafe: str | None = None
 
 
 @dataclass(frozen=True)

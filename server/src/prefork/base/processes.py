@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
+from prefork.base import children, exit_functions
+
 Role = Callable[[], int]
 
 
@@ -35,8 +37,10 @@ def run_role(role: Role) -> int:
 def fork(role: Role) -> int:
     """Fork a child in `role`; return its pid. The parent has to reap it."""
     flush()
-    pid = os.fork()
+    with children.own_fork():
+        pid = os.fork()
     if pid == 0:
+        begin()
         raise Become(role)
     return pid
 
@@ -48,14 +52,18 @@ def fork_orphan(role: Role) -> None:
     in prctl(2)). The grandchild itself says who it is.
     """
     flush()
-    between = os.fork()
+    with children.own_fork():
+        between = os.fork()
+        if between == 0:
+            try:
+                pid = os.fork()
+            except OSError:
+                os._exit(1)
+            if pid:
+                os._exit(0)
     if between == 0:
-        try:
-            if os.fork() == 0:
-                raise Become(role)
-        except OSError:
-            os._exit(1)
-        os._exit(0)
+        begin()
+        raise Become(role)
     try:
         _, status = os.waitpid(between, 0)
     except ChildProcessError:
@@ -63,6 +71,23 @@ def fork_orphan(role: Role) -> None:
         return
     if status:
         raise OSError("fork failed: the limit of processes or of memory is reached")
+
+
+def open_standard_descriptors() -> None:
+    """Open those of 0, 1 and 2 that are closed, on /dev/null: a socket in their place would be taken for them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # the lowest free number: this one
+
+
+def begin() -> None:
+    """In a forked process of the server: nothing of its parent's is done at its end, or undone in its children."""
+    children.own()
+    exit_functions.forget_inherited()
 
 
 def flush() -> None:

@@ -4,7 +4,6 @@ import ast
 import importlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -101,12 +100,3 @@ def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
             raise StartupError(f"the app is {text}; {message}", Exit.APP)
         found = getattr(found, part)
     return found
-
-
-def running_threads() -> list[str]:
-    """Return the names of threads besides the main one; native ones are counted as one entry."""
-    named = [
-        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
-    ]
-    native = len(os.listdir("/proc/self/task")) - 1 - len(named)
-    return [*named, f"{native} native"] if native > 0 else named

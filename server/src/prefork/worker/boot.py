@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import random
+import sys
 import threading
 import traceback
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from prefork import __version__
 from prefork._engine import Engine
-from prefork.base import fd_limits, messages, processes
+from prefork.base import children, fd_limits, messages, processes
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -18,18 +19,21 @@ from prefork.base.signals import SignalSocket
 from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.options import Options
 from prefork.errors import Exit
-from prefork.worker.app_import import WsgiApp, import_app
+from prefork.worker.app_import import WsgiApp
+from prefork.worker.fork_safety import summarize
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
+from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, WorkerLoop
 
 
 @dataclass(frozen=True)
 class Inheritance:
-    """Descriptors that every worker has from the arbiter."""
+    """Descriptors that a worker begins with."""
 
     listeners: tuple[int, ...]
     stats: int
     handover: tuple[int, int]  # send end, receive end
+    held: int  # open as long as the worker lives: by this its mold sees the end of it
 
 
 def run_worker(
@@ -51,10 +55,14 @@ def run_worker(
     processes.name_process("prefork-worker")
     faulthandler.enable(file=log.fd)
     worker.set_pids()
+    children.undo_in_children(channel.close)
+    children.close_in_children(*inheritance.listeners, *inheritance.handover, inheritance.held)
+    seed_numpy()
+    unsafe = None
     try:
         hooks.call_or_raise("post_fork", server, worker)
         if app is None:
-            app = import_app(options.wsgi_app)
+            app, unsafe = import_here(options)
         hooks.call_or_raise("post_worker_init", worker)
         engine = Engine(
             app,
@@ -79,7 +87,7 @@ def run_worker(
         for number in range(1, options.threads + 1)
     ]
     worker.booted = True
-    channel.send(messages.WorkerReady())
+    channel.send(messages.WorkerReady(unsafe))
     loop = WorkerLoop(
         engine,
         channel,
@@ -93,14 +101,31 @@ def run_worker(
         inheritance.listeners,
         inheritance.handover,
     )
-    signals.isolate_children()
-    os.register_at_fork(after_in_child=loop.close_inherited)
+    children.undo_in_children(signals.close_in_child)
     loop.run()
     worker.alive = False
     hooks.call("worker_exit", server, worker)
     if loop.skip_cleanup:
         processes.exit_now(Exit.OK)
     return Exit.OK
+
+
+def import_here(options: Options) -> tuple[WsgiApp, str | None]:
+    """Import the app in this worker; with it what of the import could not be shared, "" for nothing.
+
+    That decides whether the next generation is preloaded, so that no import is made only to find out.
+    """
+    imported = import_and_inspect(options.wsgi_app)
+    if options.preload_app == "never":
+        return imported.app, None
+    return imported.app, messages.shorten(summarize(imported.hazards))
+
+
+def seed_numpy() -> None:
+    """Seed numpy's own generator anew, as CPython does `random`'s after a fork: workers would draw the same numbers."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
 
 
 def engine_settings(options: Options) -> dict[str, Any]:

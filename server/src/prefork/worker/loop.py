@@ -114,16 +114,6 @@ class WorkerLoop:
             os.close(descriptor)
         self.channel.send(messages.WorkerLeaving())
 
-    def close_inherited(self) -> None:
-        """In a child that the app has forked: hold nothing by which it could be taken for the worker.
-
-        The addresses are free when the server has ended, connections and orders are for others. The
-        engine sees to its own part (`pthread_atfork`).
-        """
-        self.channel.close()
-        for descriptor in (*self.listeners, *self.handover):
-            os.close(descriptor)
-
     def outlive_arbiter(self) -> None:
         """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
         self.log.critical("arbiter is gone, worker drains", pid=os.getpid())

@@ -1,7 +1,8 @@
 """The mold of a generation: imports the app once, freezes it, forks workers on request.
 
-It never serves, has no threads, and holds nothing of a worker but the copy it forks from. It ends
-when its channel does.
+It never serves, has no threads, and holds nothing of a worker but the copy it forks from. When its
+channel ends it waits for its workers, then ends as the process that imported the app does: with
+what the import registered for that (`atexit`).
 """
 
 import faulthandler
@@ -11,17 +12,24 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
-from prefork.base import messages, processes
+from prefork.base import children, exit_functions, messages, processes
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.tracebacks import describe_failure
 from prefork.config.options import Options
 from prefork.errors import Exit
-from prefork.worker.app_import import WsgiApp, extend_search_path, import_app, running_threads
+from prefork.worker.app_import import WsgiApp, extend_search_path
 from prefork.worker.boot import Inheritance, run_worker
+from prefork.worker.fork_safety import summarize
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
+from prefork.worker.inspection import Imported, import_and_inspect
+
+# For what the import registered for the end of the process, and for children that it started.
+END_S = 5
+CHILDREN_END_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Mold:
     server: HookServer
     log: Log
     logfiles: LogFiles
-    inheritance: Inheritance
+    stats: int  # descriptor of the stats table
     stack_fd: int  # a file for the stack, should the mold hang or crash
 
 
@@ -55,6 +63,8 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
         signal.SIGUSR2,
     ):
         signal.signal(number, lambda *_: None)
+    children.undo_in_children(mold.channel.close)
+    children.close_in_children(mold.stack_fd)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
     extend_search_path(mold.options.pythonpath)
@@ -64,8 +74,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             app = preload(mold)
         except UnsafePreload as unsafe:
             mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
-            # Threads are running, maybe ones that never end: do not wait for them.
-            processes.exit_now(Exit.OK)
+            end_import(unsafe.children)
         except BaseException as error:
             mold.channel.send(messages.BootFailed(messages.shorten(describe_failure(error))))
             processes.exit_now(Exit.APP)
@@ -74,7 +83,11 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
 
 
 class UnsafePreload(Exception):  # noqa: N818 - nothing failed
-    """The app's import left threads running."""
+    """The app's import left what processes must not share."""
+
+    def __init__(self, imported: Imported) -> None:
+        super().__init__(summarize(imported.hazards))
+        self.children = imported.children
 
 
 def preload(mold: Mold) -> WsgiApp:
@@ -84,40 +97,82 @@ def preload(mold: Mold) -> WsgiApp:
     worker; what is frozen stays shared (gc.freeze).
     """
     started = time.monotonic()
-    app = import_app(mold.options.wsgi_app)
-    threads = running_threads()
-    if threads and mold.options.preload_app != "always":
-        raise UnsafePreload(", ".join(threads))
-    if threads:
+    imported = import_and_inspect(mold.options.wsgi_app)
+    if imported.hazards and mold.options.preload_app != "always":
+        raise UnsafePreload(imported)
+    if imported.hazards:
         mold.log.warning(
-            "the import left threads running, workers will not have them",
-            threads=", ".join(threads),
-        )
-    gc.collect()
+            "the import holds what processes must not share, workers share it all the same (--preload)",
+            found=summarize(imported.hazards),
+        )  # fmt: skip
     gc.freeze()
     mold.log.info(
         "app imported", generation=mold.generation, pid=os.getpid(), seconds=time.monotonic() - started
     )  # fmt: skip
-    return app
+    return imported.app
 
 
 def serve_forks(mold: Mold, app: WsgiApp | None) -> int:
-    """Fork a worker for each request, until the arbiter closes the channel."""
+    """Fork a worker for each order, until the arbiter closes the channel; then outlive the workers."""
+    # Held open by each worker: its end is when the last of them has ended.
+    workers_gone, held_by_workers = os.pipe()
     while True:
         received = mold.channel.receive()
         if received is None:
-            processes.exit_now(Exit.OK)
+            break
         message, descriptors = received
         match message:
             case messages.Fork():
-                fork_worker(mold, app, message, descriptors[0])
+                fork_worker(mold, app, message, descriptors, held_by_workers)
             case messages.ReopenLogs():
                 mold.logfiles.reopen()
+    if app is None:
+        processes.exit_now(Exit.OK)
+    os.close(held_by_workers)
+    os.read(workers_gone, 1)
+    end_import(())
 
 
-def fork_worker(mold: Mold, app: WsgiApp | None, order: messages.Fork, descriptor: int) -> None:
-    """Fork the worker and give it its end of the channel to the arbiter."""
-    channel = Channel.adopt(descriptor)
+def end_import(started: tuple[int, ...]) -> NoReturn:
+    """End as the process that imported the app: what the import registered is carried out, its children end.
+
+    Exit functions that hang are left after END_S; those that hang in C code until the arbiter kills this process.
+    """
+
+    def leave(*_: object) -> NoReturn:
+        end_children(started)
+        processes.exit_now(Exit.OK)
+
+    signal.signal(signal.SIGALRM, leave)
+    signal.setitimer(signal.ITIMER_REAL, END_S)
+    exit_functions.run()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    leave()
+
+
+def end_children(pids: tuple[int, ...]) -> None:
+    """End these children; one that does not end by SIGTERM in time is killed."""
+    for number, until in ((signal.SIGTERM, CHILDREN_END_S), (signal.SIGKILL, CHILDREN_END_S)):
+        for pid in pids:
+            processes.kill(pid, number)
+        deadline = time.monotonic() + until
+        while pids and time.monotonic() < deadline:
+            processes.reap()
+            pids = tuple(pid for pid in pids if os.path.exists(f"/proc/{pid}"))
+            time.sleep(0.01)
+
+
+def fork_worker(
+    mold: Mold,
+    app: WsgiApp | None,
+    order: messages.Fork,
+    descriptors: list[int],
+    held: int,
+) -> None:
+    """Fork the worker and give it what came with the order; here it is closed again."""
+    channel_end, send_end, receive_end, *listeners = descriptors
+    channel = Channel.adopt(channel_end)
+    inheritance = Inheritance(tuple(listeners), mold.stats, (send_end, receive_end), held)
     worker = HookWorker(mold.options, mold.log, age=order.worker, ppid=mold.server.pid)
     mold.hooks.call("pre_fork", mold.server, worker)
 
@@ -126,7 +181,7 @@ def fork_worker(mold: Mold, app: WsgiApp | None, order: messages.Fork, descripto
         return run_worker(
             app, channel, slot=order.slot, generation=mold.generation, options=mold.options,
             hooks=mold.hooks, server=mold.server, worker=worker, log=mold.log,
-            logfiles=mold.logfiles, inheritance=mold.inheritance,
+            logfiles=mold.logfiles, inheritance=inheritance,
         )  # fmt: skip
 
     try:
@@ -135,3 +190,4 @@ def fork_worker(mold: Mold, app: WsgiApp | None, order: messages.Fork, descripto
         # The arbiter sees the channel close; it counts as a crash and is tried again.
         mold.log.error("worker not forked", why=error)
     channel.close()
+    children.close_all((send_end, receive_end, *listeners))

@@ -1,0 +1,68 @@
+"""Imports the app and looks at what that left in this process. Called by molds, by workers, by `--check-config`."""
+
+import atexit
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prefork.base.threads import refuse_replaced
+from prefork.worker.app_import import WsgiApp, import_app
+from prefork.worker.fork_safety import find_hazards
+from prefork.worker.holdings import holder_of_descriptor, observe
+
+# Registers the way out of a context that does nothing for files on disk, whenever `requests` is imported.
+_HARMLESS = ("certifi",)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The app, and what its import left that processes must not share, a phrase each."""
+
+    app: WsgiApp
+    hazards: tuple[str, ...]
+    children: tuple[int, ...]  # pids of processes that the import started and that still run
+
+
+def import_and_inspect(name: str) -> Imported:
+    """Import `name`, MODULE:CALLABLE. Raises StartupError when it cannot serve; whatever the import raises."""
+    before = observe()
+    with exit_functions_recorded() as registered:
+        app = import_app(name)
+    refuse_replaced()
+    gc.collect()  # what is no longer referenced is closed by now, and not found
+    after = observe(generators=True)
+    hazards = find_hazards(before, after, holder_of_descriptor)
+    old = {pid for pid, _ in before.children}
+    children = tuple(pid for pid, _ in after.children if pid not in old)
+    return Imported(app, (*hazards, *registered), children)
+
+
+@contextlib.contextmanager
+def exit_functions_recorded() -> Iterator[list[str]]:
+    """Record what is registered by `atexit.register` meanwhile, apart from the standard library's own.
+
+    Each process has to do it at its own end (flush its telemetry) or none may but the last (remove a
+    folder): which, only the app knows, so such an import is not shared.
+    """
+    recorded: list[str] = []
+    register = atexit.register
+
+    def recording(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+        caller = sys._getframe(1)
+        module = str(caller.f_globals.get("__name__", ""))
+        root = module.partition(".")[0]
+        if root not in sys.stdlib_module_names and root not in _HARMLESS:
+            named = getattr(function, "__qualname__", None) or repr(function)
+            where = f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}"
+            recorded.append(f"exit function {named} registered by {module} ({where})")
+        return register(function, *arguments, **keywords)
+
+    atexit.register = recording
+    try:
+        yield recorded
+    finally:
+        atexit.register = register

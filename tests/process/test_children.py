@@ -1,0 +1,267 @@
+"""Children that the app starts are as they would be without the server."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Prefork, is_gone, run_prefork, write_app
+from tests.support.wait import children_of, wait_until
+
+APP = """
+    def app(environ, start_response):
+        body = str(run(environ)).encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def serve(folder: Path, text: str, *options: str, **more: object) -> Prefork:
+    write_app(folder, textwrap.dedent(text) + textwrap.dedent(APP))
+    return Prefork(*options, cwd=folder, **more)  # type: ignore[arg-type]
+
+
+def sockets_of(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return [t for e in folder.iterdir() if (t := os.readlink(e)).startswith("socket:")]
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) != 0
+
+
+DAEMON_CHILD = """
+    import multiprocessing, os, time
+    def background():
+        with open(f"child-{os.getpid()}", "w"):
+            time.sleep(60)
+    multiprocessing.get_context("fork").Process(target=background, daemon=True).start()
+    def run(environ): return "ok"
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload=never",), ("--preload",)], ids=str)
+def test_a_child_of_the_import_ends_with_the_server_and_the_port_is_free(
+    folder: Path, preload: tuple[str, ...]
+):
+    with serve(folder, DAEMON_CHILD, "-w", "2", *preload) as server:
+        port = server.port
+        assert server.get() == (200, "ok")
+        children = [int(p.name.partition("-")[2]) for p in folder.glob("child-*")]
+        alive = [pid for pid in children if not is_gone(pid)]
+        assert len(alive) == (1 if preload == ("--preload",) else 2)
+        for child in alive:
+            assert sockets_of(child) == []
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert is_refused(port)
+        for child in alive:
+            wait_until(lambda pid=child: is_gone(pid), within_s=5, what="child is still there")
+    with Prefork("-w", "1", "-b", f"127.0.0.1:{port}", cwd=folder, bind="") as again:
+        assert again.get() == (200, "ok")
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=str)
+def test_sigterm_ends_a_child_of_the_import(folder: Path, preload: tuple[str, ...]):
+    with serve(folder, DAEMON_CHILD, "-w", "1", *preload):
+        names = [p.name for p in folder.glob("child-*")]
+        child = next(p for n in names if not is_gone(p := int(n.partition("-")[2])))
+        os.kill(child, signal.SIGTERM)
+        wait_until(lambda: is_gone(child), within_s=5, what="SIGTERM does not end the child")
+
+
+def test_a_grandchild_keeps_its_descriptors_and_handlers(folder: Path):
+    text = """
+        import os, signal
+        def mine(*_): pass
+        def run(environ):
+            r, w = os.pipe()
+            if os.fork() == 0:
+                files = [os.open("/dev/null", os.O_WRONLY) for _ in range(12)]
+                signal.signal(signal.SIGTERM, mine)
+                if os.fork() == 0:
+                    bad = [fd for fd in files if not os.path.exists(f"/proc/self/fd/{fd}")]
+                    os.write(w, f"{bad} {signal.getsignal(signal.SIGTERM) is mine}".encode())
+                    os._exit(0)
+                os.wait()
+                os._exit(0)
+            os.close(w)
+            out = os.read(r, 4096).decode()
+            os.close(r)
+            os.wait()
+            return out
+    """
+    with serve(folder, text, "-w", "1") as server:
+        assert server.get()[1] == "[] True"
+        assert "Bad file descriptor" not in server.log()
+        assert "Exception ignored" not in server.log()
+
+
+def test_a_pool_works_in_a_forked_job(folder: Path):
+    text = """
+        import multiprocessing
+        fork = multiprocessing.get_context("fork")
+        def job(q):
+            with fork.Pool(2) as pool:
+                q.put(pool.map_async(abs, [-1, 2]).get(10))
+        def run(environ):
+            q = fork.Queue()
+            p = fork.Process(target=job, args=(q,))
+            p.start()
+            out = q.get(timeout=20)
+            p.join(5)
+            return out, p.exitcode
+    """
+    with serve(folder, text, "-w", "1") as server:
+        assert server.get(timeout_s=30)[1] == "([1, 2], 0)"
+        assert "Exception ignored" not in server.log()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_processes_of_each_start_method_work_in_requests(folder: Path, method: str):
+    (folder / "jobs.py").write_text(
+        "import os, signal, sys\n"
+        "def look(q):\n"
+        "    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "    sockets = [e for e in os.listdir('/proc/self/fd')\n"
+        "        if os.path.exists(f'/proc/self/fd/{e}') and os.readlink(f'/proc/self/fd/{e}').startswith('socket:')]\n"
+        "    q.put((usual, signal.getsignal(signal.SIGINT) is signal.default_int_handler))\n"
+        "    sys.exit(7)\n"
+    )
+    text = f"""
+        import multiprocessing, jobs
+        context = multiprocessing.get_context("{method}")
+        def run(environ):
+            q = context.Queue()
+            p = context.Process(target=jobs.look, args=(q,))
+            p.start()
+            seen = q.get(timeout=20)
+            p.join(10)
+            return seen, p.exitcode
+    """
+    with serve(folder, text, "-w", "1") as server:
+        assert server.get(timeout_s=40)[1] == "((True, True), 7)"
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("kind", ["ProcessPoolExecutor", "Manager", "Pool"])
+def test_helpers_made_on_import_work_and_end_with_the_server(folder: Path, kind: str):
+    made = {
+        "ProcessPoolExecutor": (
+            "from concurrent.futures import ProcessPoolExecutor\n"
+            "E = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('fork'))\n"
+            "E.submit(abs, -1).result()\n"
+            "def run(environ): return E.submit(abs, -3).result(10)"
+        ),
+        "Manager": (
+            "M = multiprocessing.get_context('fork').Manager()\nD = M.dict(x=3)\n"
+            "def run(environ): return D['x']"
+        ),
+        "Pool": (
+            "P = multiprocessing.get_context('fork').Pool(2)\n"
+            "def run(environ): return P.apply(abs, (-3,))"
+        ),
+    }[kind]
+    with serve(folder, f"import multiprocessing\n{made}\n", "-w", "2") as server:
+        assert [server.get()[1] for _ in range(6)] == ["3"] * 6
+        family = set(everything_below(server.process.pid))
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        wait_until(lambda: all(is_gone(pid) for pid in family), within_s=5, what="all ended")
+
+
+def everything_below(pid: int) -> list[int]:
+    return [p for child in children_of(pid) for p in (child, *everything_below(child))]
+
+
+def test_a_program_started_by_a_request_has_the_usual_signals_and_stdio(folder: Path):
+    text = """
+        import subprocess
+        LOOK = "grep -E 'Sig(Ign|Blk)' /proc/self/status | tr -d '\\\\n\\\\t'; echo; ls /proc/self/fd | wc -w"
+        def run(environ):
+            return subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True).stdout
+    """
+    with serve(folder, text, "-w", "1") as server:
+        # What is ignored here is so for every child; what Python itself ignores is restored by subprocess.
+        status = Path("/proc/self/status").read_text()
+        ignored = int(status.split("SigIgn:")[1].split()[0], 16)
+        ignored &= ~(1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+        signals, descriptors = server.get()[1].split("\n")[:2]
+        assert signals == f"SigBlk:{0:016x}SigIgn:{ignored:016x}"
+        assert int(descriptors) == 4  # 0, 1, 2 and the folder that is listed
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_nothing_depends_on_which_standard_descriptors_are_open(
+    folder: Path, closed: tuple[int, ...]
+):
+    write_app(
+        folder,
+        "import subprocess\ndef run(e): return subprocess.run(['echo', 'hi'], capture_output=True).stdout\n"
+        + APP.replace("\n    ", "\n"),
+    )
+    close = " ".join(f"{number}>&-" for number in closed).replace("0>&-", "0<&-")
+    log = folder / "errors.log"
+    run_dir = folder / "run"
+    process = subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            f"exec {sys.executable} -m prefork --run-dir {run_dir} --error-logfile {log} -b 127.0.0.1:0 -w 1 app:app {close}",
+        ],
+        cwd=folder,
+    )
+    try:
+        wait_until(
+            lambda: log.exists() and "generation serves" in log.read_text(),
+            within_s=20,
+            what="serves",
+        )
+        port = int(re.search(r"listening=\S*?:(\d+)", log.read_text())[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"b'hi\\n'"
+        connection.close()
+        for pid in (process.pid, *everything_below(process.pid)):
+            for number in (0, 1, 2):
+                assert not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:")
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("where", ["app", "gunicorn.conf"])
+def test_an_app_that_patches_threads_is_refused_with_a_remedy(folder: Path, where: str):
+    app = "def app(e, s):\n    s('200 OK', [])\n    return []\n"
+    patch = "from gevent import monkey\nmonkey.patch_all()\n"
+    write_app(folder, patch + app if where == "app" else app)
+    if where != "app":
+        (folder / "gunicorn.conf.py").write_text(patch)
+    for arguments in (
+        ["--check-config"],
+        ["-b", "127.0.0.1:0"],
+        ["-b", "127.0.0.1:0", "--preload=never"],
+    ):
+        done = run_prefork(*arguments, "app:app", cwd=folder)
+        assert done.returncode == 3, done.stderr
+        assert "has replaced Python's threads" in done.stderr
+        assert "remove the patching" in done.stderr

@@ -1,0 +1,354 @@
+"""Preloading never changes what an app means: what must not be shared is not shared."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Prefork, is_gone, run_prefork, write_app
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def serve(folder: Path, text: str, *options: str, environment: dict[str, str] | None = None):
+    write_app(folder, text)
+    (folder / "answer.py").write_text(
+        "def answer(start_response, text):\n"
+        "    body = str(text).encode()\n"
+        "    start_response('200 OK', [('Content-Length', str(len(body)))])\n"
+        "    return [body]\n"
+    )
+    return Prefork(*options, cwd=folder, environment=environment)
+
+
+def ask_many(server: Prefork, path: str = "/", *, count: int = 40) -> list[str]:
+    """Ask from four threads at once, so that several workers answer."""
+    answers: list[str] = []
+
+    def ask() -> None:
+        answers.extend(server.get(path)[1] for _ in range(count // 4))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def imports(server: Prefork) -> int:
+    return len(server.log().split("app imported")) - 1
+
+
+# numpy's OpenBLAS starts native threads otherwise, by which an import cannot be shared.
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+
+# What an import can leave, and what the log says of it.
+UNSAFE = {
+    "thread": ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()", r"thread Thread-1"),
+    "child": ("import subprocess\nCHILD = subprocess.Popen(['sleep', '60'])", r"child process \d+ \(sleep 60\)"),
+    "forked child": ("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)", r"child process \d+"),
+    "socket": ("import socket\nPAIR = socket.socketpair()", r"open socket .*held by app.PAIR \(app.py:2\)"),
+    "pipe": ("import os\nENDS = os.pipe()", r"open pipe"),
+    "file for writing": ("OUT = open('out.txt', 'w')", r"file open for writing: \S+/out.txt, held by app.OUT \(app.py:1\)"),
+    "file for appending": ("OUT = open('out.txt', 'ab', buffering=0)", r"file open for writing: \S+/out.txt"),
+    "file for reading": ("IN = open(__file__)", r"file open for reading: \S+/app.py, held by app.IN"),
+    "file in an object": ("class Store:\n    def __init__(self):\n        self.log = open('out.txt', 'a')\nSTORE = Store()", r"held by app.STORE \(app.py:4\)"),
+    "locked file": ("import fcntl\nF = open('lock', 'w')\nfcntl.flock(F, fcntl.LOCK_EX)", r"file open for writing, locked: \S+/lock"),
+    "file locked by fcntl": ("import fcntl\nF = open('lock', 'w')\nfcntl.lockf(F, fcntl.LOCK_EX | fcntl.LOCK_NB)", r"locked: \S+/lock"),
+    "SQLite": ("import sqlite3\nDB = sqlite3.connect('data.db')\nDB.execute('create table if not exists t (x)')\nDB.commit()", r"file open for writing: \S+/data.db"),
+    "event descriptor": ("import os\nE = os.eventfd(0)", r"open anon_inode:\[eventfd\]"),
+    "epoll": ("import select\nE = select.epoll()", r"open anon_inode:\[eventpoll\]"),
+    "memory file": ("import os\nM = os.memfd_create('m')", r"file open for writing: /memfd:m"),
+    "shared memory": ("import mmap\nM = mmap.mmap(-1, 4096)", r"memory shared with other processes"),
+    "mapped file": ("import mmap\nwith open('map', 'w+b') as f:\n    f.truncate(4096)\n    M = mmap.mmap(f.fileno(), 4096)", r"memory shared with other processes \(\S+/map\)"),
+    "random.Random": ("import random\nR = random.Random(7)", r"random generator random.Random app.R \(app.py:2\)"),
+    "own Random": ("import random\nclass Mine(random.Random): pass\nBOX = {'r': Mine()}", r"random generator app.Mine app.BOX"),
+    "numpy generator": ("import numpy\nG = numpy.random.default_rng(1)", r"random generator numpy.random._generator.Generator app.G"),
+    "numpy RandomState": ("import numpy\nG = numpy.random.RandomState(1)", r"random generator numpy.random.mtrand.RandomState app.G"),
+    "multiprocessing pool": ("import multiprocessing\nPOOL = multiprocessing.get_context('fork').Pool(2)", r"thread|child process"),
+    "multiprocessing manager": ("import multiprocessing\nM = multiprocessing.get_context('fork').Manager()", r"child process"),
+    "exit function": ("import atexit\natexit.register(print, 'bye')", r"exit function print registered by app \(app.py:2\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_what_cannot_be_shared_makes_each_worker_import_for_itself(folder: Path, name: str):
+    lines, found = UNSAFE[name]
+    text = f"{lines}\nfrom answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    # A lock that only one import can take leaves room for one worker, here as in any server.
+    workers = "1" if "lock" in name else "2"
+    with serve(folder, text, "-w", workers) as server:
+        assert re.search(r"each worker imports for itself .*found=.*" + found, server.log()), (
+            server.log()
+        )
+        assert imports(server) == 0
+        assert server.get() == (200, "1")
+
+
+SAFE = {
+    "nothing": "",
+    "log file": "import logging\nlogging.basicConfig(filename='app.log')",
+    "closed file": "open('x', 'w').close()",
+    "device": "import os\nN = open(os.devnull, 'w')\nU = open('/dev/urandom', 'rb')",
+    "folder": "import os\nD = os.open('.', os.O_RDONLY)",
+    "ended child": "import subprocess\nsubprocess.run(['true'])",
+    "ended thread": "import threading\nt = threading.Thread(target=int)\nt.start()\nt.join()",
+    "module's generator": "import random\nrandom.seed(1)",
+    "numpy": "import numpy\nnumpy.random.seed(1)",
+    "secrets": "import random, secrets\nS = random.SystemRandom()",
+    "requests": "import requests\nS = requests.Session()",
+    "temporary name": "import tempfile\nopen(tempfile.mktemp(), 'w').close()",
+}
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_what_can_be_shared_is_imported_once(folder: Path, name: str):
+    text = f"{SAFE[name]}\nfrom answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    with serve(folder, text, "-w", "2", environment=ONE_BLAS_THREAD) as server:
+        assert imports(server) == 1, server.log()
+        assert server.get() == (200, "1")
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_session_connected_on_import_mixes_up_no_answers(folder: Path):
+    upstream = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    try:
+        text = f"""
+            import requests
+            from answer import answer
+            URL = "http://127.0.0.1:{upstream.server_port}"
+            SESSION = requests.Session()
+            SESSION.get(URL + "/warm-up")
+            def app(environ, start_response):
+                asked = "/" + environ["QUERY_STRING"]
+                return answer(start_response, SESSION.get(URL + asked).text == asked)
+        """
+        with serve(folder, text, "-w", "4") as server:
+            assert Counter(ask_many(server, "/?a", count=80)) == {"True": 80}
+    finally:
+        upstream.shutdown()
+        upstream.server_close()
+
+
+def test_an_appended_file_with_an_index_in_memory_loses_nothing_acknowledged(folder: Path):
+    """Each worker writes a file of its own, as with one import per worker, and finds all it has written."""
+    text = """
+        import os, uuid
+        from answer import answer
+        NAME = f"store-{uuid.uuid4().hex}"
+        FILE = open(NAME, "a+b", buffering=0)
+        def app(environ, start_response):
+            at = FILE.seek(0, 2)
+            FILE.write(environ["QUERY_STRING"].encode() + b"\\n")
+            FILE.seek(at)
+            return answer(start_response, FILE.readline().decode().strip())
+    """
+    with serve(folder, text, "-w", "3", "--max-requests", "15") as server:
+        written = []
+        for number in range(60):
+            assert server.get(f"/?{number}")[1] == str(number)
+            written.append(str(number))
+            if number == 20:
+                os.kill(server.workers()[0], signal.SIGKILL)
+            if number == 40:
+                assert server.reload()["result"] == "succeeded"
+        kept = [line for file in folder.glob("store-*") for line in file.read_text().splitlines()]
+        assert sorted(kept) == sorted(written)
+
+
+def test_sqlite_connected_on_import_keeps_every_row(folder: Path):
+    with sqlite3.connect(folder / "data.db") as database:
+        database.execute("create table rows (x)")
+    database.close()
+    text = """
+        import sqlite3
+        from answer import answer
+        DB = sqlite3.connect("data.db", check_same_thread=False, timeout=30)
+        DB.execute("select * from rows").fetchall()
+        def app(environ, start_response):
+            with DB:
+                DB.execute("insert into rows values (1)")
+            return answer(start_response, "ok")
+    """
+    with serve(folder, text, "-w", "3") as server:
+        assert Counter(ask_many(server)) == {"ok": 40}
+    with sqlite3.connect(folder / "data.db") as database:
+        assert database.execute("select count(*) from rows").fetchone() == (40,)
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "import tempfile\nT = tempfile.TemporaryDirectory()\nD = T.name",
+        "import atexit, shutil, tempfile\nD = tempfile.mkdtemp()\natexit.register(shutil.rmtree, D)",
+    ],
+    ids=["TemporaryDirectory", "atexit"],
+)
+def test_a_folder_made_on_import_is_there_after_workers_exited_and_gone_after_the_stop(
+    folder: Path, made: str
+):
+    text = f"{made}\nimport os\nfrom answer import answer\ndef app(e, s): return answer(s, f'{{D}} {{os.path.isdir(D)}}')\n"
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = {"TMPDIR": str(temporary)}
+    with serve(folder, text, "-w", "2", "--max-requests", "5", environment=environment) as server:
+        for _ in range(30):
+            assert server.get()[1].endswith(" True")
+        for worker in server.workers():
+            os.kill(worker, signal.SIGTERM)
+            server.wait(lambda pid=worker: is_gone(pid), what="worker is still there")
+        server.wait_workers(2)
+        assert {answer.rpartition(" ")[2] for answer in ask_many(server)} == {"True"}
+        assert server.reload()["result"] == "succeeded"
+        server.wait_workers(2)
+        assert server.get()[1].endswith(" True")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert list(temporary.glob("tmp*")) == []
+
+
+def test_what_a_worker_registers_itself_runs_at_its_exit(folder: Path):
+    text = """
+        import atexit, os
+        from answer import answer
+        def app(environ, start_response):
+            atexit.register(lambda: open(f"request-{os.getpid()}", "w").close())
+            return answer(start_response, os.getpid())
+    """
+    (folder / "gunicorn.conf.py").write_text(
+        "import atexit, os\n"
+        "def post_fork(server, worker):\n"
+        "    atexit.register(lambda: open(f'start-{os.getpid()}', 'w').close())\n"
+    )
+    with serve(folder, text, "-w", "1") as server:
+        assert imports(server) == 1
+        worker = server.get()[1]
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    assert {p.name for p in folder.glob("*-*") if p.name.partition("-")[0] in ("request", "start")} == {
+        f"request-{worker}", f"start-{worker}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "import random\nR = random.Random(3)\ndraw = R.random",
+        "import random\nrandom.seed(3)\ndraw = random.random",
+        "import numpy\ndraw = numpy.random.random",
+        "import numpy\ndraw = numpy.random.default_rng().random",
+    ],
+    ids=["random.Random", "random", "numpy.random", "numpy generator"],
+)
+def test_no_two_workers_and_no_replacement_draw_the_same_numbers(folder: Path, draw: str):
+    draw = draw.replace("Random(3)", "Random()")
+    text = f"{draw}\nfrom answer import answer\ndef app(e, s): return answer(s, draw())\n"
+    with serve(
+        folder, text, "-w", "3", "--max-requests", "4", environment=ONE_BLAS_THREAD
+    ) as server:
+        drawn = ask_many(server)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_workers(3)
+        drawn += ask_many(server)
+        assert len(set(drawn)) == len(drawn)
+
+
+def test_an_app_that_cannot_be_shared_is_imported_once_per_worker_after_a_reload(folder: Path):
+    text = """
+        import os
+        with open("imports", "a") as f:
+            f.write("x")
+        OUT = open("out.txt", "a")
+        from answer import answer
+        def app(e, s): return answer(s, 1)
+    """
+    with serve(folder, text, "-w", "2") as server:
+        assert (folder / "imports").read_text() == "xxx"  # once to find out
+        assert server.reload()["result"] == "succeeded"
+        server.wait_workers(2)
+        assert (folder / "imports").read_text() == "xxxxx"
+
+
+def test_an_app_that_can_be_shared_again_is_shared_from_the_reload_after_that(folder: Path):
+    safe = "from answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    with serve(folder, "OUT = open('out.txt', 'a')\n" + safe, "-w", "2") as server:
+        write_app(folder, safe)
+        assert server.reload("one")["result"] == "succeeded"
+        assert imports(server) == 0
+        assert server.reload("two")["result"] == "succeeded"
+        assert imports(server) == 1
+
+
+def test_preload_insists_and_says_what_is_shared(folder: Path):
+    text = "OUT = open('out.txt', 'a')\nfrom answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    with serve(folder, text, "-w", "2", "--preload") as server:
+        assert "workers share it all the same (--preload)" in server.log()
+        assert imports(server) == 1
+
+
+def test_check_config_tells_whether_the_import_can_be_shared(folder: Path):
+    write_app(folder, "OUT = open('out.txt', 'a')\ndef app(e, s): pass\n")
+    done = run_prefork("--check-config", "app:app", cwd=folder)
+    assert done.returncode == 0
+    assert re.search(r"each worker imports for itself .*out.txt, held by app.OUT", done.stderr)
+    write_app(folder, "def app(e, s): pass\n")
+    done = run_prefork("--check-config", "app:app", cwd=folder)
+    assert "the import can be shared by all workers" in done.stderr
+
+
+def test_live_gauges_of_prometheus_client_count_workers_only(folder: Path):
+    """As prometheus_client's documentation sets it up, after three reloads."""
+    values = folder / "prom"
+    values.mkdir()
+    (folder / "gunicorn.conf.py").write_text(
+        "def child_exit(server, worker):\n"
+        "    from prometheus_client import multiprocess\n"
+        "    multiprocess.mark_process_dead(worker.pid)\n"
+    )
+    text = """
+        from prometheus_client import CollectorRegistry, Gauge, generate_latest, multiprocess
+        from answer import answer
+        LIVE = Gauge("app_live", "1 in every live worker", multiprocess_mode="livemin")
+        def app(environ, start_response):
+            LIVE.set(1)
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)
+            return answer(start_response, generate_latest(registry).decode())
+    """
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(values)}
+    with serve(folder, text, "-w", "1", environment=environment) as server:
+        for number in range(3):
+            assert server.reload(f"r{number}")["result"] == "succeeded"
+            server.wait_workers(1)
+        server.get()
+        assert "\napp_live 1.0" in "\n" + server.get()[1]
+        wait_until(lambda: len(list(values.glob("*live*"))) == 1, within_s=5, what="one live file")
