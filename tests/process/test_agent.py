@@ -421,7 +421,11 @@ def test_agent_runs_from_the_plain_folder_with_what_lies_in_agent_site(folder: P
         running_agent(server.run_dir, command=command) as agent,
     ):
         server.get()
-        assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 1
+        # Counted when the answer has been sent, a moment after the client has it.
+        server.wait(
+            lambda: agent.value("wsgi_http_requests_total", method="GET", code="200") == 1,
+            what="the request is not counted",
+        )
 
 
 def test_agent_names_the_wrong_argument(folder: Path):
