@@ -220,7 +220,8 @@ def _scenario_section(results: Results) -> str:
             " from the moment a request was due. A GET on a reused connection that was closed before"
             " the first byte of its answer is sent once more, as browsers do, and shown as *retried*.\n"
             f"- **Stalled**: throughput lost and memory grown while {scenarios.STALLED_CLIENTS:,} clients"
-            " have sent half a head, half a body, or do not read an answer of 512 KiB (a third each).\n"
+            " have sent half a head, half a body of 2 MB, or such a head with `Expect`, or do not read 2 MB from a"
+            " list, a generator, a file (a sixth each).\n"
             "- **Kill -9** of the only worker of a Flask app: until a new connection is answered by its"
             " replacement; median (lowest to highest) of "
             f"{results.conditions['kills']}, each on a fresh server.",

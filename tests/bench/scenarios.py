@@ -81,7 +81,8 @@ async def _reload(started: Running, *, new_code: Callable[[], None]) -> Result:
 def stalled_clients(server: Server, *, generator: LoadGenerator, logs: Path) -> Result:
     """1,000 clients that stop in the middle: `alone_per_s, beside_per_s, loss, grown_mib`.
 
-    A third each has sent half a head, half a body, or does not read its 512 KiB answer. `loss` is
+    A sixth each has sent half a head; half a body of 2 MB; the head of such a body with `Expect`; or does
+    not read an answer of 2 MB that is a list, a generator, a file. `loss` is
     1 - beside / alone, the best of three samples each, taken in turn, and 1 when it hung;
     `grown_mib` what the tree's memory grew by then.
     """
@@ -118,9 +119,14 @@ def _put_beside(started: Running, generator: LoadGenerator) -> Load | None:
 def _stalled(port: int) -> Iterator[int]:
     """Hold the stalled connections open; yields how many the server's kernel took."""
     half_head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow"
-    half_body = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf"
-    unread = b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    kinds = (half_head, half_body, unread)
+    post = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000000\r\n"
+    half_body = post + b"\r\n" + b"x" * 1_000_000
+    silent = post + b"Expect: 100-continue\r\n\r\n"
+    unread = [
+        b"GET /" + way + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        for way in (b"list", b"generator", b"file")
+    ]
+    kinds = (half_head, half_body, silent, *unread)
     with contextlib.ExitStack() as stack:
         connected = 0
         for number in range(STALLED_CLIENTS):
