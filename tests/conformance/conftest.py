@@ -23,6 +23,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "below": ("--script-name=/shop",),
     "many": ("--workers=2", "--threads=2"),
     "unix": (),
+    "streaming": ("--stream-request-bodies",),
     "hasty": (
         "--keep-alive=0.3",
         "--header-timeout=0.5",
@@ -53,6 +54,12 @@ def serving() -> Iterator[Callable[[str], Serving]]:
             return running[name]
 
         yield named
+
+
+@pytest.fixture
+def streaming(serving: Callable[[str], Serving]) -> Serving:
+    """One whose app reads bodies while they come."""
+    return serving("streaming")
 
 
 @pytest.fixture

@@ -19,7 +19,11 @@ UNREAD = get(b"GET /unread HTTP/1.1")
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_continue_is_sent_when_the_app_reads(framing: str, plain: Serving) -> None:
+@pytest.mark.parametrize("server", ["plain", "streaming"])
+def test_continue_is_sent_before_the_body(
+    framing: str, server: str, serving: Callable[[str], Serving]
+) -> None:
+    plain = serving(server)
     fields = [b"Content-Length: 5"] if framing == "length" else [b"Transfer-Encoding: chunked"]
     body = b"hello" if framing == "length" else b"5\r\nhello\r\n0\r\n\r\n"
     with plain.connect() as wire:
@@ -31,8 +35,18 @@ def test_continue_is_sent_when_the_app_reads(framing: str, plain: Serving) -> No
         assert wire.answer().status == 200
 
 
-def test_no_continue_when_the_app_does_not_read(plain: Serving) -> None:
+def test_continue_is_sent_though_the_app_will_not_read(plain: Serving) -> None:
+    """The app is called when the body is here: until then nobody knows whether it reads."""
     with plain.connect() as wire:
+        wire.send(post(b"Content-Length: 5", EXPECT, path=b"/unread"))
+        assert wire.interim() == 100
+        wire.send(b"hello")
+        answer = wire.answer()
+        assert (answer.body, answer.value("connection")) == (b"unread", None)
+
+
+def test_no_continue_when_a_streaming_app_does_not_read(streaming: Serving) -> None:
+    with streaming.connect() as wire:
         wire.send(post(b"Content-Length: 5", EXPECT, path=b"/unread"))
         answer = wire.answer()
         assert (answer.body, answer.interim) == (b"unread", ())

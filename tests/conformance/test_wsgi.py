@@ -127,23 +127,25 @@ TRUNCATED = {
 
 
 @pytest.mark.parametrize("framing", TRUNCATED)
-def test_truncated_body_raises_and_ends_the_connection(framing: str, plain: Serving) -> None:
-    logged = len(plain.log())
-    with plain.connect() as wire:
+def test_truncated_stream_raises_and_ends_the_connection(framing: str, streaming: Serving) -> None:
+    logged = len(streaming.log())
+    with streaming.connect() as wire:
         wire.send(TRUNCATED[framing])
         wire.end()
         wire.rest()
     wait_until(
-        lambda: "reading raised ConnectionResetError" in plain.log()[logged:],
+        lambda: "reading raised ConnectionResetError" in streaming.log()[logged:],
         within_s=5,
         what="the app's error",
     )
 
 
-def test_small_truncated_body_never_reaches_the_app(plain: Serving) -> None:
+@pytest.mark.parametrize("framing", [*TRUNCATED, "small"])
+def test_truncated_body_never_reaches_the_app(framing: str, plain: Serving) -> None:
+    small = post(b"Content-Length: 10", body=b"abc", path=b"/body-or-error")
     logged = len(plain.log())
     with plain.connect() as wire:
-        wire.send(post(b"Content-Length: 10", body=b"abc", path=b"/body-or-error"))
+        wire.send(TRUNCATED.get(framing, small))
         wire.end()
         wire.assert_closed()
     assert "reading raised" not in plain.log()[logged:]
@@ -165,9 +167,18 @@ def test_unread_body_does_not_become_a_request(plain: Serving) -> None:
         assert_serves_on(wire)
 
 
-def test_large_unread_body_ends_the_connection_after_the_answer(plain: Serving) -> None:
+def test_large_unread_body_keeps_the_connection(plain: Serving) -> None:
     body = b"x" * 3_000_000
     with plain.connect() as wire:
+        for _ in range(2):
+            wire.send(post(b"Content-Length: %d" % len(body), path=b"/unread"), body)
+            answer = wire.answer()
+            assert (answer.body, answer.value("connection")) == (b"unread", None)
+
+
+def test_large_unread_stream_ends_the_connection_after_the_answer(streaming: Serving) -> None:
+    body = b"x" * 3_000_000
+    with streaming.connect() as wire:
         wire.send(post(b"Content-Length: %d" % len(body), path=b"/unread"), body)
         answer = wire.answer()
         assert answer.body == b"unread"

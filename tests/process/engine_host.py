@@ -10,6 +10,8 @@ import hashlib
 import io
 import json
 import os
+import random
+import resource
 import select
 import sys
 import tempfile
@@ -74,6 +76,51 @@ def digest(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [f"{total} {seen.hexdigest()}".encode()]
 
 
+def length(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    total = 0
+    while block := environ["wsgi.input"].read(1 << 20):
+        total += len(block)
+    start_response("200 OK", PLAIN)
+    return [str(total).encode()]
+
+
+def length_and_digest(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    return [environ.get("CONTENT_LENGTH", "none").encode(), b" ", *digest(environ, start_response)]
+
+
+def read_at_random(stream: Any, seed: int) -> list[list[object]]:
+    """Read a binary stream to its end by calls that `seed` chooses; returns each call with what it gave."""
+    choose, seen = random.Random(seed), []
+    while True:
+        name = choose.choice(["read", "readline", "readlines", "next"])
+        size = choose.choice([None, -1, 0, 1, 7, 3000, 65536, 70_000])
+        if name == "read" and size in (None, -1):
+            size = 100_000
+        if name == "readlines" and (size is None or size <= 0):
+            size = 20_000
+        match name:
+            case "next":
+                got = next(iter(stream), b"")
+            case _:
+                got = getattr(stream, name)(size)
+        data = b"".join(got) if isinstance(got, list) else got
+        seen.append([name, size, len(got), hashlib.sha256(data).hexdigest()])
+        if not data and size != 0:
+            return seen
+
+
+def read_at_random_(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    seen = read_at_random(environ["wsgi.input"], query(environ)["seed"])
+    start_response("200 OK", PLAIN)
+    return [json.dumps(seen).encode()]
+
+
+def first_line(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    line = environ["wsgi.input"].readline()
+    start_response("200 OK", [*PLAIN, ("Content-Length", str(len(line)))])
+    return [line]
+
+
 def lines(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     stream = environ["wsgi.input"]
     parts = [stream.readline(), stream.readline(3), stream.readline(0), *stream.readlines(1)]
@@ -97,6 +144,20 @@ def blocks(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     wanted = query(environ)
     start_response("200 OK", PLAIN)
     return Blocks(bytes([65 + i % 26]) * wanted["size"] for i in range(wanted["count"]))
+
+
+def write(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    send = start_response("200 OK", PLAIN)
+    for _ in range(wanted["count"]):
+        send(b"w" * wanted["size"])
+    return []
+
+
+def parts(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    start_response("200 OK", PLAIN)
+    return [b"p" * wanted["size"] for _ in range(wanted["count"])]
 
 
 def pause(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -239,7 +300,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, write, parts, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
         closed, file, memory_file, environ_of,
     )
@@ -249,6 +310,8 @@ ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
 def main() -> None:
     """Run one engine until it is drained, then say so and exit."""
     told = json.loads(sys.argv[1])
+    if told["file_bytes_max"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes_max"],) * 2)
     engine = _engine.Engine(
         app,
         listeners=told["listeners"],

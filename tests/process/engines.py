@@ -10,9 +10,10 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,18 @@ SETTINGS: dict[str, Any] = {
     "request_timeout_s": 0.0,
     "header_timeout_s": 5.0,
     "body_timeout_s": 5.0,
+    "min_body_rate": 0,
     "write_timeout_s": 5.0,
+    "min_response_rate": 0,
     "limit_request_line": 8190,
     "limit_request_fields": 100,
     "limit_request_field_size": 8190,
     "limit_head_bytes": 65536,
     "max_request_body": 0,
+    "stream_request_bodies": False,
+    "buffer_memory": 64 << 20,
+    "spool_dir": tempfile.gettempdir(),
+    "spool_size": 256 << 20,
     "max_requests": 0,
     "max_connections": 4000,
     "forwarded_allow_ips": [],
@@ -77,10 +84,26 @@ class Stage:
         return self.cell(slot, "requests", row * len(layout["codes"]) + column)
 
     def start(
-        self, *, slot: int = 1, log: Path | None = None, handover: bool = True, **settings: Any
+        self,
+        *,
+        slot: int = 1,
+        log: Path | None = None,
+        handover: bool = True,
+        file_bytes_max: int = 0,
+        **settings: Any,
     ) -> Host:
-        """Start an engine in a process of its own and wait until it serves."""
-        host = Host(self, slot=slot, log=log, handover=handover, settings=SETTINGS | settings)
+        """Start an engine in a process of its own and wait until it serves.
+
+        `file_bytes_max` bounds every file that it writes, as a full disk would (RLIMIT_FSIZE); 0 is no bound.
+        """
+        host = Host(
+            self,
+            slot=slot,
+            log=log,
+            handover=handover,
+            file_bytes_max=file_bytes_max,
+            settings=SETTINGS | settings,
+        )
         self.hosts.append(host)
         return host
 
@@ -125,6 +148,7 @@ class Host:
         slot: int,
         log: Path | None,
         handover: bool,
+        file_bytes_max: int,
         settings: dict[str, Any],
     ) -> None:
         pair = [end.fileno() for end in stage.pair] if handover else []
@@ -137,6 +161,7 @@ class Host:
             "slot": slot,
             "access_log_fd": log_fd,
             "handover": pair,
+            "file_bytes_max": file_bytes_max,
         }
         stage.set_cell(slot, "worker_state", 2)
         self.slot = slot
@@ -212,6 +237,46 @@ class Host:
                 stream.close()
 
 
+class Sender(threading.Thread):
+    """Sends bytes from a thread of its own, as the kernel takes only so much that nobody reads."""
+
+    def __init__(self, client: Client, data: bytes, *, step: int, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self._client = client
+        self._data = memoryview(data)
+        self._step = step
+        self._pause = threading.Event()
+        self._every_s = every_s
+
+    def run(self) -> None:
+        with suppress(OSError):  # the server may end the connection before it has read all
+            for at in range(0, len(self._data), self._step):
+                self._client.send(self._data[at : at + self._step])
+                if self._every_s and self._pause.wait(self._every_s):
+                    return
+
+    def is_done(self) -> bool:
+        return not self.is_alive()
+
+    def stop(self) -> None:
+        """End it, in the middle if need be."""
+        self._pause.set()
+
+
+@contextmanager
+def sending(
+    client: Client, data: bytes, *, step: int = 1 << 18, every_s: float = 0.0
+) -> Iterator[Sender]:
+    """Send `data` in steps while the block runs."""
+    sender = Sender(client, data, step=step, every_s=every_s)
+    sender.start()
+    try:
+        yield sender
+    finally:
+        sender.stop()
+        sender.join(20)
+
+
 class Answer:
     """One HTTP answer."""
 
@@ -243,7 +308,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.sock.close()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send bytes as they are."""
         self.sock.sendall(data)
 

@@ -39,8 +39,8 @@ class Engine:
     """HTTP and WSGI of one worker process. Build it after the fork: it starts a thread of its own.
 
     `settings` keys (all required): `threads, keep_alive_s, request_timeout_s, header_timeout_s, body_timeout_s,
-    write_timeout_s, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
-    max_request_body, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
+    min_body_rate, write_timeout_s, min_response_rate, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
+    max_request_body, stream_request_bodies, buffer_memory, spool_dir, spool_size, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
     multiprocess, access_log`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
 
     `listeners`: descriptors of listening sockets; made non-blocking, not closed. `stats_fd`, `slot`: the stats
@@ -76,7 +76,8 @@ class Engine:
 
         `("timeout", thread_ident, method, target, elapsed_us)`: a call is over its time; the 504 was sent when
         nothing else had been, and this worker takes no new requests. `("max_requests",)`. `("shut",)`: nothing is
-        accepted any more, the listeners can be closed. `("drained",)`.
+        accepted any more, the listeners can be closed. `("spool_failed", why)`: a request body or a response could not
+        be kept in the spool. `("drained",)`.
         """
     def is_idle(self) -> bool:
         """Tell whether no connection and no call is left."""

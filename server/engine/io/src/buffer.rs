@@ -105,23 +105,34 @@ impl Buffer {
     }
 }
 
-/// Buffers that no connection needs now.
+/// Buffers that no connection needs now, and memory that is used within one turn.
 #[derive(Default)]
-#[allow(clippy::vec_box)] // a buffer moves between pool and connection as one pointer
-pub struct Pool(Vec<Box<Buffer>>);
+pub struct Pool {
+    #[allow(clippy::vec_box)] // a buffer moves between pool and connection as one pointer
+    buffers: Vec<Box<Buffer>>,
+    scratch: Vec<u8>,
+}
 
 impl Pool {
     pub(crate) fn get(&mut self) -> Box<Buffer> {
-        self.0.pop().unwrap_or_default()
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    /// `length` bytes to read into; what they hold is left from somebody else.
+    pub(crate) fn scratch(&mut self, length: usize) -> &mut [u8] {
+        if self.scratch.len() < length {
+            self.scratch.resize(length, 0);
+        }
+        &mut self.scratch[..length]
     }
 
     pub(crate) fn put(&mut self, mut buffer: Box<Buffer>) {
-        if self.0.len() < 64
+        if self.buffers.len() < 64
             && buffer.raw.len() <= POOLED_BYTES_MAX
             && buffer.body.capacity() <= POOLED_BYTES_MAX
         {
             buffer.clear();
-            self.0.push(buffer);
+            self.buffers.push(buffer);
         }
     }
 }

@@ -7,21 +7,26 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use prefork_core::forwarded::{self, Scheme};
-use prefork_core::{Body, Framing, Head, Method, Parsed, Reject, head};
+use prefork_core::{Body, Framing, Head, Method, Parsed, Reject, head, reply};
 
 use crate::buffer::{BUFFER_BYTES, Buffer, Pool};
-use crate::context::{Context, Reserved};
+use crate::context::Context;
+use crate::intake::{Intake, MEMORY_BYTES_MAX, Room};
+use crate::spool::Spool;
 use crate::sys::{self, Address};
 use crate::unsent::{Flushed, Unsent};
 
-/// A body up to this size is read before its call starts.
-pub const SMALL_BODY_BYTES: usize = 64 * 1024;
+/// A body up to this size is read before its call starts also where the app reads bodies while they come.
+pub const SMALL_BODY_BYTES: u64 = 64 * 1024;
 
-/// So is one up to this size while there is memory set aside for it; a larger one is streamed to the app.
-pub const BUFFERED_BODY_BYTES: usize = 1024 * 1024;
+/// Read this much of a body at once.
+const BODY_READ_BYTES: usize = 64 * 1024;
 
-/// Read at least this much of a body at once.
-const BODY_READ_BYTES: usize = 32 * 1024;
+/// Read so much of one body before the other connections have their turn.
+const BODY_TURN_BYTES: usize = 512 * 1024;
+
+/// A body that waits for room asks again so often.
+const ROOM_RETRY_US: u64 = 50_000;
 /// How long a client may go on sending what nobody reads before the connection is cut.
 const LINGER_US: u64 = 2_000_000;
 
@@ -32,6 +37,8 @@ pub enum Phase {
     Head,
     /// In the middle of a body that is read before its call.
     Body,
+    /// In the middle of a body for which there is no room now; the client's bytes wait in its socket.
+    Full,
     /// A call runs, or waits to.
     Call,
     /// The rest of an answer is being sent; what follows depends on `closes`.
@@ -54,6 +61,8 @@ impl Phase {
 pub enum Next {
     /// Wait for the client.
     Wait,
+    /// More can be read, but others come first.
+    Yield,
     /// A request is complete enough for its call.
     Call,
     /// Close it.
@@ -87,8 +96,8 @@ pub struct Conn {
     /// When the current wait is over, on the monotonic clock.
     pub deadline_us: u64,
     decoder: Body,
-    /// Set aside for the body, until the call is over.
-    memory: Option<Reserved>,
+    /// What is kept of the body, besides what the buffer holds.
+    pub intake: Intake,
     /// The scheme of the current request.
     pub scheme: Scheme,
     /// Rest of the answer.
@@ -140,7 +149,7 @@ impl Conn {
             phase: Phase::Head,
             deadline_us: now_us + context.settings.header_timeout_us,
             decoder: done_body(),
-            memory: None,
+            intake: Intake::default(),
             scheme: Scheme::Http,
             unsent: Unsent::default(),
             closes: false,
@@ -217,7 +226,7 @@ impl Conn {
     #[must_use]
     pub fn wire(&self) -> Option<Vec<u8>> {
         let buffer = self.buffer.as_ref()?;
-        if buffer.head.framing == Framing::Chunked {
+        if buffer.head.framing == Framing::Chunked || self.intake.is_spooled() {
             return None;
         }
         let after = &buffer.raw[buffer.used..buffer.filled];
@@ -248,31 +257,33 @@ impl Conn {
     /// The client sent something, or ended: reads until a request is complete or nothing is left.
     pub fn on_readable(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
-            Phase::Head | Phase::Body => self.read_request(context, pool, now_us),
+            Phase::Head => self.read_head(context, pool, now_us),
+            Phase::Body => self.read_body(context, pool, now_us),
             Phase::Linger => self.discard(),
             // A client that sends the next request before it took the answer waits for it.
-            Phase::Write | Phase::Call => Next::Wait,
+            Phase::Full | Phase::Write | Phase::Call => Next::Wait,
         }
     }
 
-    fn read_request(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn read_head(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
         loop {
-            let want = if self.phase == Phase::Body { BODY_READ_BYTES } else { 1 };
             let buffer = self.buffer.get_or_insert_with(|| pool.get());
-            let room = buffer.room(want.max(if buffer.filled == 0 { BUFFER_BYTES } else { 512 }));
+            let room = buffer.room(if buffer.filled == 0 { BUFFER_BYTES } else { 512 });
             let room_len = room.len();
             match sys::receive(self.fd.as_raw_fd(), room) {
                 Ok(0) => return self.on_end(context, pool),
                 Ok(count) => {
                     buffer.filled += count;
                     self.received += count as u64;
+                    // Edge-triggered: a read that did not fill its room has emptied the socket.
                     self.has_more = count == room_len;
-                    match self.advance(context, pool, now_us) {
-                        // Edge-triggered: a read that did not fill its room has emptied the socket.
-                        Next::Wait
-                            if matches!(self.phase, Phase::Head | Phase::Body) && self.has_more => {
+                    let next = self.advance(context, pool, now_us);
+                    match self.phase {
+                        Phase::Head if next == Next::Wait && self.has_more => {}
+                        Phase::Body if next == Next::Wait && self.has_more => {
+                            return self.read_body(context, pool, now_us);
                         }
-                        next => return next,
+                        _ => return next,
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -284,9 +295,146 @@ impl Conn {
         }
     }
 
+    /// Takes in what has come of a body, as far as there is room and others do not wait too long.
+    fn read_body(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+        let mut left = BODY_TURN_BYTES;
+        loop {
+            let want = self.body_read_bytes();
+            if let Some(next) = self.make_room(want, context, pool, now_us) {
+                return next;
+            }
+            match sys::receive(self.fd.as_raw_fd(), pool.scratch(want)) {
+                Ok(0) => return self.on_end(context, pool),
+                Ok(count) => {
+                    self.has_more = count == want;
+                    if let Some(next) = self.take_in(count, context, pool, now_us) {
+                        return next;
+                    }
+                    left = left.saturating_sub(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_more = false,
+                Err(_) => return Next::Close,
+            }
+            if !self.has_more || left == 0 {
+                self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+                return if self.has_more { Next::Yield } else { Next::Wait };
+            }
+        }
+    }
+
+    /// Sees to it that `count` more bytes of the body can be kept; what follows when they cannot.
+    fn make_room(
+        &mut self,
+        count: usize,
+        context: &Context,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Option<Next> {
+        let Some(buffer) = self.buffer.as_mut() else { return Some(Next::Close) };
+        let total = match buffer.head.framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+        let spool = context.body_spool.as_ref();
+        match self.intake.make_room(&mut buffer.body, count, total, &context.memory, spool) {
+            Room::Here => None,
+            Room::NoSpool => Some(self.call(now_us)),
+            Room::Never => Some(self.refuse(Reject::BodyTooLarge, context, pool, now_us)),
+            Room::Broken(error) => Some(self.refuse_for_room(&error, context, pool, now_us)),
+            Room::Full => {
+                self.phase = Phase::Full;
+                // What is unread now is read when there is room; no edge will tell.
+                self.has_more = true;
+                self.intake.wait_for_room(now_us);
+                self.deadline_us = now_us + ROOM_RETRY_US;
+                Some(Next::Wait)
+            }
+        }
+    }
+
+    /// Asks again for room; a body that gets none for as long as a client may pause is given up.
+    fn retry_room(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+        self.phase = Phase::Body;
+        let next = self.make_room(self.body_read_bytes(), context, pool, now_us);
+        if self.phase == Phase::Full
+            && self.intake.room_wait_us(now_us) >= context.settings.body_patience.pause_us
+        {
+            let error = io::Error::new(io::ErrorKind::StorageFull, "--spool-size is used up");
+            return self.refuse_for_room(&error, context, pool, now_us);
+        }
+        next.unwrap_or_else(|| {
+            self.intake.resume(now_us);
+            self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+            Next::Wait
+        })
+    }
+
+    /// How much of the body to read at once: never more than belongs to it, as far as that is known.
+    fn body_read_bytes(&self) -> usize {
+        match self.request().head.framing {
+            Framing::Length(_) => usize::try_from(self.decoder.expected())
+                .map_or(BODY_READ_BYTES, |expected| expected.min(BODY_READ_BYTES)),
+            _ => BODY_READ_BYTES,
+        }
+    }
+
+    /// The body cannot be kept, which is not the client's fault.
+    fn refuse_for_room(
+        &mut self,
+        error: &io::Error,
+        context: &Context,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Next {
+        context.note_spool_failure(error);
+        context.note_refusal(self, 503, "no_room_for_body");
+        self.answer_and_close(503, "no room for the request body now", context, pool, now_us)
+    }
+
+    /// Decodes the first `count` bytes of the pool's scratch; what follows when that ends the wait for the body.
+    fn take_in(
+        &mut self,
+        count: usize,
+        context: &Context,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Option<Next> {
+        self.received += count as u64;
+        self.intake.moved(count, now_us);
+        let buffer = self.buffer.as_mut()?;
+        let input = &*pool.scratch(count);
+        let mut at = 0;
+        while at < count && !self.decoder.is_done() {
+            let step = match self.decoder.decode(&input[at..]) {
+                Ok(step) => step,
+                Err(reject) => return Some(self.refuse(reject, context, pool, now_us)),
+            };
+            if let Err(error) = self.intake.store(&input[at..][step.data], &mut buffer.body) {
+                return Some(self.refuse_for_room(&error, context, pool, now_us));
+            }
+            at += step.consumed;
+        }
+        if at < count {
+            // Of the next request, which follows a chunked body without a gap.
+            buffer.append(&input[at..]);
+            buffer.used = buffer.filled - (count - at);
+        }
+        self.decoder.is_done().then(|| self.call(now_us))
+    }
+
+    /// All is here that the call waits for.
+    fn call(&mut self, now_us: u64) -> Next {
+        self.phase = Phase::Call;
+        self.ready_us = match std::mem::take(&mut self.passed_ready_us) {
+            0 => now_us,
+            passed_us => passed_us,
+        };
+        Next::Call
+    }
+
     /// The client ended its side before a request was complete.
     fn on_end(&mut self, context: &Context, pool: &mut Pool) -> Next {
-        if self.phase == Phase::Body || !self.partial().is_empty() {
+        if self.phase != Phase::Head || !self.partial().is_empty() {
             context.count_disconnect();
         }
         self.release(pool);
@@ -326,21 +474,56 @@ impl Conn {
                 Err(reject) => return self.refuse(reject, context, pool, now_us),
             }
             self.phase = Phase::Body;
+            return match self.decode() {
+                Ok(()) if self.decoder.is_done() => self.call(now_us),
+                Ok(()) => self.begin_body(context, pool, now_us),
+                Err(reject) => self.refuse(reject, context, pool, now_us),
+            };
         }
-        match self.decode() {
-            Err(reject) => self.refuse(reject, context, pool, now_us),
-            Ok(()) if self.is_call_due(context) => {
-                self.phase = Phase::Call;
-                self.ready_us = match std::mem::take(&mut self.passed_ready_us) {
-                    0 => now_us,
-                    passed_us => passed_us,
-                };
-                Next::Call
-            }
-            Ok(()) => {
-                self.deadline_us = now_us + context.settings.body_timeout_us;
-                Next::Wait
-            }
+        Next::Wait
+    }
+
+    /// The head is here and its body is not: from now on the client is waited for, unless the app is to do that.
+    fn begin_body(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+        self.intake.start(now_us);
+        let Head { framing, expects_continue, .. } = self.request().head;
+        let streamed_from = match &context.body_spool {
+            _ if context.settings.is_streaming && expects_continue => 0,
+            _ if context.settings.is_streaming => SMALL_BODY_BYTES,
+            Some(_) => u64::MAX,
+            None => MEMORY_BYTES_MAX as u64,
+        };
+        let is_streamed = match framing {
+            Framing::Length(length) => length > streamed_from,
+            _ => context.settings.is_streaming,
+        };
+        if is_streamed {
+            return self.call(now_us);
+        }
+        let spooled_max = context.body_spool.as_ref().map_or(u64::MAX, Spool::bytes);
+        if matches!(framing, Framing::Length(length) if length > spooled_max) {
+            return self.refuse(Reject::BodyTooLarge, context, pool, now_us);
+        }
+        // Not by the app's first read, as PEP 3333 would also have it: threads are too scarce to wait there.
+        if expects_continue && self.has_no_body_yet() && !self.send_continue() {
+            return Next::Close;
+        }
+        self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+        Next::Wait
+    }
+
+    fn has_no_body_yet(&self) -> bool {
+        let request = self.request();
+        request.body().is_empty() && request.used == request.filled
+    }
+
+    /// Tells the client to go on. False when only part of that could be sent, after which nothing can be.
+    #[must_use]
+    pub fn send_continue(&self) -> bool {
+        match sys::send(self.raw_fd(), reply::CONTINUE) {
+            Ok(sent) => sent == reply::CONTINUE.len(),
+            // Without it the client goes on after a moment of its own (RFC 9110 §10.1.1).
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
     }
 
@@ -359,28 +542,6 @@ impl Conn {
         Ok(())
     }
 
-    /// The body is here, is to be streamed, or will only come when the app asks for it.
-    fn is_call_due(&mut self, context: &Context) -> bool {
-        let request = self.request();
-        if self.decoder.is_done() || request.head.expects_continue {
-            return true;
-        }
-        let (size, most) = match request.head.framing {
-            Framing::Length(length) => {
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                (length, length)
-            }
-            _ => (request.body().len(), BUFFERED_BODY_BYTES),
-        };
-        if size <= SMALL_BODY_BYTES {
-            return false;
-        }
-        if size <= BUFFERED_BODY_BYTES && self.memory.is_none() {
-            self.memory = context.bodies.take(most);
-        }
-        size > BUFFERED_BODY_BYTES || self.memory.is_none()
-    }
-
     /// The whole body has been received and decoded.
     #[must_use]
     pub fn is_body_received(&self) -> bool {
@@ -392,7 +553,7 @@ impl Conn {
     ///
     /// # Errors
     /// `WouldBlock`; `UnexpectedEof` when the client ended early; `InvalidData` with the [`Reject`] inside.
-    pub fn receive_body(&mut self, direct: &mut [u8]) -> io::Result<usize> {
+    pub fn receive_body(&mut self, direct: &mut [u8], now_us: u64) -> io::Result<usize> {
         let fd = self.fd.as_raw_fd();
         let is_plain = matches!(self.request().head.framing, Framing::Length(_));
         let expected = usize::try_from(self.decoder.expected()).unwrap_or(usize::MAX);
@@ -403,6 +564,7 @@ impl Conn {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.received += count as u64;
+            self.intake.moved(count, now_us);
             self.decoder.decode(&direct[..count]).map_err(invalid)?;
             return Ok(count);
         }
@@ -416,6 +578,7 @@ impl Conn {
         }
         buffer.filled += count;
         self.received += count as u64;
+        self.intake.moved(count, now_us);
         self.decode().map_err(invalid)?;
         Ok(0)
     }
@@ -432,15 +595,31 @@ impl Conn {
         self.answer_and_close(reject.status(), reject.message(), context, pool, now_us)
     }
 
+    /// So much of the current wait was not the client's.
+    pub fn excuse(&mut self, time_us: u64) {
+        self.deadline_us += time_us;
+        self.intake.excuse(time_us);
+        self.unsent.excuse(time_us);
+    }
+
     /// A wait is over: answers 408 when a request had begun.
     pub fn on_deadline(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
             Phase::Head if self.partial().is_empty() => Next::Close,
+            Phase::Full => self.retry_room(context, pool, now_us),
             Phase::Head | Phase::Body => {
                 context.note_refusal(self, 408, "request_timeout");
                 self.answer_and_close(408, "the request took too long", context, pool, now_us)
             }
             Phase::Write => {
+                self.deadline_us = self.unsent.deadline_us(
+                    self.fd.as_raw_fd(),
+                    context.settings.response_patience,
+                    now_us,
+                );
+                if self.deadline_us > now_us {
+                    return Next::Wait; // the kernel had more of it than the client, and the client is taking that
+                }
                 context.count_disconnect();
                 Next::Close
             }
@@ -463,7 +642,6 @@ impl Conn {
         self.lingers = true;
         self.release(pool);
         self.phase = Phase::Write;
-        self.deadline_us = now_us + context.settings.write_timeout_us;
         self.on_writable(context, now_us)
     }
 
@@ -481,9 +659,8 @@ impl Conn {
                 Next::Close
             }
             Flushed::Blocked => {
-                if sent > 0 {
-                    self.deadline_us = now_us + context.settings.write_timeout_us;
-                }
+                let patience = context.settings.response_patience;
+                self.deadline_us = self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us);
                 Next::Wait
             }
             Flushed::All => self.after_answer(context, now_us),
@@ -527,7 +704,7 @@ impl Conn {
     pub fn finish_call(&mut self, context: &Context, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
-        self.memory = None;
+        self.intake.clear();
         if let Some(buffer) = self.buffer.as_mut() {
             buffer.next_request();
         }
@@ -537,7 +714,6 @@ impl Conn {
         self.phase = Phase::Write;
         // Room may have come while the call ran, and nobody would be told again.
         self.is_write_armed = false;
-        self.deadline_us = now_us + context.settings.write_timeout_us;
         self.on_writable(context, now_us)
     }
 }

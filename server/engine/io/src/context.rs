@@ -1,54 +1,33 @@
 //! What every part of the engine may read: settings, the stats table, the access log.
 
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Release},
+};
+use std::sync::{Mutex, PoisonError};
 
 use prefork_core::{Method, reply};
 
+use crate::budget::Budget;
 use crate::conn::Conn;
 use crate::log::{AccessLog, Entry};
 use crate::settings::Settings;
+use crate::spool::Spool;
 use crate::stats::{Table, cell};
 use crate::sys;
 
-/// Bytes that may be set aside for bodies above `SMALL_BODY_BYTES`, in one worker.
-const BODIES_BYTES: usize = 64 * 1024 * 1024;
-
-/// Memory that can be set aside, in bytes.
-pub struct Budget(Arc<AtomicUsize>);
-
-/// Memory set aside; given back when dropped.
-pub struct Reserved {
-    budget: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Arc::new(AtomicUsize::new(BODIES_BYTES)))
-    }
-}
-
-impl Budget {
-    /// Sets `bytes` aside; `None` when there are not so many.
-    #[must_use]
-    pub fn take(&self, bytes: usize) -> Option<Reserved> {
-        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
-        Some(Reserved { budget: self.0.clone(), bytes })
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.budget.fetch_add(self.bytes, Relaxed);
-    }
-}
-
 /// Shared by all threads of one worker.
 pub struct Context {
-    /// Memory for bodies that are received before their calls.
-    pub bodies: Budget,
+    /// Memory for bodies and answers on their way.
+    pub memory: Budget,
+    /// Where bodies go that memory should not hold; `None` when there is no such place: then they are streamed.
+    pub body_spool: Option<Spool>,
+    /// The same for answers.
+    pub response_spool: Option<Spool>,
+    spool_failure: Mutex<Option<String>>,
+    has_spool_failure: AtomicBool,
     /// Fixed settings.
     pub settings: Settings,
     /// Where everything is counted.
@@ -73,10 +52,42 @@ pub struct Outcome {
 }
 
 impl Context {
+    /// # Errors
+    /// None: a spool that cannot be used is left out.
+    #[must_use]
+    pub fn new(settings: Settings, table: Table, log: AccessLog) -> Self {
+        let spool = || Spool::usable(&settings.spool_directory, settings.spool_bytes);
+        Self {
+            memory: Budget::new(settings.buffer_bytes),
+            body_spool: spool(),
+            response_spool: spool(),
+            spool_failure: Mutex::default(),
+            has_spool_failure: AtomicBool::new(false),
+            settings,
+            table,
+            log,
+        }
+    }
+
     /// Whether a peer's word about the scheme is taken; `None` is a unix socket.
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.settings.trusted.is_trusted(peer)
+    }
+
+    /// Remembers why something could not be kept in the spool, for [`Context::take_spool_failure`].
+    pub fn note_spool_failure(&self, error: &io::Error) {
+        *self.spool_failure.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(error.to_string());
+        self.has_spool_failure.store(true, Release);
+    }
+
+    /// Why something could not be kept in the spool since this was last asked.
+    pub fn take_spool_failure(&self) -> Option<String> {
+        if !self.has_spool_failure.swap(false, AcqRel) {
+            return None;
+        }
+        self.spool_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A client left before its answer was sent.
@@ -155,22 +166,5 @@ impl Context {
                 refusal: None,
             });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_gives_what_it_has_and_gets_it_back() {
-        let budget = Budget::default();
-        let most = budget.take(BODIES_BYTES - 10);
-        assert!(most.is_some());
-        assert!(budget.take(11).is_none());
-        let rest = budget.take(10);
-        assert!(rest.is_some());
-        drop(most);
-        assert!(budget.take(BODIES_BYTES - 10).is_some());
     }
 }

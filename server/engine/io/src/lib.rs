@@ -8,15 +8,19 @@
 //!
 //! Knows no Python: `py` gives calls to the app and brings back bytes.
 
+pub mod budget;
 pub mod buffer;
 pub mod conn;
 pub mod context;
 pub mod forked;
 pub mod handover;
+pub mod intake;
 pub mod log;
+pub mod pace;
 pub mod reactor;
 pub mod server;
 pub mod settings;
+pub mod spool;
 pub mod stats;
 pub mod sys;
 pub mod threads;

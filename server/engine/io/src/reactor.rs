@@ -40,6 +40,9 @@ const LAST_REQUEST_US: u64 = 2_000_000;
 /// Connections accepted in one go: few, so that workers which wake together share them.
 const ACCEPTS_PER_TURN: usize = 4;
 
+/// A deadline that is looked at so much too late: the process was stopped, or the whole machine.
+const PAUSE_US: u64 = 1_000_000;
+
 /// A pause after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
@@ -372,6 +375,10 @@ impl Reactor {
                     self.close(index, conn);
                     return None;
                 }
+                Next::Yield => {
+                    self.yield_turn(index, conn);
+                    return None;
+                }
                 Next::Wait if conn.has_leftover() => {
                     next = conn.advance(&self.context, &mut self.pool, self.now_us);
                 }
@@ -389,6 +396,17 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// Has a connection come back after the others: changing the interest reports again what is there.
+    fn yield_turn(&mut self, index: u32, mut conn: Box<Conn>) {
+        self.slots[index as usize].is_unread = false;
+        conn.is_write_armed = false;
+        if self.epoll.modify(conn.raw_fd(), sys::READ | sys::EDGE, conn.token).is_err() {
+            self.close(index, conn);
+            return;
+        }
+        self.put_back(index, conn);
     }
 
     fn put_back(&mut self, index: u32, mut conn: Box<Conn>) {
@@ -574,6 +592,13 @@ impl Reactor {
 
     fn scan_deadlines(&mut self) {
         let now_us = self.now_us;
+        let late_us = now_us.saturating_sub(self.next_deadline_us);
+        if late_us > PAUSE_US {
+            // Nobody looked, so the process did not run; the clients may have been sending all the time.
+            for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
+                conn.excuse(late_us);
+            }
+        }
         let mut nearest_us = u64::MAX;
         for index in 0..self.slots.len() {
             let Some(conn) = &self.slots[index].conn else { continue };

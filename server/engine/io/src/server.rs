@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
@@ -19,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak
 use std::time::Duration;
 
 use crate::conn::Next;
-use crate::context::{Budget, Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::forked;
 use crate::handover::Pair;
 use crate::log::AccessLog;
@@ -42,6 +43,21 @@ const SLOW_CALL_US: u64 = 300;
 /// The longest wait of a leader: returned connections with their deadlines are looked at this often.
 const LEAD_WAIT: Duration = Duration::from_secs(1);
 
+/// A client that has not caught up with its answer for so long costs its thread no more: the answer is spilled.
+const SPILL_AFTER: Duration = Duration::from_millis(2);
+
+/// An answer that waits for its client because the spool is full asks again so often.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest sleep of the helper: it shows this often that it lives (`watchdog_us`).
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A look that comes so much later than planned: the process did not run in between, nor did its calls.
+const PAUSE_US: u64 = 100_000;
+
+/// After a panic of the helper, before it looks again.
+const PANIC_PAUSE: Duration = Duration::from_millis(100);
+
 /// The longest wait of the helper when it leads: passed connections are looked for this often.
 const HELPER_WAIT: Duration = Duration::from_millis(20);
 
@@ -62,6 +78,11 @@ pub enum Notice {
         target: Vec<u8>,
         /// How long it has been running.
         elapsed_us: u64,
+    },
+    /// Something could not be kept in the spool, which was answered with 503.
+    SpoolFailed {
+        /// What the system says.
+        why: String,
     },
     /// The worker has served as many requests as it should.
     MaxRequests,
@@ -140,6 +161,8 @@ struct Helper {
     is_parked: AtomicBool,
     is_awake: Mutex<bool>,
     wake: Condvar,
+    /// When it planned to look at the calls again; 0 when it had no plan.
+    look_due_us: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -162,7 +185,7 @@ impl Server {
         let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
         let table = Table::map(stats_fd, slot)?;
         let log = AccessLog::new(log_fd);
-        let context = Arc::new(Context { bodies: Budget::default(), settings, table, log });
+        let context = Arc::new(Context::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
         let bell = Bell::new()?;
         let reactor = Reactor::new(epoll.clone(), context.clone(), listeners, pair, bell.raw())?;
@@ -249,7 +272,7 @@ impl Server {
         if !self.helper.is_started.swap(true, SeqCst) {
             let server = Arc::downgrade(self);
             let named = |name: &str| std::thread::Builder::new().name(name.into());
-            named("prefork-helper").spawn(move || help(&server)).ok()?;
+            named("prefork-watchdog").spawn(move || help(&server)).ok()?;
             if self.context.settings.is_access_logged {
                 let context = self.context.clone();
                 named("prefork-log").spawn(move || context.log.write()).ok()?;
@@ -352,8 +375,11 @@ impl Server {
         }
     }
 
-    /// Tells once that the listeners are not needed any more.
+    /// Tells what the main thread should know.
     fn tell_shut(&self, reactor: &mut Reactor) {
+        if let Some(why) = self.context.take_spool_failure() {
+            self.notify(Notice::SpoolFailed { why });
+        }
         if reactor.is_shut() && !self.is_shut.swap(true, Relaxed) {
             // Their numbers may soon belong to something else.
             reactor.forget_listeners();
@@ -481,9 +507,6 @@ impl Server {
     /// `keeps` says whether the answer promised to keep the connection.
     pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
         let thread = &self.threads[number];
-        if thread.has_unsent() {
-            call.unsent = thread.take_unsent();
-        }
         let is_timed = self.context.settings.request_timeout_us > 0;
         let ended = thread.end(is_timed);
         let is_expired = ended.is_expired;
@@ -620,68 +643,149 @@ impl Server {
         Sent::Fine
     }
 
-    /// Waits until the client has taken so much of the answer that the app may add to it; `Gone` when it takes nothing
-    /// for too long.
-    pub fn wait_sent(&self, number: usize, fd: RawFd) -> Sent {
-        let timeout = Duration::from_micros(self.context.settings.write_timeout_us);
-        let result = loop {
-            match self.flush_thread(&self.threads[number]) {
-                (Flushed::All, _) => return Sent::Fine,
-                (Flushed::Blocked, held) if held <= UNSENT_BYTES_MAX / 2 => return Sent::Fine,
-                (Flushed::Blocked, _) => {}
-                (Flushed::Broken, _) => break Sent::Gone,
-            }
-            if !matches!(sys::wait_for(fd, Direction::Write, timeout), Ok(true)) {
-                break Sent::Gone;
-            }
-        };
-        drop(self.threads[number].take_unsent());
-        self.context.count_disconnect();
-        result
+    /// Makes room for more of an answer that goes on: gives its client a moment, moves to the spool what it has not
+    /// taken by then, and when that is full waits for it; `Gone` when it is too slow.
+    ///
+    /// None of that is the app's time.
+    pub fn make_room(&self, number: usize) -> Sent {
+        let thread = &self.threads[number];
+        thread.begin_waiting(sys::monotonic_us());
+        let sent = self.wait_for_room(thread);
+        thread.end_waiting(sys::monotonic_us());
+        if sent == Sent::Gone {
+            drop(thread.take_unsent());
+            self.context.count_disconnect();
+        }
+        sent
     }
 
-    /// Waits until more of a request's body has come; false when it takes too long.
-    ///
-    /// The client's time does not count as the app's: a slow upload is no reason to give a worker up. All waits of a
-    /// call together may take as long as the app itself.
+    fn wait_for_room(&self, thread: &Thread) -> Sent {
+        let mut is_spilling = thread.with_unsent(|unsent, _| unsent.is_spilling());
+        loop {
+            match self.flush_thread(thread) {
+                Flushed::All => return Sent::Fine,
+                Flushed::Broken => return Sent::Gone,
+                Flushed::Blocked => {}
+            }
+            let has_room = |unsent: &mut Unsent| {
+                unsent.held() <= UNSENT_BYTES_MAX / 2 && unsent.cover(&self.context.memory)
+            };
+            if thread.with_unsent(|unsent, _| has_room(unsent))
+                || is_spilling && thread.with_unsent(|unsent, _| self.spill(unsent))
+            {
+                return Sent::Fine;
+            }
+            let moment = if is_spilling { ROOM_RETRY } else { SPILL_AFTER };
+            is_spilling = true;
+            let patience = self.context.settings.response_patience;
+            let waited = thread.with_unsent(|unsent, fd| {
+                let now_us = sys::monotonic_us();
+                (fd, unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us))
+            });
+            let (fd, left_us) = waited;
+            let wait = moment.min(Duration::from_micros(left_us));
+            if wait.is_zero() || sys::wait_for(fd, Direction::Write, wait).is_err() {
+                return Sent::Gone;
+            }
+        }
+    }
+
+    /// Moves what is unsent to the spool; false when that has no room.
+    fn spill(&self, unsent: &mut Unsent) -> bool {
+        let Some(spool) = &self.context.response_spool else { return false };
+        unsent.spill(spool).unwrap_or_else(|error| {
+            self.context.note_spool_failure(&error);
+            false
+        })
+    }
+
+    /// An answer is complete: takes what the client has not taken of it over into the connection. False when there is
+    /// no memory for that, and [`Server::store`] is to be called.
+    #[must_use]
+    pub fn hold(&self, number: usize, call: &mut Call) -> bool {
+        if self.threads[number].has_unsent() {
+            call.unsent = self.threads[number].take_unsent();
+        }
+        call.unsent.is_empty() || call.unsent.cover(&self.context.memory)
+    }
+
+    /// Moves to the spool what memory should not hold of a complete answer; when that is full waits for the client.
+    /// None of that is the app's time.
+    pub fn store(&self, number: usize, call: &mut Call) {
+        let thread = &self.threads[number];
+        thread.begin_waiting(sys::monotonic_us());
+        if !self.wait_to_store(call) {
+            // Too slow, or gone: what comes next finds the connection closed.
+            sys::shut_down(call.raw_fd());
+            call.unsent = Unsent::default();
+            self.context.count_disconnect();
+        }
+        thread.end_waiting(sys::monotonic_us());
+    }
+
+    fn wait_to_store(&self, call: &mut Call) -> bool {
+        let (fd, patience) = (call.raw_fd(), self.context.settings.response_patience);
+        loop {
+            if self.flush(&mut call.unsent, fd) == Flushed::Broken {
+                return false;
+            }
+            if call.unsent.cover(&self.context.memory) || self.spill(&mut call.unsent) {
+                return true;
+            }
+            let now_us = sys::monotonic_us();
+            let left_us = call.unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us);
+            let wait = ROOM_RETRY.min(Duration::from_micros(left_us));
+            if wait.is_zero() || sys::wait_for(fd, Direction::Write, wait).is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Waits until more of a request's body has come; false when it comes too slowly. The client's time is not the
+    /// app's: a slow upload is no reason to give a worker up.
     ///
     /// # Errors
     /// What `poll(2)` says.
-    pub fn wait_body(&self, number: usize, fd: RawFd) -> io::Result<bool> {
-        let settings = &self.context.settings;
+    pub fn wait_body(&self, number: usize, call: &mut Call) -> io::Result<bool> {
         let thread = &self.threads[number];
-        let waited_us = thread.begin_waiting(sys::monotonic_us());
-        let allowed_us = match settings.request_timeout_us {
-            0 => settings.body_timeout_us,
-            limit_us => settings.body_timeout_us.min(limit_us.saturating_sub(waited_us)),
-        };
-        let result = sys::wait_for(fd, Direction::Read, Duration::from_micros(allowed_us));
+        let now_us = sys::monotonic_us();
+        call.intake.resume(now_us);
+        let deadline_us = call.intake.deadline_us(self.context.settings.body_patience);
+        let wait = Duration::from_micros(deadline_us.saturating_sub(now_us));
+        thread.begin_waiting(now_us);
+        let result = sys::wait_for(call.raw_fd(), Direction::Read, wait);
         thread.end_waiting(sys::monotonic_us());
         result
     }
 
-    /// Whether the client is so far behind that the app has to wait before it adds to the answer.
+    /// Whether the client is so far behind that there has to be room before the app adds to the answer.
     #[must_use]
     pub fn is_behind(&self, number: usize) -> bool {
         let thread = &self.threads[number];
-        thread.has_unsent() && thread.with_unsent(|unsent, _| unsent.held() > UNSENT_BYTES_MAX)
+        thread.has_unsent()
+            && thread.with_unsent(|unsent, _| {
+                unsent.held() > UNSENT_BYTES_MAX || !unsent.cover(&self.context.memory)
+            })
     }
 
     /// Goes on with the answers that apps are still producing.
     fn flush_threads(&self) {
         for thread in self.threads.iter().filter(|thread| thread.has_unsent()) {
-            // A broken connection is noticed by the app thread, at its next block.
-            let _ = self.flush_thread(thread);
+            // A broken connection is noticed by the app thread, at its next block. One that moves its answer to the
+            // spool right now is left alone: the disk may be slow.
+            let _ = thread.try_with_unsent(|unsent, fd| self.flush(unsent, fd));
         }
     }
 
-    fn flush_thread(&self, thread: &Thread) -> (Flushed, usize) {
-        thread.with_unsent(|unsent, fd| {
-            let mut sent = 0;
-            let flushed = unsent.flush(fd, &mut sent);
-            self.context.count_sent(sent);
-            (flushed, unsent.held())
-        })
+    fn flush_thread(&self, thread: &Thread) -> Flushed {
+        thread.with_unsent(|unsent, fd| self.flush(unsent, fd))
+    }
+
+    fn flush(&self, unsent: &mut Unsent, fd: RawFd) -> Flushed {
+        let mut sent = 0;
+        let flushed = unsent.flush(fd, &mut sent);
+        self.context.count_sent(sent);
+        flushed
     }
 
     /// Adds a file behind everything sent so far; it goes out while the thread serves others.
@@ -700,48 +804,63 @@ impl Server {
         self.helper.wake.notify_one();
     }
 
-    /// Whether no call runs and an app thread waits for the next one.
+    /// Whether an app thread waits for the next request, however many calls run in others.
     fn is_quiet(&self) -> bool {
-        self.calls.load(SeqCst) == 0 && self.leader.load(SeqCst) == LEADER_APP
+        self.leader.load(SeqCst) == LEADER_APP
     }
 
-    /// Sleeps for a tick, or until woken when all is quiet.
-    fn helper_sleep(&self, is_long: bool) {
+    /// Sleeps for a tick, or, when all is quiet, until woken or a call may be over its time.
+    fn helper_sleep(&self, is_long: bool, until_timeout: Option<Duration>) {
         let mut is_awake = lock(&self.helper.is_awake);
+        let mut timeout = TICK;
         if is_long {
+            timeout = until_timeout.map_or(BEAT, |left| left.clamp(TICK, BEAT));
             self.helper.is_parked.store(true, SeqCst);
-            // Again after the flag is up: a call may have begun before anybody could see it.
-            while !*is_awake && self.is_quiet() && !self.is_done.load(SeqCst) {
-                let timeout = Duration::from_secs(1);
-                is_awake = self
-                    .helper
-                    .wake
-                    .wait_timeout(is_awake, timeout)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-            }
-            self.helper.is_parked.store(false, SeqCst);
-        } else {
+        }
+        // Again after the flag is up: a call may have begun before anybody could see it.
+        if !*is_awake && (!is_long || (self.is_quiet() && !self.is_done.load(SeqCst))) {
+            self.plan_look(timeout);
             is_awake = self
                 .helper
                 .wake
-                .wait_timeout(is_awake, TICK)
+                .wait_timeout(is_awake, timeout)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        self.helper.is_parked.store(false, SeqCst);
         *is_awake = false;
     }
 
-    /// What the helper does at each tick; returns when the next overdue call is due.
+    fn plan_look(&self, within: Duration) {
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(0);
+        self.helper.look_due_us.store(sys::monotonic_us() + within_us, Relaxed);
+    }
+
+    /// Shows that the helper lives, and takes out of the calls' time what was a pause of the whole process (SIGSTOP, a
+    /// frozen container, a suspended machine). Nobody else judges calls, so none is judged before that.
+    fn beat(&self, now_us: u64) {
+        self.context.table.set(cell::watchdog_us, now_us);
+        let due_us = self.helper.look_due_us.swap(0, Relaxed);
+        let late_us = if due_us == 0 { 0 } else { now_us.saturating_sub(due_us) };
+        if late_us > PAUSE_US {
+            for thread in &self.threads {
+                thread.excuse(late_us);
+            }
+        }
+    }
+
+    /// What the helper does at each look; returns when the next overdue call is due.
     fn watch_calls(&self) -> Option<Duration> {
         let limit_us = self.context.settings.request_timeout_us;
+        let now_us = sys::monotonic_us();
+        self.beat(now_us);
         let mut nearest = None;
         for thread in &self.threads {
             let start_us = thread.start_us();
             if start_us == 0 || limit_us == 0 {
                 continue;
             }
-            let elapsed_us = thread.elapsed_us(start_us, sys::monotonic_us());
+            let elapsed_us = thread.elapsed_us(start_us, now_us);
             if elapsed_us < limit_us {
                 let left = Duration::from_micros(limit_us - elapsed_us);
                 nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));
@@ -784,6 +903,7 @@ impl Server {
             self.flush_threads();
             let rest = if is_queued { TICK } else { HELPER_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
+            self.plan_look(wait);
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
             reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.len()));
             if reactor.take_bell() {
@@ -811,22 +931,44 @@ impl Server {
 }
 
 /// The helper's life: it keeps the engine only weakly, so that a dropped engine ends it.
+///
+/// A panic costs one look. A helper that panics at every look is silent, and the arbiter replaces the worker.
 fn help(server: &Weak<Server>) {
-    let mut seen = 0;
-    let mut quiet = 0;
+    let mut looks = Looks::default();
     while let Some(server) = server.upgrade() {
         if server.is_done.load(SeqCst) {
+            server.context.table.set(cell::watchdog_us, 0);
             return;
         }
-        quiet = if server.is_quiet() { quiet + 1 } else { 0 };
-        server.helper_sleep(quiet >= QUIET_TICKS);
-        server.watch_calls();
+        if catch_unwind(AssertUnwindSafe(|| looks.next(&server))).is_err() {
+            let _ = server.leader.compare_exchange(LEADER_HELPER, LEADER_NONE, SeqCst, SeqCst);
+            std::thread::sleep(PANIC_PAUSE);
+        }
+    }
+}
+
+/// What the helper remembers from one look to the next.
+#[derive(Default)]
+struct Looks {
+    /// Leads of app threads by the last look.
+    leads: u64,
+    /// Looks in a row at which an app thread was waiting for the next request.
+    quiet: u32,
+    until_timeout: Option<Duration>,
+}
+
+impl Looks {
+    /// Sleeps, then sees to overdue calls and to a lead that nobody has.
+    fn next(&mut self, server: &Server) {
+        self.quiet = if server.is_quiet() { self.quiet + 1 } else { 0 };
+        server.helper_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
+        self.until_timeout = server.watch_calls();
         server.flush_threads();
-        let count = server.lead_count.load(SeqCst);
-        let is_vacant = count == seen && server.leader.load(SeqCst) == LEADER_NONE;
-        seen = count;
+        let leads = server.lead_count.load(SeqCst);
+        let is_vacant = leads == self.leads && server.leader.load(SeqCst) == LEADER_NONE;
+        self.leads = leads;
         if !is_vacant {
-            continue;
+            return;
         }
         if server.parked.load(SeqCst) > 0 {
             server.offer_lead();

@@ -1,7 +1,11 @@
 //! What the worker was told about serving; fixed for the engine's life.
 
+use std::path::PathBuf;
+
 use prefork_core::Limits;
 use prefork_core::forwarded::Trusted;
+
+use crate::pace::Patience;
 
 /// Settings of one engine; times in microseconds, sizes in bytes.
 #[derive(Clone, Debug)]
@@ -14,10 +18,18 @@ pub struct Settings {
     pub request_timeout_us: u64,
     /// How long a head may take from its first byte.
     pub header_timeout_us: u64,
-    /// How long a body may pause.
-    pub body_timeout_us: u64,
-    /// How long a client may take nothing of its answer.
-    pub write_timeout_us: u64,
+    /// How slowly a body may come.
+    pub body_patience: Patience,
+    /// How slowly a client may take its answer.
+    pub response_patience: Patience,
+    /// Whether the app reads bodies while they come; else it is called when they are here.
+    pub is_streaming: bool,
+    /// Memory for bodies and answers on their way.
+    pub buffer_bytes: u64,
+    /// Where bodies and answers go that memory should not hold.
+    pub spool_directory: PathBuf,
+    /// Bytes there for bodies, and as many for answers; 0 is no spool.
+    pub spool_bytes: u64,
     /// Bounds of a request.
     pub limits: Limits,
     /// Requests after which the worker asks to be replaced; 0 is never.

@@ -14,7 +14,7 @@ use std::sync::atomic::{
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
 /// Readers refuse any other.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of each slot; slot 0 holds what retired workers had counted.
@@ -121,6 +121,8 @@ slot_cells! {
     idle_threads = 1;
     /// Gauge: calls running that are over their time.
     overdue = 1;
+    /// `CLOCK_MONOTONIC` of the watchdog thread's last look; 0 when it does not run.
+    watchdog_us = 1;
     /// Microseconds in calls.
     busy_us = 1;
     /// Calls that were over their time.

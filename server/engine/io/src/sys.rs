@@ -332,6 +332,15 @@ pub fn send_file(fd: RawFd, file: RawFd, offset: &mut i64, length: u64) -> io::R
     retry(|| check_size(unsafe { libc::sendfile(fd, file, offset, count) }))
 }
 
+/// Bytes given to the kernel that the other side has not acknowledged (`SIOCOUTQ`); 0 where that is unknown.
+#[must_use]
+pub fn unacknowledged(fd: RawFd) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to `count`, which lives through the call.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
+    if result == 0 { u64::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Ignores SIGPIPE, which sendfile(2) cannot be told to leave out.
 pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN installs no handler code.

@@ -14,7 +14,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::conn::Conn;
 use crate::unsent::Unsent;
@@ -35,7 +35,7 @@ pub struct Thread {
     stage: AtomicU64,
     /// When the call began; 0 between calls.
     start_us: AtomicU64,
-    /// How long the call has waited for its client's body, and since when it does so now; 0 when it does not.
+    /// How long the call has waited for its client, and since when it does so now; 0 when it does not.
     waited_us: AtomicU64,
     waiting_since_us: AtomicU64,
     /// The socket of the call; valid while the stage is not `NONE`.
@@ -117,10 +117,9 @@ impl Thread {
         self.start_us.store(now_us, Release);
     }
 
-    /// The app begins to wait for the client's body; returns how long it has waited before.
-    pub fn begin_waiting(&self, now_us: u64) -> u64 {
+    /// The app begins to wait for the client: for its body, or for room to send.
+    pub fn begin_waiting(&self, now_us: u64) {
         self.waiting_since_us.store(now_us, Relaxed);
-        self.waited_us.load(Relaxed)
     }
 
     /// The wait is over.
@@ -129,7 +128,12 @@ impl Thread {
         self.waited_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
     }
 
-    /// How long the call that began at `start_us` has been running, without the time its client took for its body.
+    /// So much time was nobody's: the process did not run.
+    pub fn excuse(&self, time_us: u64) {
+        self.waited_us.fetch_add(time_us, Relaxed);
+    }
+
+    /// How long the call that began at `start_us` has been running, without the time it has waited for its client.
     #[must_use]
     pub fn elapsed_us(&self, start_us: u64, now_us: u64) -> u64 {
         let since_us = self.waiting_since_us.load(Relaxed);
@@ -227,6 +231,18 @@ impl Thread {
         result
     }
 
+    /// As [`Thread::with_unsent`]; `None`, and nothing happens, while the app thread itself is at it.
+    pub fn try_with_unsent<T>(&self, action: impl FnOnce(&mut Unsent, RawFd) -> T) -> Option<T> {
+        let mut unsent = match self.unsent.try_lock() {
+            Ok(unsent) => unsent,
+            Err(TryLockError::Poisoned(unsent)) => unsent.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let result = action(&mut unsent, self.fd.load(Relaxed));
+        self.has_unsent.store(!unsent.is_empty(), Release);
+        Some(result)
+    }
+
     /// Takes the waiting part away, at the end of the call.
     #[must_use]
     pub fn take_unsent(&self) -> Unsent {
@@ -270,11 +286,12 @@ mod tests {
     #[test]
     fn time_spent_waiting_for_the_client_does_not_count() {
         let thread = running();
-        assert_eq!(thread.begin_waiting(150), 0);
+        thread.begin_waiting(150);
         assert_eq!(thread.elapsed_us(100, 950), 50);
         thread.end_waiting(1150);
         assert_eq!(thread.elapsed_us(100, 1200), 100);
-        assert_eq!(thread.begin_waiting(1200), 1000);
+        thread.excuse(60);
+        assert_eq!(thread.elapsed_us(100, 1200), 40);
     }
 
     #[test]

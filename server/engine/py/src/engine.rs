@@ -6,6 +6,7 @@ use std::time::Duration;
 use prefork_core::Limits;
 use prefork_core::forwarded::Trusted;
 use prefork_io::handover::Pair;
+use prefork_io::pace::Patience;
 use prefork_io::reactor::Order;
 use prefork_io::server::{Notice, Server};
 use prefork_io::settings::Settings;
@@ -79,8 +80,18 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
         keep_alive_us: given.seconds("keep_alive_s")?,
         request_timeout_us: given.seconds("request_timeout_s")?,
         header_timeout_us: given.seconds("header_timeout_s")?,
-        body_timeout_us: given.seconds("body_timeout_s")?,
-        write_timeout_us: given.seconds("write_timeout_s")?,
+        body_patience: Patience {
+            pause_us: given.seconds("body_timeout_s")?,
+            bytes_per_s: given.get("min_body_rate")?,
+        },
+        response_patience: Patience {
+            pause_us: given.seconds("write_timeout_s")?,
+            bytes_per_s: given.get("min_response_rate")?,
+        },
+        is_streaming: given.get("stream_request_bodies")?,
+        buffer_bytes: given.get("buffer_memory")?,
+        spool_directory: given.get("spool_dir")?,
+        spool_bytes: given.get("spool_size")?,
         limits: Limits {
             request_line: given.get("limit_request_line")?,
             request_fields: given.get("limit_request_fields")?,
@@ -172,6 +183,7 @@ impl Engine {
                     elapsed_us,
                 )
                     .into_pyobject(py)?,
+                Notice::SpoolFailed { why } => ("spool_failed", why).into_pyobject(py)?,
                 Notice::MaxRequests => PyTuple::new(py, ["max_requests"])?,
                 Notice::Shut => PyTuple::new(py, ["shut"])?,
                 Notice::Drained => PyTuple::new(py, ["drained"])?,

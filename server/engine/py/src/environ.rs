@@ -245,7 +245,7 @@ impl Environ {
 
     /// Says how long a body is that came in chunks and is all there: many apps look at `CONTENT_LENGTH` alone. It then
     /// has no transfer coding any more (RFC 9112 §7.1.3).
-    pub fn set_length(&self, environ: &Bound<'_, PyDict>, length: usize) {
+    pub fn set_length(&self, environ: &Bound<'_, PyDict>, length: u64) {
         // Neither can fail but for want of memory; the body can be read without them.
         let _ =
             environ.set_item(&self.keys[NameId::CONTENT_LENGTH.index()].name, length.to_string());

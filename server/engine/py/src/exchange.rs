@@ -89,7 +89,6 @@ struct State {
     is_gone: bool,
     status: u16,
     body_bytes: u64,
-    raw_fd: i32,
     /// When the call began.
     start_us: u64,
     /// The bound method `write`, once made. A reference cycle, which [`Exchange::retire`] breaks.
@@ -122,7 +121,6 @@ impl Exchange {
     /// A call begins.
     pub fn open(&self, held: Held, start_us: u64) {
         let mut state = self.lock();
-        state.raw_fd = held.peek(|call| call.raw_fd()).unwrap_or(-1);
         state.held = Some(held);
         state.out.clear();
         state.out.shrink_to(KEPT_OUT_BYTES);
@@ -252,11 +250,10 @@ impl Exchange {
     /// Adds one block of a body that goes on, and sends it; waits first when the client is far behind. False when it
     /// takes no more.
     fn add_block(&self, block: &Bound<'_, PyBytes>) -> bool {
-        if self.server.is_behind(self.number) {
-            let raw_fd = self.lock().raw_fd;
-            if block.py().detach(|| self.server.wait_sent(self.number, raw_fd)) == Sent::Gone {
-                self.lock().is_gone = true;
-            }
+        if self.server.is_behind(self.number)
+            && block.py().detach(|| self.server.make_room(self.number)) == Sent::Gone
+        {
+            self.lock().is_gone = true;
         }
         let mut state = self.lock();
         let state = &mut *state;

@@ -6,9 +6,10 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prefork_core::{Reject, reply};
+use prefork_core::Reject;
 use prefork_io::reactor::Call;
 use prefork_io::server::Server;
+use prefork_io::spool::SpoolFile;
 use prefork_io::sys;
 use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
 use pyo3::prelude::*;
@@ -39,6 +40,7 @@ enum Failure {
     Truncated,
     Slow,
     Refused(Reject),
+    Spool,
     CallOver,
 }
 
@@ -53,6 +55,9 @@ impl Failure {
             }
             Self::Refused(reject) => {
                 PyOSError::new_err(format!("the request body is refused: {reject}"))
+            }
+            Self::Spool => {
+                PyOSError::new_err("the request body cannot be read from its spool file")
             }
             Self::CallOver => PyOSError::new_err("wsgi.input was read after the call was over"),
         }
@@ -95,7 +100,7 @@ impl Stream {
         match self.lock().failure? {
             Failure::Slow => Some(408),
             Failure::Refused(reject) => Some(reject.status()),
-            Failure::Truncated | Failure::CallOver => Some(400),
+            Failure::Truncated | Failure::Spool | Failure::CallOver => Some(400),
         }
     }
 
@@ -123,7 +128,9 @@ impl Stream {
         let call = state.call.as_mut().ok_or(Failure::CallOver)?;
         if is_continue_due {
             // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
-            let _ = sys::send(call.raw_fd(), reply::CONTINUE);
+            if !call.send_continue() {
+                return Err(Failure::Truncated);
+            }
         }
         loop {
             let request = call.request_mut();
@@ -136,11 +143,11 @@ impl Stream {
             if call.is_body_received() || into.is_empty() {
                 return Ok(0);
             }
-            match call.receive_body(into) {
+            match call.receive_body(into, sys::monotonic_us()) {
                 Ok(0) => {}
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.server.wait_body(self.number, call.raw_fd()) {
+                    match self.server.wait_body(self.number, call) {
                         Ok(true) => {}
                         Ok(false) => return Err(Failure::Slow),
                         Err(_) => return Err(Failure::Truncated),
@@ -161,8 +168,37 @@ fn failure_of(error: &io::Error) -> Failure {
 enum Source {
     /// All of it is here.
     Here,
+    /// The rest of it is in a file, from this offset on.
+    File(SpoolFile, u64),
     /// It is still coming.
     Stream(Arc<Stream>),
+}
+
+impl Source {
+    /// How much to ask for at once when `want` bytes are wanted.
+    fn piece_bytes(&self, want: usize) -> usize {
+        match self {
+            // It is all there: in one piece.
+            Self::File(file, at) if want > PIECE_BYTES => {
+                let left = usize::try_from(file.length() - at).unwrap_or(usize::MAX);
+                want.min(left.max(1))
+            }
+            _ => want.clamp(1, PIECE_BYTES),
+        }
+    }
+
+    /// Fills `into` from the front; 0 is the end of the body. Needs no GIL.
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+        match self {
+            Self::Here => Ok(0),
+            Self::Stream(stream) => stream.read(into),
+            Self::File(file, at) => {
+                let count = file.read_at(into, *at).map_err(|_| Failure::Spool)?;
+                *at += count as u64;
+                Ok(count)
+            }
+        }
+    }
 }
 
 /// The object itself.
@@ -179,14 +215,37 @@ struct Body {
 }
 
 impl Input {
-    /// The body `bytes`.
-    pub fn of_bytes(bytes: Vec<u8>) -> Self {
-        Self { body: Mutex::new(Body { source: Source::Here, held: bytes, at: 0 }) }
+    /// No body.
+    pub fn empty() -> Self {
+        Self::new(Source::Here, Vec::new())
+    }
+
+    /// The body of a request that was received whole; `None` when it is empty.
+    pub fn of_received(call: &mut Call) -> Option<Self> {
+        if let Some(file) = call.intake.take_file() {
+            return Some(Self::new(Source::File(file, 0), Vec::new()));
+        }
+        let is_empty = call.request().body().is_empty();
+        (!is_empty).then(|| Self::new(Source::Here, call.request_mut().take_whole_body()))
+    }
+
+    fn new(source: Source, held: Vec<u8>) -> Self {
+        Self { body: Mutex::new(Body { source, held, at: 0 }) }
+    }
+
+    /// Bytes of a body that was received whole and nobody has read yet.
+    pub fn length(&self) -> u64 {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_file = match &body.source {
+            Source::File(file, at) => file.length() - at,
+            Source::Here | Source::Stream(_) => 0,
+        };
+        in_file + body.rest().len() as u64
     }
 
     /// The body that is still coming.
     pub fn of_stream(stream: Arc<Stream>) -> Self {
-        Self { body: Mutex::new(Body { source: Source::Stream(stream), held: Vec::new(), at: 0 }) }
+        Self::new(Source::Stream(stream), Vec::new())
     }
 
     /// Runs `action` without the GIL when it may have to wait for the client, or for another reader.
@@ -222,14 +281,16 @@ impl Body {
 
     /// Gets more of a stream; false at the end of the body.
     fn fill(&mut self, want: usize) -> Result<bool, Failure> {
-        let Source::Stream(stream) = &self.source else { return Ok(false) };
+        if matches!(self.source, Source::Here) {
+            return Ok(false);
+        }
         if self.at > 0 {
             self.held.drain(..self.at);
             self.at = 0;
         }
         let start = self.held.len();
-        self.held.resize(start + want.clamp(1, PIECE_BYTES), 0);
-        let result = stream.read(&mut self.held[start..]);
+        self.held.resize(start + self.source.piece_bytes(want), 0);
+        let result = self.source.read(&mut self.held[start..]);
         self.held.truncate(start + result.as_ref().map_or(0, |&count| count));
         Ok(result? > 0)
     }

@@ -39,7 +39,7 @@ impl<'py> Serving<'py> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
         let errors = py.import("sys")?.getattr("stderr")?;
-        let empty_input = Bound::new(py, Input::of_bytes(Vec::new()))?.into_any();
+        let empty_input = Bound::new(py, Input::empty())?.into_any();
         let environ = Environ::new(py, facts, &errors, &empty_input)?;
         let (exchange, start_response) = new_exchange(py, &server, number)?;
         Ok(Some(Self { py, server, number, app, errors, environ, exchange, start_response }))
@@ -88,26 +88,27 @@ impl<'py> Serving<'py> {
     fn answer(&mut self, mut call: Call, start_us: u64) {
         let py = self.py;
         let environ = self.environ.build(py, &call);
-        let (held, input) = if !call.is_body_received() {
-            let stream = Stream::new(self.server.clone(), self.number, call);
-            (Held::Shared(stream.clone()), Some(Input::of_stream(stream)))
-        } else if call.request().body().is_empty() {
-            (Held::Own(call), None)
-        } else {
-            let body = call.request_mut().take_whole_body();
+        let (held, input) = if call.is_body_received() {
+            let input = Input::of_received(&mut call);
             if call.request().head.framing == Framing::Chunked
                 && let Ok(environ) = &environ
             {
-                self.environ.set_length(environ, body.len());
+                self.environ.set_length(environ, input.as_ref().map_or(0, Input::length));
             }
-            (Held::Own(call), Some(Input::of_bytes(body)))
+            (Held::Own(call), input)
+        } else {
+            let stream = Stream::new(self.server.clone(), self.number, call);
+            (Held::Shared(stream.clone()), Some(Input::of_stream(stream)))
         };
         self.exchange.get().open(held, start_us);
         if let Err(error) = self.run_app(environ, input) {
             self.exchange.get().fail(py);
             drop(error);
         }
-        if let Some((call, outcome, keeps)) = self.exchange.get().finish() {
+        if let Some((mut call, outcome, keeps)) = self.exchange.get().finish() {
+            if !self.server.hold(self.number, &mut call) {
+                py.detach(|| self.server.store(self.number, &mut call));
+            }
             self.server.end(self.number, call, outcome, keeps);
         }
     }

@@ -45,7 +45,8 @@ from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.monitor import (
     find_only_overdue_left,
-    find_unresponsive,
+    find_silent,
+    find_unreported,
     measure_memory,
     measure_queue,
     pair_up,
@@ -321,7 +322,8 @@ class Arbiter:
     def on_time(self, now: float) -> None:
         """Do what is due: decisions that wait for time, and once a tick the figures."""
         watched = pair_up(self.fleet, self.workers.handles)
-        noticed = find_unresponsive(watched, self.table, self.log, now)
+        noticed = find_unreported(watched, self.table, self.log, now)
+        noticed += find_silent(watched, self.table, self.log, now)
         noticed += find_only_overdue_left(watched, self.table, now)
         if now >= self.next_tick:
             self.next_tick = now + tick_period(self.fleet)

@@ -22,10 +22,19 @@ TICK_S = 0.5
 STUCK_TICK_S = 0.1
 # Time for the answers of a stuck worker's other calls to leave its buffers.
 ONLY_OVERDUE_S = 0.5
-# A stuck call that its worker has not reported by then is taken from the table.
-UNRESPONSIVE_S = 1.5
+# A stuck call that the engine has counted and the worker has not reported by then is taken from the table.
+UNREPORTED_S = 1.5
+# A worker's watchdog thread writes at least once a second, whatever its app does. Silence counts against
+# --timeout, but never less than this: a machine may be that busy.
+SILENCE_MIN_S = 5.0
+# The most of one pause between two looks that counts as silence: in a longer one the arbiter did not run
+# either (the machine, or the container, was paused).
+LOOK_MAX_S = 1.0
 # Each worker's memory is read once in this time; reading it walks its page tables.
 MEMORY_PERIOD_S = 5.0
+
+
+RUNNING = (WorkerState.SERVING, WorkerState.DRAINING)
 
 
 class Watched(NamedTuple):
@@ -58,17 +67,38 @@ def publish(fleet: Fleet, table: Table, now: float) -> None:
         table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
 
 
-def find_unresponsive(
-    watched: Iterable[Watched], table: Table, log: Log, now: float
-) -> list[Event]:
-    """A worker whose call holds the GIL cannot report that it is stuck; its slot in the table shows it."""
+def find_unreported(watched: Iterable[Watched], table: Table, log: Log, now: float) -> list[Event]:
+    """A worker whose call holds the GIL cannot report that it is stuck; the engine has counted it in the table.
+
+    How long a call has run is the engine's to judge: it alone knows how much of that was the client's time.
+    """
+    events: list[Event] = []
+    for worker, handle in watched:
+        if not table.slot(worker.slot, "overdue") or worker.state not in RUNNING:
+            handle.overdue_since = None
+        elif handle.overdue_since is None:
+            handle.overdue_since = now
+        elif now - handle.overdue_since >= UNREPORTED_S:
+            log.error("worker does not report its stuck call", pid=worker.pid)
+            handle.is_unresponsive = True
+            events.append(WorkerStuck(worker.id))
+    return events
+
+
+def find_silent(watched: Iterable[Watched], table: Table, log: Log, now: float) -> list[Event]:
+    """A worker that does not run at all: stopped, frozen in the kernel, or without its watchdog thread."""
     events: list[Event] = []
     for worker, handle in watched:
         limit = handle.hook.cfg.timeout
-        start_us = table.slot(worker.slot, "oldest_start_us")
-        late = limit and start_us and now - start_us / 1e6 > limit + UNRESPONSIVE_S
-        if late and worker.state in (WorkerState.SERVING, WorkerState.DRAINING):
-            log.error("worker does not report its stuck call", pid=worker.pid, timeout_s=limit)
+        watchdog_us = table.slot(worker.slot, "watchdog_us")
+        passed, handle.looked_at = now - handle.looked_at, now
+        # 0 until it serves.
+        if not limit or not watchdog_us or watchdog_us != handle.watchdog_us:
+            handle.watchdog_us, handle.silent_s = watchdog_us, 0.0
+            continue
+        handle.silent_s += min(passed, LOOK_MAX_S)
+        if handle.silent_s > max(limit, SILENCE_MIN_S) and worker.state in RUNNING:
+            log.error("worker does not run", pid=worker.pid, silent_s=round(handle.silent_s, 1))
             handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))
     return events

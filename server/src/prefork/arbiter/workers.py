@@ -44,8 +44,15 @@ class WorkerHandle:
     generation: int
     ordered_at: float
     pid: int = 0
-    # Its main thread did not report a call that is over its time: some call holds the GIL.
+    # Since when its slot shows calls over their time.
+    overdue_since: float | None = None
+    # Its main thread did not report such a call, or nothing of it runs: its stack has to be fetched.
     is_unresponsive: bool = False
+    # The last sign of its watchdog thread, when that was looked for, and for how much of the arbiter's own running
+    # time it has been the same.
+    watchdog_us: int = 0
+    looked_at: float = 0.0
+    silent_s: float = 0.0
     only_overdue_since: float | None = None
     memory_read: float = 0.0
 

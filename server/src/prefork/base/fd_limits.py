@@ -7,12 +7,13 @@ FILES_OF_THE_APP = 256
 
 
 def allow_open_files(connections: int) -> None:
-    """Raise this process's and its children's soft limit of open files so that each worker can hold its connections.
+    """Raise this process's and its children's soft limit of open files so that each worker can hold its connections, and
+    for each a file that is sent or spooled.
 
     Where the hard limit is lower, that is the limit (setrlimit(2)); `most_connections` then holds fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + FILES_OF_THE_APP
+    wanted = 2 * connections + FILES_OF_THE_APP
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -134,7 +134,7 @@ class Options:
         kind=integer(1, 256),
         default=1,
         section=PROCESSES,
-        help="App threads per worker; slow clients occupy none of them.",
+        help="App threads per worker; slow clients occupy none of them (see --stream-request-bodies and --spool-size for the exceptions).",
     )
     max_requests: int = setting(
         "--max-requests",
@@ -164,7 +164,7 @@ class Options:
         kind=seconds(0.1, 86400, none="none"),
         default=30.0,
         section=TIMES,
-        help="Time one request may take in the app: then 504 if nothing was sent, the stack in the log, and a new worker.",
+        help="Time one request may take in the app, waits for its client not counted: then 504 if nothing was sent, the stack in the log, and a new worker.",
     )  # fmt: skip
     graceful_timeout: float = setting(
         "--graceful-timeout",
@@ -192,14 +192,28 @@ class Options:
         kind=seconds(0.1, 3600),
         default=30.0,
         section=TIMES,
-        help="Longest pause between two pieces of a request body.",
+        help="Longest pause of a client within a request body (then 408), and the grace before --min-body-rate counts.",
+    )
+    min_body_rate: int = setting(
+        "--min-body-rate",
+        kind=size(1, 1 << 30, none="no bound"),
+        default=500,
+        section=TIMES,
+        help="Bytes per second at which a request body has to come, on average since its head; a slower client gets 408.",
     )
     write_timeout: float = setting(
         "--write-timeout",
         kind=seconds(0.1, 3600),
         default=60.0,
         section=TIMES,
-        help="Longest time a client may take none of a response.",
+        help="Longest time a client may take nothing of a response (then it is disconnected), and the grace before --min-response-rate counts.",
+    )
+    min_response_rate: int = setting(
+        "--min-response-rate",
+        kind=size(1, 1 << 30, none="no bound"),
+        default=500,
+        section=TIMES,
+        help="Bytes per second that a client has to take of a response that waits for it, on average; a slower client is disconnected.",
     )
     boot_timeout: float = setting(
         "--boot-timeout",
@@ -243,7 +257,35 @@ class Options:
         kind=size(1, 1 << 50, none="no bound"),
         default=0,
         section=LIMITS,
-        help="Bytes of a request body; more is answered with 413.",
+        help="Bytes of a request body; more is answered with 413. See --spool-size for what bounds a body otherwise.",
+    )
+    stream_request_bodies: bool = setting(
+        "--stream-request-bodies",
+        kind=flag(),
+        default=False,
+        section=LIMITS,
+        help="Call the app before its request's body has come, unless that is known to be at most 64Ki, and let it read while the rest comes. Then a slow upload occupies an app thread, and a chunked body has no CONTENT_LENGTH.",
+    )
+    buffer_memory: int = setting(
+        "--buffer-memory",
+        kind=size(1 * MIB, 1 << 40),
+        default=64 * MIB,
+        section=LIMITS,
+        help="Memory per worker for request bodies that are coming in (up to 1Mi of each) and for responses that clients have not taken yet. What exceeds it goes to the spool.",
+    )
+    spool_dir: str = setting(
+        "--spool-dir",
+        kind=text("a directory", "DIR"),
+        default="",
+        section=LIMITS,
+        help="Directory for the spool: files without a name that hold what --buffer-memory should not. Default: $TMPDIR, or /tmp.",
+    )
+    spool_size: int = setting(
+        "--spool-size",
+        kind=size(16 * MIB, 1 << 50, none="no spool"),
+        default=1 << 30,
+        section=LIMITS,
+        help="Bytes per worker in the spool for request bodies above 1Mi, and as many again for responses. A body that finds no room waits in its client, up to --body-timeout, then gets 503; one that is larger than all of it gets 413. Without a spool, bodies above 1Mi are streamed to the app.",
     )
     worker_connections: int = setting(
         "--worker-connections",

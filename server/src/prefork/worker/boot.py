@@ -11,7 +11,7 @@ from typing import Any
 
 from prefork import __version__
 from prefork._engine import Engine
-from prefork.base import children, fd_limits, messages, processes
+from prefork.base import children, fd_limits, messages, processes, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -139,12 +139,18 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "request_timeout_s": options.timeout,
         "header_timeout_s": options.header_timeout,
         "body_timeout_s": options.body_timeout,
+        "min_body_rate": options.min_body_rate,
         "write_timeout_s": options.write_timeout,
+        "min_response_rate": options.min_response_rate,
         "limit_request_line": options.limit_request_line,
         "limit_request_fields": options.limit_request_fields,
         "limit_request_field_size": options.limit_request_field_size,
         "limit_head_bytes": options.limit_head_bytes,
         "max_request_body": options.max_request_body,
+        "stream_request_bodies": options.stream_request_bodies,
+        "buffer_memory": options.buffer_memory,
+        "spool_dir": spool_dir.resolve(options.spool_dir),
+        "spool_size": options.spool_size,
         "max_requests": max_requests,
         "max_connections": fd_limits.most_connections(options.worker_connections),
         "forwarded_allow_ips": list(options.forwarded_allow_ips),

@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass
 
 from prefork._engine import Engine
-from prefork.base import messages
+from prefork.base import messages, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -24,6 +24,8 @@ from prefork.worker.hooks import Hooks, HookWorker
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
+# A spool that fails is logged so often.
+SPOOL_REPORT_PERIOD_S = 10.0
 # TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
 # they mean is the arbiter's decision, and none may end a worker in the middle of a request.
 SIGNALS = (
@@ -53,6 +55,7 @@ class WorkerLoop:
     skip_cleanup: bool = False  # leave without the interpreter's clean end
     # Set once the arbiter is gone, which would have ended this process in time.
     deadline: float | None = None
+    spool_report_after: float = 0.0
 
     def run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -135,6 +138,8 @@ class WorkerLoop:
             match event:
                 case ("timeout", ident, method, target, elapsed_us):
                     self.report_timeout(ident, method, target, elapsed_us / 1e6)
+                case ("spool_failed", why):
+                    self.report_spool_failure(why)
                 case ("max_requests",):
                     self.channel.send(messages.MaxRequestsReached())
                 case ("shut",):
@@ -142,6 +147,19 @@ class WorkerLoop:
                 case ("drained",):
                     self.stop_listening()
                     self.is_over = True
+
+    def report_spool_failure(self, why: str) -> None:
+        """Log it, at most once in a while: when a disk is full, every large request fails."""
+        now = time.monotonic()
+        if now < self.spool_report_after:
+            return
+        self.spool_report_after = now + SPOOL_REPORT_PERIOD_S
+        self.log.error(
+            "cannot keep a request body or a response in the spool: see --spool-dir and --spool-size",
+            pid=os.getpid(),
+            directory=spool_dir.resolve(self.options.spool_dir),
+            why=why,
+        )
 
     def report_timeout(self, ident: int, method: str, target: str, elapsed_s: float) -> None:
         """Log where the call hangs, and report it to the arbiter, which starts a replacement."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from prefork.base import children, exit_functions, messages, processes
+from prefork.base import children, exit_functions, messages, processes, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -68,6 +68,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
     extend_search_path(mold.options.pythonpath)
+    report_unusable_spool(mold)
     app: WsgiApp | None = None
     if mold.preload:
         try:
@@ -80,6 +81,18 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             processes.exit_now(Exit.APP)
     mold.channel.send(messages.MoldReady())
     return serve_forks(mold, app)
+
+
+def report_unusable_spool(mold: Mold) -> None:
+    """Log once per generation what its workers will have to do without."""
+    directory = spool_dir.resolve(mold.options.spool_dir)
+    why = spool_dir.explain_unusable(directory) if mold.options.spool_size else None
+    if why:
+        mold.log.warning(
+            "request bodies above 1 MiB cannot be spooled, a slow upload will occupy an app thread: set --spool-dir",
+            generation=mold.generation,
+            why=why,
+        )
 
 
 class UnsafePreload(Exception):  # noqa: N818 - nothing failed
