@@ -48,9 +48,14 @@ def make_pod(
     message: str = "",
     asked_s_ago: float = 1.0,
     ready: bool = True,
+    ready_changed_s_ago: float = 3600.0,
+    unready: str = "",
+    steady_s: float = 3600.0,
+    ended_s_ago: float | None = None,
     template: str = "t1",
     state: str = "serving",
     terminating: bool = False,
+    **more: Any,
 ) -> Pod:
     """A pod whose agent says that it serves the source `serves`; None: the agent does not answer."""
     agent = None
@@ -63,9 +68,15 @@ def make_pod(
             workers_ready=2,
             workers_busy=1,
             reload=reload,
+            unready=unready,
+            steady_s=steady_s,
         )
-    return Pod(
-        name=name, uid=f"uid-{name}", ip="10.0.0.1", template=template, ready=ready, terminating=terminating,
-        request=request, requested_at=NOW - timedelta(seconds=asked_s_ago) if request else None,
-        issue=None, agent=agent,
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "name": name, "uid": f"uid-{name}", "ip": "10.0.0.1", "template": template, "ready": ready,
+        "terminating": terminating, "request": request,
+        "requested_at": NOW - timedelta(seconds=asked_s_ago) if request else None,
+        "ready_changed_at": NOW - timedelta(seconds=ready_changed_s_ago),
+        "ended_at": NOW - timedelta(seconds=ended_s_ago) if ended_s_ago is not None else None,
+        "issue": None, "contents": {"source": CODE}, "agent": agent,
+    }  # fmt: skip
+    return Pod(**fields | more)

@@ -123,19 +123,43 @@ async def test_pod_that_has_ended_is_not_asked(world: World) -> None:
 
 async def test_answer_of_a_pod_at_rest_serves_for_some_seconds(world: World) -> None:
     await world.ask()
+    world.now = agents_module.REST_S
     assert (await world.ask()).agent is not None
-    assert len(world.asked) == 1
-    world.now = agents_module.FRESH_S
-    await world.ask()
     assert len(world.asked) == 2
+    world.now += agents_module.FRESH_S - 0.1
+    agent = (await world.ask()).agent
+    assert agent is not None
+    assert agent.steady_s == world.now
+    assert len(world.asked) == 2
+    world.now += 0.1
+    await world.ask()
+    assert len(world.asked) == 3
 
 
 async def test_pod_that_reloads_is_asked_each_time(world: World) -> None:
     await world.ask()
+    world.now = agents_module.REST_S
     request = ReloadRequest("1", {"source": "new"})
     await world.ask(request=request)
     await world.ask(request=request)
-    assert len(world.asked) == 3
+    assert world.asked.count("/status") == 3
+
+
+async def test_time_for_which_an_answer_stays_the_same_begins_anew_with_each_change(
+    world: World,
+) -> None:
+    async def steady_s(**pod: object) -> float:
+        agent = (await world.ask(request=ReloadRequest("1", {"source": "abc"}), **pod)).agent
+        assert agent is not None
+        return agent.steady_s
+
+    assert await steady_s() == 0
+    world.now = 3.0
+    assert await steady_s() == 3
+    assert await steady_s(ready=False) == 0
+    world.now = 5.0
+    assert await steady_s(ready=False) == 2
+    assert await steady_s() == 0
 
 
 async def test_silent_pod_is_asked_less_and_less_often_until_its_readiness_changes(

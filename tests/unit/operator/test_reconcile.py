@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
+from wsgiapp_operator.status import show_time
 from wsgiapp_operator.workqueue import KeyedQueue
 
 from tests.unit.operator.fake_cluster import FakeCluster
@@ -29,6 +31,7 @@ class FakeAgents:
     def __init__(self) -> None:
         self.serves: dict[str, str] = {}
         self.broken: str | None = None
+        self.steady_s = 3600.0
 
     def pause_s(self, pods: Iterable[Pod]) -> float:
         return 0.0
@@ -47,6 +50,7 @@ class FakeAgents:
         return AgentStatus(
             state="serving", content={"source": self.serves[pod.name]},
             workers_desired=2, workers_ready=2, workers_busy=0, reload=reload,
+            steady_s=self.steady_s,
         )  # fmt: skip
 
 
@@ -90,14 +94,16 @@ class World:
         template = deployment["spec"]["template"]["metadata"]
         for name in [f"shop-{i}" for i in range(count)]:
             self.agents.serves[name] = serves
-            ready = [{"type": "Ready", "status": "True"}]
+            since = show_time(NOW - timedelta(hours=1))
+            ready = [{"type": "Ready", "status": "True", "lastTransitionTime": since}]
             status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
             labels = {**template["labels"], "pod-template-hash": "1"}
             owner = {"kind": "ReplicaSet", "name": "shop-1", "uid": "rs", "controller": True}
             metadata = {
                 "name": name, "namespace": "web", **template, "labels": labels, "ownerReferences": [owner],
             }  # fmt: skip
-            self.see({"kind": "Pod", "metadata": metadata, "status": status})
+            spec = deployment["spec"]["template"]["spec"]
+            self.see({"kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
         numbers = dict.fromkeys(
             ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), count
         )
@@ -112,6 +118,20 @@ class World:
                 "status": {**numbers, "conditions": conditions, "observedGeneration": generation},
             }
         )
+
+    def replace_pod(self, old: str, new: str, serves: str) -> None:
+        """Let a pod go, and another one of the same template take its place."""
+        pod = self.cluster.remove("Pod", "web", old)
+        self.cache.forget({**pod, "metadata": {**pod["metadata"], "resourceVersion": "998"}})
+        annotations = {
+            name: text
+            for name, text in pod["metadata"]["annotations"].items()
+            if not name.startswith("wsgi.dev/reload")
+        }
+        labels = {**pod["metadata"]["labels"], "wsgi.dev/app": "shop"}
+        own = {"name": new, "uid": f"uid-{new}", "annotations": annotations, "labels": labels}
+        self.agents.serves[new] = serves
+        self.see({**pod, "metadata": {**pod["metadata"], **own}})
 
     async def reconcile(self, times: int = 1) -> float | None:
         again_s = None
@@ -190,6 +210,31 @@ async def test_broken_code_stops_at_the_first_pod_and_the_fix_goes_through(world
     await world.reconcile(6)
     assert set(world.agents.serves.values()) == {third}
     assert world.condition("Ready") == ("True", "Serving")
+
+
+async def test_failed_content_is_tried_on_no_other_pod_when_the_failed_one_is_gone(
+    world: World,
+) -> None:
+    first = world.agents.serves["shop-0"]
+    world.agents.broken = world.write_code("VERSION = ")
+    await world.reconcile(3)
+    world.replace_pod("shop-0", "shop-3", serves=first)
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    await world.reconcile(4)
+    assert [name for verb, _, name in world.cluster.writes if verb == "merge"] == ["shop-0"]
+    assert world.condition("Reloaded") == ("False", "ReloadFailed")
+    assert world.resource("WsgiApp")["status"]["reload"]["failedPod"] == "shop-0"
+
+
+async def test_next_pod_is_asked_when_the_one_before_has_stayed_ready(world: World) -> None:
+    world.agents.steady_s = 0.0
+    world.write_code("VERSION = 2")
+    await world.reconcile(4)
+    assert [name for verb, _, name in world.cluster.writes if verb == "merge"] == ["shop-0"]
+    world.agents.steady_s = 5.0
+    await world.reconcile(4)
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
 
 
 async def test_operator_killed_in_the_middle_of_a_reload_finishes_it(world: World) -> None:
@@ -347,9 +392,10 @@ async def test_relabelled_and_then_deleted_pod_leaves_the_app_working(world: Wor
     await world.reconcile()
     moved["metadata"]["resourceVersion"] = "999"
     world.cache.forget(moved)
+    world.replace_pod("shop-0", "shop-3", serves="old")
     second = world.write_code("VERSION = 2")
-    await world.reconcile(4)
-    assert {world.agents.serves[name] for name in ("shop-1", "shop-2")} == {second}
+    await world.reconcile(5)
+    assert {world.agents.serves[f"shop-{i}"] for i in (1, 2, 3)} == {second}
 
 
 async def test_pod_that_only_wears_the_labels_is_not_asked(world: World) -> None:

@@ -1,9 +1,12 @@
 """The rolling reload, step by step: each step follows from what the pods say."""
 
+from typing import Any
+
 import pytest
+from wsgiapp.types import Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.reload import ReloadPlan, ReloadState, make_request, plan_reload
-from wsgiapp_operator.state import Pod, ReloadRequest
+from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState, make_request, plan_reload
+from wsgiapp_operator.state import Issue, Pod, ReloadRequest
 
 from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod
 
@@ -13,11 +16,12 @@ OLDER = ReloadRequest("0123456789abcdef", {"source": "older"})
 
 
 def plan(*pods: Pod, version: int = 1, **spec: object) -> ReloadPlan:
+    spec.setdefault("replicas", sum(not pod.terminating for pod in pods))
     return plan_reload(make_app(**spec), "t1", pods, digests("new", version), NOW)
 
 
 def asked(step: ReloadPlan) -> list[str]:
-    return [pod.name for pod in step.ask]
+    return [pod.name for pod, _ in step.ask]
 
 
 def test_pods_that_serve_the_wanted_content_are_left_alone() -> None:
@@ -74,12 +78,8 @@ def test_pod_that_booted_with_the_new_content_proves_it_as_well() -> None:
 
 
 def test_pod_that_is_not_ready_proves_nothing() -> None:
-    step = plan(
-        make_pod("a", serves="new", ready=False),
-        make_pod("b"),
-        make_pod("c"),
-        reload={"maxUnavailable": 2},
-    )
+    pods = [make_pod("a", serves="new", ready=False), *map(make_pod, "bcd")]
+    step = plan(*pods, reload={"maxUnavailable": 2}, replicas=3)
     assert asked(step) == ["b"]
 
 
@@ -89,7 +89,7 @@ def test_failed_reload_stops_the_others_and_is_told_with_its_last_line() -> None
     )
     step = plan(failed, make_pod("b"), make_pod("c"))
     assert asked(step) == []
-    assert step.failure == ("a", "NameError: name 'x' is not defined")
+    assert step.failure == (NEW.id, "a", "NameError: name 'x' is not defined")
 
 
 def test_failure_after_successes_stops_the_rest() -> None:
@@ -135,8 +135,8 @@ def test_reload_that_takes_too_long_counts_as_failed(result: str, words: str) ->
     step = plan(make_pod("a", request=NEW, result=result, asked_s_ago=121), make_pod("b"))
     assert asked(step) == []
     assert step.failure is not None
-    assert words in step.failure[1]
-    assert "spec.reload.timeoutSeconds (120)" in step.failure[1]
+    assert words in step.failure.message
+    assert "spec.reload.timeoutSeconds (120)" in step.failure.message
 
 
 def test_pod_that_was_asked_but_whose_agent_has_not_seen_it_is_waited_for() -> None:
@@ -153,9 +153,187 @@ def test_pod_that_was_asked_but_whose_agent_has_not_seen_it_is_waited_for() -> N
     ],
 )
 def test_pod_of_which_nothing_is_known_is_waited_for(pod: Pod, state: ReloadState) -> None:
-    step = plan(pod, make_pod("b", serves="new"))
+    step = plan(pod, make_pod("b", serves="new"), make_pod("c"), replicas=3)
     assert step.states["a"] is state
+    assert "a" not in asked(step)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_replica_that_is_not_ready_counts_against_the_limit(limit: int) -> None:
+    pods = [
+        make_pod("a", serves="new"),
+        make_pod("b", serves=None, ready=False),
+        *map(make_pod, "cd"),
+    ]
+    assert asked(plan(*pods, reload={"maxUnavailable": limit}, replicas=4)) == ["c"][: limit - 1]
+
+
+def test_missing_pod_counts_against_the_limit() -> None:
+    assert asked(plan(make_pod("a", serves="new"), make_pod("b"), replicas=3)) == []
+
+
+def test_pod_that_finds_no_node_does_not_keep_the_others_from_reloading() -> None:
+    lost = make_pod("c", serves=None, ready=False, issue=Issue("Unschedulable", "no node"))
+    assert asked(plan(make_pod("a", serves="new"), make_pod("b"), lost, replicas=3)) == ["b"]
+
+
+def test_pods_that_are_all_unready_get_the_fix() -> None:
+    pods = [make_pod(name, ready=False) for name in "abc"]
+    assert asked(plan(*pods)) == ["a"]
+
+
+# -- health after the reload ----------------------------------------------------------------------
+
+
+def reloaded(name: str = "a", **state: Any) -> Pod:
+    return make_pod(name, serves="new", request=NEW, result="succeeded", **state)
+
+
+def test_first_pod_has_to_stay_ready_before_others_are_asked() -> None:
+    step = plan(reloaded(steady_s=4.9), make_pod("b"), make_pod("c"))
+    assert step.states["a"] is ReloadState.SETTLING
     assert asked(step) == []
+    assert step.is_running
+    assert asked(plan(reloaded(steady_s=5.0), make_pod("b"), make_pod("c"))) == ["b"]
+
+
+def test_every_pod_has_to_stay_ready_before_the_next_is_asked() -> None:
+    step = plan(reloaded("a"), reloaded("b", steady_s=0.0), make_pod("c"))
+    assert asked(step) == []
+
+
+def test_pod_that_says_it_is_not_ready_does_not_settle() -> None:
+    step = plan(reloaded(unready="/healthz answered 500"), make_pod("b"), make_pod("c"))
+    assert step.states["a"] is ReloadState.SETTLING
+    assert asked(step) == []
+
+
+def test_readiness_lost_after_the_reload_is_a_failure() -> None:
+    lost = reloaded(
+        ready=False, ready_changed_s_ago=2.0, asked_s_ago=8.0, unready="/healthz answered 500"
+    )
+    step = plan(lost, make_pod("b"), make_pod("c"))
+    assert asked(step) == []
+    assert step.failure is not None
+    assert step.failure.message.endswith("not ready with the new content: /healthz answered 500")
+
+
+def test_pod_that_was_not_ready_before_has_until_the_deadline_to_become_so() -> None:
+    waiting = reloaded(ready=False, ready_changed_s_ago=600.0, asked_s_ago=20.0)
+    assert plan(waiting, make_pod("b")).states["a"] is ReloadState.SETTLING
+    late = reloaded(ready=False, ready_changed_s_ago=600.0, asked_s_ago=126.0)
+    assert plan(late, make_pod("b")).failure is not None
+
+
+def test_readiness_lost_long_after_the_reload_is_not_its_failure() -> None:
+    step = plan(reloaded(ready=False, ready_changed_s_ago=5.0, asked_s_ago=7200.0), reloaded("b"))
+    assert step.failure is None
+
+
+@pytest.mark.parametrize("serves", [None, "old", "new"])
+def test_container_that_ends_after_it_was_asked_is_a_failure(serves: str | None) -> None:
+    ended = make_pod("a", serves=serves, request=NEW, asked_s_ago=10.0, ended_s_ago=7.0)
+    step = plan(ended, make_pod("b"), make_pod("c"))
+    assert asked(step) == []
+    assert step.failure is not None
+    assert "container ended" in step.failure.message
+
+
+@pytest.mark.parametrize("ended_s_ago", [11.0, 7000.0])
+def test_container_that_ended_before_it_was_asked_says_nothing(ended_s_ago: float) -> None:
+    pod = make_pod("a", request=NEW, result="running", asked_s_ago=10.0, ended_s_ago=ended_s_ago)
+    assert plan(pod, make_pod("b")).failure is None
+
+
+def test_container_that_ends_long_after_its_reload_is_not_its_failure() -> None:
+    step = plan(reloaded(asked_s_ago=7200.0, ended_s_ago=60.0), reloaded("b"), make_pod("c"))
+    assert step.failure is None
+    assert asked(step) == ["c"]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_silence_after_the_question_is_waited_out_and_then_a_failure(ready: bool) -> None:
+    def silent(asked_s_ago: float) -> ReloadPlan:
+        pod = make_pod("a", serves=None, request=NEW, asked_s_ago=asked_s_ago, ready=ready)
+        return plan(pod, make_pod("b"), make_pod("c"))
+
+    assert silent(119.0).states["a"] is ReloadState.RELOADING
+    assert asked(silent(119.0)) == []
+    failure = silent(121.0).failure
+    assert failure is not None
+    assert "did not answer" in failure.message
+
+
+def test_agent_that_falls_silent_long_after_its_reload_is_not_a_failure() -> None:
+    pod = make_pod("a", serves=None, request=NEW, asked_s_ago=7200.0)
+    assert plan(pod, reloaded("b")).states["a"] is ReloadState.SILENT
+
+
+def test_evicted_pod_that_was_asked_is_a_failure() -> None:
+    evicted = make_pod(
+        "a", serves=None, request=NEW, asked_s_ago=20.0, terminating=True, has_failed=True,
+        issue=Issue("Evicted", "The node was low on resource: memory."),
+    )  # fmt: skip
+    step = plan(evicted, *map(make_pod, "bcd"))
+    assert asked(step) == []
+    assert step.failure is not None
+    assert "low on resource" in step.failure.message
+
+
+# -- a failure that is remembered -----------------------------------------------------------------
+
+
+REMEMBERED = Failure(NEW.id, "gone", "boom")
+
+
+def recall(*pods: Pod, version: int = 1) -> ReloadPlan:
+    found = digests("new", version)
+    return plan_reload(make_app(), "t1", pods, found, NOW, remembered=REMEMBERED)
+
+
+def test_failure_is_remembered_when_its_pod_is_gone() -> None:
+    step = recall(*map(make_pod, "abc"))
+    assert step.failure == REMEMBERED
+    assert asked(step) == []
+
+
+def test_remembered_failure_is_over_when_the_object_was_touched() -> None:
+    step = recall(*map(make_pod, "abc"), version=2)
+    assert step.failure is None
+    assert asked(step) == ["a"]
+
+
+def test_remembered_failure_is_over_when_all_pods_have_the_content() -> None:
+    assert recall(*(make_pod(name, serves="new") for name in "abc")).failure is None
+
+
+def test_remembered_failure_is_over_when_its_pod_took_the_content_late() -> None:
+    step = recall(reloaded("gone", asked_s_ago=400.0), make_pod("b"), make_pod("c"))
+    assert step.failure is None
+    assert asked(step) == ["b"]
+
+
+# -- rollouts that do not go on ---------------------------------------------------------------------
+
+
+def test_stuck_rollout_does_not_keep_reloads_from_what_serves() -> None:
+    stuck = make_pod("d", template="t2", serves=None, ready=False)
+    pods = (*(make_pod(name, template="t1") for name in "abc"), stuck)
+    step = plan_reload(make_app(), "t2", pods, digests("new"), NOW, is_stuck=True)
+    assert asked(step) == ["a"]
+    step = plan_reload(make_app(), "t2", pods, digests("new"), NOW)
+    assert asked(step) == []
+
+
+def test_pod_is_only_asked_for_contents_that_it_mounts() -> None:
+    extra = {"name": "extra", "configMap": {"name": "extra"}, "mountPath": "/etc/extra"}
+    app = make_app(config=[extra], rollout={"paused": True}, replicas=1)
+    found = {**digests("new"), Ref("ConfigMap", "extra"): Digest(1, "x")}
+    (first, request), *_ = plan_reload(app, "t2", (make_pod("a"),), found, NOW).ask
+    assert first.name == "a"
+    assert request.content == {"source": "new"}
+    done = make_pod("a", serves="new", request=request, result="succeeded")
+    assert plan_reload(app, "t2", (done,), found, NOW).states == {"a": ReloadState.CURRENT}
 
 
 def test_pods_of_an_older_template_are_left_to_the_rollout() -> None:
@@ -188,7 +366,7 @@ def test_operator_killed_at_any_point_goes_on_to_the_same_end() -> None:
         reloading = [name for name, state in step.states.items() if state is ReloadState.RELOADING]
         for name in reloading:
             pods[name] = make_pod(name, serves="new", request=NEW, result="succeeded")
-        for pod in step.ask:
+        for pod, _ in step.ask:
             order.append(pod.name)
             pods[pod.name] = make_pod(pod.name, request=NEW, result="running")
     assert order == ["a", "b", "c"]

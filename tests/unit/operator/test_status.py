@@ -102,7 +102,7 @@ def test_failed_reload_says_that_the_old_code_serves_on() -> None:
     reloaded = condition(status, "Reloaded")
     assert reloaded[:2] == ("False", "ReloadFailed")
     assert "pod a" in reloaded[2]
-    assert "serves on with the old" in reloaded[2]
+    assert "keeps serving the previous content" in reloaded[2]
     assert "NameError: name 'x' is not defined" in reloaded[2]
     assert "ConfigMap shop-code" in reloaded[2]
     assert condition(status, "Ready")[:2] == ("False", "ReloadFailed")

@@ -26,12 +26,15 @@ RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3
 # On owned resources.
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
 
+APP_CONTAINER = "app"
+AGENT_CONTAINER = "agent"
 APP_PORT = 8000
 APP_PORT_NAME = "http"
 AGENT_PORT = 9000
 AGENT_PORT_NAME = "metrics"
 SERVICE_PORT = 80
 
+CONTENT_VOLUME_PREFIX = "content-"
 SOURCE = "source"  # the code's name among the contents; no config entry may take it
 RUN_DIR = "/run/prefork"
 PREFORK_DIR = "/prefork"

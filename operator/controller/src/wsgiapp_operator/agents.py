@@ -23,14 +23,19 @@ ANSWER_LIMIT_BYTES = 64 * 1024
 TEXT_LIMIT = 1024  # as long as a condition's message
 PARALLEL = 512  # answers that are waited for at a time, over all apps
 FRESH_S = 5.0  # an answer of a pod at rest serves for as long
+REST_S = 10.0  # a pod is at rest when it has answered the same for as long
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 REMEMBERED_PODS = 100_000
 
 
 class Answer(NamedTuple):
+    """What an agent said, when, and since when it has said the same of content and readiness."""
+
     at: float
+    since: float
     agent: AgentStatus
+    ready: bool
 
 
 class Silence(NamedTuple):
@@ -76,8 +81,8 @@ class Agents:
             return pod
         now = self._clock()
         known = self._answers.get(pod.uid)
-        if known is not None and now - known.at < FRESH_S and is_at_rest(pod, known.agent):
-            return replace(pod, agent=known.agent)
+        if known is not None and now - known.at < FRESH_S and is_at_rest(pod, known, now):
+            return replace(pod, agent=replace(known.agent, steady_s=now - known.since))
         silence = self._silences.get(pod.uid)
         if silence is not None and now < silence.until and silence.ready == pod.ready:
             return pod
@@ -90,10 +95,17 @@ class Agents:
         self._forget(pod)
         if agent is None:
             return pod
+        return replace(pod, agent=self._remember(pod, known, agent))
+
+    def _remember(self, pod: Pod, known: Answer | None, agent: AgentStatus) -> AgentStatus:
+        """Keep the answer; return it with the time for which it has been the same."""
         if len(self._answers) >= REMEMBERED_PODS:
             self._answers.clear()
-        self._answers[pod.uid] = Answer(self._clock(), agent)
-        return replace(pod, agent=agent)
+        now = self._clock()
+        is_same = known is not None and known.ready == pod.ready and is_alike(known.agent, agent)
+        since = known.since if known is not None and is_same else now
+        self._answers[pod.uid] = Answer(now, since, agent, pod.ready)
+        return replace(agent, steady_s=now - since)
 
     def _note_silence(self, pod: Pod) -> None:
         before = self._silences.get(pod.uid)
@@ -117,7 +129,7 @@ class Agents:
         try:
             status = json.loads((await self._fetch(f"{base}/status"))[1])
             unready = ""
-            if not pod.ready:
+            if not pod.ready or pod.request is not None:
                 code, text = await self._fetch(f"{base}/readyz")
                 unready = "" if code == 200 else last_line(text)[:TEXT_LIMIT]
             return parse_agent_status(status, unready)
@@ -139,14 +151,23 @@ class Agents:
             return answer.status, body.decode(errors="replace")
 
 
-def is_at_rest(pod: Pod, agent: AgentStatus) -> bool:
+def is_at_rest(pod: Pod, known: Answer, now: float) -> bool:
     """Return whether nothing is under way in the pod that a new answer could tell of."""
-    if not pod.ready:
+    if not pod.ready or not known.ready or now - known.since < REST_S:
         return False
+    reload = known.agent.reload
     if pod.request is None:
         return True
-    reload = agent.reload
     return reload is not None and reload.id == pod.request.id and reload.is_finished
+
+
+def is_alike(before: AgentStatus, after: AgentStatus) -> bool:
+    """Return whether two answers say the same of content, reload and readiness."""
+    return (before.content, before.reload, before.unready) == (
+        after.content,
+        after.reload,
+        after.unready,
+    )
 
 
 def parse_agent_status(status: Mapping[str, Any], unready: str) -> AgentStatus:

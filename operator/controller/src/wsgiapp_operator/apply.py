@@ -138,34 +138,20 @@ class Writer:
 
     async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
         """Put the request on the pods that are next; a pod that went meanwhile is passed over."""
-        assert plan.request is not None
-        request = json.dumps(
-            {"id": plan.request.id, "content": dict(plan.request.content)}, sort_keys=True
-        )
-        annotations = {RELOAD_ANNOTATION: request, RELOAD_STARTED_ANNOTATION: show_time(now)}
-        for pod in plan.ask:
+        for pod, request in plan.ask:
+            text = json.dumps({"id": request.id, "content": dict(request.content)}, sort_keys=True)
+            annotations = {RELOAD_ANNOTATION: text, RELOAD_STARTED_ANNOTATION: show_time(now)}
             patch = {"metadata": {"uid": pod.uid, "annotations": annotations}}
+            name = f"{app.namespace}/{app.name}"
             try:
                 self._cache.put(await self._cluster.merge("Pod", app.namespace, pod.name, patch))
             except ApiError as error:
                 # 404: gone; 422: a namesake with another uid, which is immutable.
                 if error.status not in (404, CONFLICT, 422):
                     raise
-                logger.info(
-                    "pod passed over: app=%s/%s pod=%s error=%s",
-                    app.namespace,
-                    app.name,
-                    pod.name,
-                    error,
-                )
+                logger.info("pod passed over: app=%s pod=%s error=%s", name, pod.name, error)
                 continue
-            logger.info(
-                "reload requested: app=%s/%s pod=%s id=%s",
-                app.namespace,
-                app.name,
-                pod.name,
-                plan.request.id,
-            )
+            logger.info("reload requested: app=%s pod=%s id=%s", name, pod.name, request.id)
 
     async def write_status(self, manifest: Manifest, status: Manifest) -> None:
         """Write the status of a WsgiApp, given as it was read.

@@ -34,7 +34,9 @@ def choose_reload_events(before: Manifest, after: Manifest) -> list[Event]:
     is_same = old.get("reason") == new.get("reason") and old_hash == new_hash
     if is_same or not old:
         return []
-    if new.get("reason") == "Reloading":
+    # A reload of the same content that goes on is seen anew by an operator that has just started.
+    is_resumed = old_hash == new_hash and old.get("reason") == "ContentLoaded"
+    if new.get("reason") == "Reloading" and not is_resumed:
         return [Event("Normal", "ReloadStarted", f"bringing content {new_hash} to the pods")]
     if new.get("reason") == "ReloadFailed":
         return [Event("Warning", "ReloadFailed", new["message"])]

@@ -4,8 +4,14 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from wsgiapp.names import RELOAD_ANNOTATION, RELOAD_STARTED_ANNOTATION, TEMPLATE_ANNOTATION
-from wsgiapp.types import Manifest
+from wsgiapp.names import (
+    APP_CONTAINER,
+    CONTENT_VOLUME_PREFIX,
+    RELOAD_ANNOTATION,
+    RELOAD_STARTED_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+)
+from wsgiapp.types import Manifest, Ref
 
 from wsgiapp_operator.state import Issue, Pod, ReloadRequest
 
@@ -38,18 +44,49 @@ def parse_pod(manifest: Manifest) -> Pod:
     annotations = metadata.get("annotations") or {}
     conditions = {c["type"]: c for c in status.get("conditions", ())}
     started = annotations.get(RELOAD_STARTED_ANNOTATION)
+    ready = conditions.get("Ready", {})
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         ip=status.get("podIP"),
         template=annotations.get(TEMPLATE_ANNOTATION),
-        ready=conditions.get("Ready", {}).get("status") == "True",
+        ready=ready.get("status") == "True",
+        ready_changed_at=parse_time(ready.get("lastTransitionTime")),
+        ended_at=find_end(status),
+        has_failed=status.get("phase") == "Failed",
         # An evicted pod stays as an object for long after another has taken its place.
         terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
         request=parse_reload_request(annotations.get(RELOAD_ANNOTATION)),
         requested_at=parse_time(started),
         issue=find_issue(status, conditions),
+        contents=find_contents(manifest.get("spec", {})),
     )
+
+
+def find_contents(spec: Manifest) -> dict[str, Ref]:
+    """Return the ConfigMaps and Secrets that the pod mounts as contents, by the content's name."""
+    contents = {}
+    for volume in spec.get("volumes", ()):
+        name = volume["name"].removeprefix(CONTENT_VOLUME_PREFIX)
+        if name == volume["name"]:
+            continue
+        if "configMap" in volume:
+            contents[name] = Ref("ConfigMap", volume["configMap"]["name"])
+        elif "secret" in volume:
+            contents[name] = Ref("Secret", volume["secret"]["secretName"])
+    return contents
+
+
+def find_end(status: Manifest) -> datetime | None:
+    """Return when the app's container ended last."""
+    for container in status.get("containerStatuses", ()):
+        if container["name"] == APP_CONTAINER:
+            ended = [
+                parse_time(container.get(field, {}).get("terminated", {}).get("finishedAt"))
+                for field in ("state", "lastState")
+            ]
+            return max((moment for moment in ended if moment is not None), default=None)
+    return None
 
 
 def parse_reload_request(text: str | None) -> ReloadRequest | None:
@@ -70,6 +107,8 @@ def parse_time(text: str | None) -> datetime | None:
 
 def find_issue(status: Manifest, conditions: Mapping[str, Manifest]) -> Issue | None:
     """Return why a pod does not serve, as far as its status tells; the first thing counts."""
+    if status.get("phase") == "Failed" and "reason" in status:
+        return Issue(str(status["reason"]), str(status.get("message", status["reason"])))
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return Issue("Unschedulable", scheduled.get("message", "no node takes the pod"))
@@ -99,7 +138,7 @@ def find_container_issue(container: Manifest) -> Issue | None:
             f"container {name} needed more memory than its limit; raise spec.resources.limits.memory or use fewer workers",
         )
     last_words = last_line(ended.get("message", ""))
-    reason = "AppCrashed" if name == "app" else "ContainerCrashed"
+    reason = "AppCrashed" if name == APP_CONTAINER else "ContainerCrashed"
     if not last_words:
         last_words = f"exit code {ended.get('exitCode')}; its log says more"
     return Issue(reason, f"container {name} ended: {last_words}")

@@ -28,7 +28,7 @@ from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.observe import ask_agents, observe
 from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
-from wsgiapp_operator.status import build_invalid_status, build_status
+from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +94,16 @@ class Reconciler:
 
         observed = await observe(app, manifest, answers, self.cluster, self.cache)
         observed, issues = await self._write_owned(app, observed)
-        template = template_of(observed.owned.get("Deployment"))
-        plan = plan_reload(app, template, observed.pods, observed.digests, self.now())
+        deployment = observed.owned.get("Deployment")
+        plan = plan_reload(
+            app,
+            template_of(deployment),
+            observed.pods,
+            observed.digests,
+            self.now(),
+            is_stuck=deployment is not None and is_stuck(deployment),
+            remembered=read_failure(observed.status),
+        )
         if plan.ask:
             await self.writer.request_reload(app, plan, self.now())
         status = build_status(app, observed, plan, issues, self.now())

@@ -1,13 +1,15 @@
-"""The next step of a rolling reload, from what is observed alone.
+"""The next step of a rolling reload, from what is observed alone. Pure.
 
-No phase is stored anywhere: pods say what they serve, their annotation says what they were asked for.
-So an operator that was killed in the middle goes on where the pods stand.
+No phase is stored anywhere: pods say what they serve, their annotation says what they were asked for, and
+the status keeps a failure beyond the life of its pod. So an operator that was killed in the middle goes on
+where the pods stand.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from wsgiapp.digest import digest_json
 from wsgiapp.types import App, Ref
@@ -16,6 +18,8 @@ from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.state import Pod, ReloadRequest
 
 BOOTING = "booting"
+# After a reload's deadline a failure can be seen for as long; later a pod's trouble is not the reload's.
+BLAME_S = 60.0
 
 
 class ReloadState(enum.Enum):
@@ -25,13 +29,25 @@ class ReloadState(enum.Enum):
     SILENT = "silent"  # is ready, but its agent does not answer
     OUTDATED = "outdated"  # serves other content
     RELOADING = "reloading"  # was asked to reload
+    SETTLING = "settling"  # serves the wanted content, not yet ready for long enough
     CURRENT = "current"  # serves the wanted content
-    FAILED = "failed"  # could not take it, and serves on with what it had
+    FAILED = "failed"  # could not take it, or is not ready with it
+
+
+BUSY = (ReloadState.RELOADING, ReloadState.SETTLING)
+
+
+class Failure(NamedTuple):
+    """A reload that failed: for which request, in which pod, and why."""
+
+    request_id: str
+    pod: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReloadPlan:
-    """What is wanted, where each pod stands, and which pods are to be asked now.
+    """What is wanted, where each pod stands, and what pods are to be asked for now.
 
     `request` is None where nothing is reloadable or a content is missing.
     """
@@ -39,16 +55,102 @@ class ReloadPlan:
     request: ReloadRequest | None
     content_hash: str
     states: Mapping[str, ReloadState]
-    failure: tuple[str, str] | None = None  # pod, why
-    ask: tuple[Pod, ...] = ()
+    failure: Failure | None = None
+    ask: tuple[tuple[Pod, ReloadRequest], ...] = ()
 
-    def count(self, state: ReloadState) -> int:
-        return sum(seen is state for seen in self.states.values())
+    def count(self, *states: ReloadState) -> int:
+        return sum(seen in states for seen in self.states.values())
 
     @property
     def is_running(self) -> bool:
         """Whether pods reload, or will now."""
-        return self.count(ReloadState.RELOADING) > 0 or bool(self.ask)
+        return self.count(*BUSY) > 0 or bool(self.ask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Decides where one pod stands; times in seconds."""
+
+    request: ReloadRequest
+    refs: Mapping[str, Ref]
+    timeout_s: int
+    min_ready_s: int
+    now: datetime
+
+    def request_for(self, pod: Pod) -> ReloadRequest:
+        """Return the request without contents that the pod does not mount: an older template's."""
+        content = {
+            name: digest
+            for name, digest in self.request.content.items()
+            if pod.contents.get(name) == self.refs[name]
+        }
+        return ReloadRequest(self.request.id, content)
+
+    def state_of(self, pod: Pod) -> ReloadState:
+        wanted = self.request_for(pod).content
+        is_asked = pod.request is not None and pod.request.content == wanted
+        is_this = is_asked and pod.request is not None and pod.request.id == self.request.id
+        if is_this and self.has_ended(pod):
+            return ReloadState.FAILED
+        agent = pod.agent
+        if agent is None or agent.state == BOOTING:
+            if is_asked and self.passed_s(pod) <= self.timeout_s:
+                return ReloadState.RELOADING
+            if is_this and self.is_to_blame(pod):
+                return ReloadState.FAILED
+            return ReloadState.SILENT if agent is None and pod.ready else ReloadState.STARTING
+        result = agent.reload.result if agent.reload is not None else None
+        if result != "running" and all(agent.content.get(n) == d for n, d in wanted.items()):
+            return self.state_of_loaded(pod, is_this=is_this)
+        if not is_asked:
+            return ReloadState.OUTDATED
+        is_answered = agent.reload is not None and pod.request and agent.reload.id == pod.request.id
+        if (is_answered and result == "failed") or self.passed_s(pod) > self.timeout_s:
+            return ReloadState.FAILED if is_this else ReloadState.OUTDATED
+        return ReloadState.RELOADING
+
+    def state_of_loaded(self, pod: Pod, *, is_this: bool) -> ReloadState:
+        """A pod that has just been reloaded has to stay ready; one that booted so has its rollout."""
+        if not is_this or not self.is_to_blame(pod) or pod.agent is None:
+            return ReloadState.CURRENT
+        if pod.ready and not pod.agent.unready:
+            is_steady = pod.agent.steady_s >= self.min_ready_s
+            return ReloadState.CURRENT if is_steady else ReloadState.SETTLING
+        # A pod that was not ready before may take its time; one that was has lost something.
+        has_lost = not pod.ready and is_after(pod.ready_changed_at, pod.requested_at)
+        is_late = self.passed_s(pod) > self.timeout_s + self.min_ready_s
+        return ReloadState.FAILED if has_lost or is_late else ReloadState.SETTLING
+
+    def has_ended(self, pod: Pod) -> bool:
+        """Return whether the pod, or its app container, ended in consequence of the reload."""
+        if pod.requested_at is None:
+            return False
+        if pod.ended_at is None:
+            return pod.has_failed and self.is_to_blame(pod)
+        after_s = (pod.ended_at - pod.requested_at).total_seconds()
+        return 0 <= after_s <= self.timeout_s + self.min_ready_s
+
+    def passed_s(self, pod: Pod) -> float:
+        """Return the seconds since the pod was asked."""
+        if pod.requested_at is None:
+            return 0.0
+        return (self.now - pod.requested_at) / timedelta(seconds=1)
+
+    def is_to_blame(self, pod: Pod) -> bool:
+        """Return whether a pod's trouble may still come from its reload."""
+        return self.passed_s(pod) <= self.timeout_s + self.min_ready_s + BLAME_S
+
+    def is_proof(self, pod: Pod, state: ReloadState) -> bool:
+        """Return whether the pod shows that the content serves: ready with it, for long enough."""
+        if state is not ReloadState.CURRENT or not pod.ready:
+            return False
+        if pod.agent is None or pod.agent.unready or pod.ready_changed_at is None:
+            return False
+        return self.now - pod.ready_changed_at >= timedelta(seconds=self.min_ready_s)
+
+
+def is_after(moment: datetime | None, other: datetime | None) -> bool:
+    return moment is not None and other is not None and moment > other
 
 
 def plan_reload(
@@ -57,37 +159,95 @@ def plan_reload(
     pods: tuple[Pod, ...],
     digests: Mapping[Ref, Digest],
     now: datetime,
+    *,
+    is_stuck: bool = False,
+    remembered: Failure | None = None,
 ) -> ReloadPlan:
-    """Return the next step; pure.
+    """Return the next step.
 
-    One pod goes first, alone. Once a ready pod serves the wanted content, however it came to it, up to
-    `reload.maxUnavailable` go at a time. One failure stops the rest. Pods of an older template are left
-    to the rollout that replaces them, unless it is paused.
+    One pod goes first, alone. Once a ready pod has served the wanted content for
+    `rollout.minReadySeconds`, however it came to it, up to `reload.maxConcurrent` go at a time; replicas
+    that are not ready count against that. One failure stops the rest; `remembered` is the one that the
+    status holds. Pods of an older template are left to the rollout that replaces them, unless it is
+    paused or stuck.
     """
     request, content_hash = make_request(app, digests)
     if request is None:
         return ReloadPlan(request=None, content_hash=content_hash, states={})
-    taking_part = [
-        pod
-        for pod in pods
-        if not pod.terminating
-        and (app.rollout.paused or template is None or pod.template == template)
-    ]
-    states = {pod.name: pod_state(pod, request, app.reload.timeout_s, now) for pod in taking_part}
-    failed = [pod for pod in taking_part if states[pod.name] is ReloadState.FAILED]
-    outdated = [pod for pod in taking_part if states[pod.name] is ReloadState.OUTDATED]
+    judge = Judge(
+        request=request,
+        refs={content.name: content.ref for content in app.reloadable},
+        timeout_s=app.reload.timeout_s,
+        min_ready_s=app.rollout.min_ready_s,
+        now=now,
+    )
+    takes_all = app.rollout.paused or is_stuck or template is None
+    members = [p for p in pods if not p.terminating and (takes_all or p.template == template)]
+    states = {pod.name: judge.state_of(pod) for pod in members}
+    failure = find_failure(app, judge, pods, states, remembered)
+    ask = choose_pods(app, judge, pods, members, states) if failure is None else ()
+    return ReloadPlan(
+        request=request, content_hash=content_hash, states=states, failure=failure, ask=ask
+    )
+
+
+def choose_pods(
+    app: App,
+    judge: Judge,
+    pods: Iterable[Pod],
+    members: Sequence[Pod],
+    states: Mapping[str, ReloadState],
+) -> tuple[tuple[Pod, ReloadRequest], ...]:
+    """Return the pods that may be asked now, each with its request."""
+    outdated = [pod for pod in members if states[pod.name] is ReloadState.OUTDATED]
     # The pod that was asked before, and perhaps failed, is the one to try the next content on.
     outdated.sort(key=lambda pod: (pod.request is None, pod.name))
-    is_proven = any(pod.ready and states[pod.name] is ReloadState.CURRENT for pod in taking_part)
+    is_proven = any(judge.is_proof(pod, states[pod.name]) for pod in members)
     limit = app.reload.parallel(app.replicas) if is_proven else 1
-    free = limit - sum(state is ReloadState.RELOADING for state in states.values())
-    return ReloadPlan(
-        request=request,
-        content_hash=content_hash,
-        states=states,
-        failure=(failed[0].name, explain_failure(failed[0], app)) if failed else None,
-        ask=tuple(outdated[: max(free, 0)]) if not failed else (),
-    )
+    free = limit - sum(state in BUSY for state in states.values())
+    # Asking a pod that is not ready takes nothing from what serves: it may be the fix that it waits for.
+    unready = [pod for pod in outdated if not pod.ready][: max(free, 0)]
+    spare = max(free - max(len(unready), count_down(app, pods, states)), 0)
+    ready = [pod for pod in outdated if pod.ready][:spare]
+    return tuple((pod, judge.request_for(pod)) for pod in (*unready, *ready))
+
+
+def count_down(app: App, pods: Iterable[Pod], states: Mapping[str, ReloadState]) -> int:
+    """Return how many replicas are not ready, but for those that reload or find no node."""
+    alive = [pod for pod in pods if not pod.terminating]
+    missing = app.replicas - sum(pod.ready for pod in alive)
+    excused = [
+        pod
+        for pod in alive
+        if not pod.ready
+        and (states.get(pod.name) in BUSY or (pod.issue and pod.issue.reason == "Unschedulable"))
+    ]
+    return max(missing - len(excused), 0)
+
+
+def find_failure(
+    app: App,
+    judge: Judge,
+    pods: Iterable[Pod],
+    states: Mapping[str, ReloadState],
+    remembered: Failure | None,
+) -> Failure | None:
+    """Return the failure that stops the reload: one that is seen, or the one that is remembered.
+
+    A remembered one is over when the content is another or was touched, when all pods have taken it,
+    or when its pod has taken it late and is ready with it.
+    """
+    for pod in pods:
+        is_lost = pod.has_failed and pod.request == judge.request_for(pod) and judge.has_ended(pod)
+        if is_lost or states.get(pod.name) is ReloadState.FAILED:
+            return Failure(judge.request.id, pod.name, explain_failure(pod, app))
+    if remembered is None or remembered.request_id != judge.request.id:
+        return None
+    is_done = states and all(state is ReloadState.CURRENT for state in states.values())
+    late = any(p.name == remembered.pod and p.ready for p in pods)
+    if is_done or (late and states.get(remembered.pod) is ReloadState.CURRENT):
+        return None
+    return remembered
 
 
 def make_request(app: App, digests: Mapping[Ref, Digest]) -> tuple[ReloadRequest | None, str]:
@@ -108,39 +268,23 @@ def make_request(app: App, digests: Mapping[Ref, Digest]) -> tuple[ReloadRequest
     return ReloadRequest(digest_json([content, versions]), content), digest_json(content)
 
 
-def pod_state(pod: Pod, request: ReloadRequest, timeout_s: int, now: datetime) -> ReloadState:
-    agent = pod.agent
-    if agent is None:
-        return ReloadState.SILENT if pod.ready else ReloadState.STARTING
-    if agent.state == BOOTING:
-        return ReloadState.STARTING
-    result = agent.reload.result if agent.reload is not None else None
-    is_loaded = all(agent.content.get(name) == digest for name, digest in request.content.items())
-    if is_loaded and result != "running":
-        return ReloadState.CURRENT
-    if pod.request is None or pod.request.content != request.content:
-        return ReloadState.OUTDATED
-    is_answered = agent.reload is not None and agent.reload.id == pod.request.id
-    if is_answered and result == "failed":
-        return ReloadState.FAILED if pod.request.id == request.id else ReloadState.OUTDATED
-    if is_overdue(pod, timeout_s, now):
-        return ReloadState.FAILED if pod.request.id == request.id else ReloadState.OUTDATED
-    return ReloadState.RELOADING
-
-
-def is_overdue(pod: Pod, timeout_s: int, now: datetime) -> bool:
-    return pod.requested_at is not None and now - pod.requested_at > timedelta(seconds=timeout_s)
-
-
 def explain_failure(pod: Pod, app: App) -> str:
-    """Return why a pod's reload failed: the traceback's last line, or what it still waits for."""
+    """Return why a pod's reload failed: the traceback's last line, or what went wrong afterwards."""
+    limit = f"spec.reload.timeoutSeconds ({app.reload.timeout_s})"
+    if pod.has_failed:
+        return f"the pod ended: {pod.issue.message if pod.issue else 'no reason given'}"
+    if pod.ended_at is not None and not is_after(pod.requested_at, pod.ended_at):
+        why = f": {pod.issue.message}" if pod.issue else ""
+        return f"the app's container ended during or right after the reload{why}"
     reload = pod.agent.reload if pod.agent is not None else None
-    if reload is not None and reload.result == "failed":
+    if reload is None:
+        return f"the pod's agent did not answer within {limit}"
+    if reload.result == "failed":
         return reload.message or "the new generation did not boot"
-    if reload is not None and reload.result == "running":
-        return f"the new generation was not ready within spec.reload.timeoutSeconds ({app.reload.timeout_s})"
-    waits_for = f" ({reload.message})" if reload is not None and reload.message else ""
-    return (
-        "the pod's files did not show the new content within "
-        f"spec.reload.timeoutSeconds ({app.reload.timeout_s}){waits_for}"
-    )
+    if reload.result == "running":
+        return f"the new generation was not ready within {limit}"
+    if reload.result == "succeeded":
+        why = f": {pod.agent.unready}" if pod.agent and pod.agent.unready else ""
+        return f"the pod is not ready with the new content{why}"
+    waits_for = f" ({reload.message})" if reload.message else ""
+    return f"the pod's files did not show the new content within {limit}{waits_for}"

@@ -48,6 +48,7 @@ class AgentStatus:
     workers_busy: int
     reload: AgentReload | None
     unready: str = ""  # the agent's reason, where /readyz says no
+    steady_s: float = 0.0  # for how long it has answered so: same content, same reload, ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,10 @@ class Pod:
     request: ReloadRequest | None
     requested_at: datetime | None
     issue: Issue | None
+    contents: Mapping[str, Ref]  # what it mounts, by the content's name
+    ready_changed_at: datetime | None = None  # when it became ready, or unready
+    ended_at: datetime | None = None  # when the app's container ended last
+    has_failed: bool = False  # evicted, or ended for good
     agent: AgentStatus | None = None
 
 

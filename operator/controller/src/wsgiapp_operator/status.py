@@ -13,7 +13,7 @@ from wsgiapp.names import AGENT_PORT
 from wsgiapp.resources.owned import selector
 from wsgiapp.types import App, Manifest, Ref
 
-from wsgiapp_operator.reload import ReloadPlan, ReloadState
+from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState
 from wsgiapp_operator.state import Issue, Observed, Pod
 
 LONGEST_MESSAGE = 1024
@@ -118,11 +118,20 @@ def count_workers(pods: Iterable[Pod]) -> dict[str, int]:
 def describe_reload(plan: ReloadPlan) -> dict[str, Any]:
     reload: dict[str, Any] = {
         "hash": plan.content_hash,
-        "updatedPods": plan.count(ReloadState.CURRENT),
+        "updatedPods": plan.count(ReloadState.CURRENT, ReloadState.SETTLING),
     }
     if plan.failure is not None:
-        reload["failedPod"], reload["message"] = plan.failure
+        reload["failedRequest"], reload["failedPod"], reload["message"] = plan.failure
     return reload
+
+
+def read_failure(status: Manifest) -> Failure | None:
+    """Return the failed reload that a status holds, if one does."""
+    reload = status.get("reload", {})
+    try:
+        return Failure(reload["failedRequest"], reload["failedPod"], reload["message"])
+    except KeyError:
+        return None
 
 
 # -- what stands in the way -------------------------------------------------------------------
@@ -173,7 +182,7 @@ def progressing_condition(
     elif app.rollout.paused:
         status, reason = "Unknown", "Paused"
         message = f"{counts.updated} of {app.replicas} pods have the newest template; spec.rollout.paused is true"
-    elif condition_status(deployment, "Progressing") == "False":
+    elif is_stuck(deployment):
         status, reason = "False", "DeadlineExceeded"
         message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s}){why}"
     else:
@@ -188,18 +197,18 @@ def progressing_condition(
 def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
     total, current = len(plan.states), plan.count(ReloadState.CURRENT)
     status, reason = "Unknown", "Starting"
-    message = f"{current} of {max(total, app.replicas)} pods say that they serve the newest content"
+    message = f"{current} of {max(total, app.replicas)} pods report the newest content"
     if observed.missing:
         reason, message = explain_missing(app, observed.missing)
     elif plan.request is None:
         status, reason = "True", "NothingToReload"
         message = "the app has no source and no config with onChange: Reload"
     elif plan.failure is not None:
-        pod, why = plan.failure
         status, reason = "False", "ReloadFailed"
         message = (
-            f"pod {pod} could not load the new content and serves on with the old: {why}. {current} of {total} "
-            f"pods have it; mend {name_contents(app)}, the next change is tried on this pod first"
+            f"reload failed on pod {plan.failure.pod}{describe_failed_pod(observed, plan.failure)}: "
+            f"{plan.failure.message}. {current} of {total} pods have the new content; fix "
+            f"{name_contents(app)}, the next change is tried on this pod first"
         )
     elif plan.is_running or plan.count(ReloadState.OUTDATED):
         reason, message = "Reloading", f"{current} of {total} pods serve the new content"
@@ -216,6 +225,14 @@ def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condit
         status, reason = "True", "ContentLoaded"
         message = f"all {total} pods serve the newest content"
     return Condition(type="Reloaded", status=status, reason=reason, message=message)
+
+
+def describe_failed_pod(observed: Observed, failure: Failure) -> str:
+    """Return what is the case with the pod: ` (…)`."""
+    pod = next((pod for pod in observed.pods if pod.name == failure.pod), None)
+    if pod is None or pod.terminating:
+        return " (which is gone)"
+    return " (which keeps serving the previous content)" if pod.ready else " (which is not ready)"
 
 
 def find_loaded(previous: Manifest, content_hash: str) -> Condition | None:
@@ -275,6 +292,11 @@ def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:
 
 def name_contents(app: App) -> str:
     return " or ".join(dict.fromkeys(f"{c.ref.kind} {c.ref.name}" for c in app.reloadable))
+
+
+def is_stuck(deployment: Manifest) -> bool:
+    """Return whether the rollout has made no progress until its deadline."""
+    return condition_status(deployment, "Progressing") == "False"
 
 
 def condition_status(deployment: Manifest, kind: str) -> str | None:

@@ -5,8 +5,10 @@ Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) 
 """
 
 from wsgiapp.names import (
+    AGENT_CONTAINER,
     AGENT_PORT,
     AGENT_PORT_NAME,
+    APP_CONTAINER,
     APP_PORT,
     APP_PORT_NAME,
     CONTENT_DIR,
@@ -59,7 +61,7 @@ def build_pod(app: App, platform: Platform) -> Manifest:
 
 def build_app_container(app: App) -> Manifest:
     container: Manifest = {
-        "name": "app",
+        "name": APP_CONTAINER,
         "image": app.image,
         "command": [app.server.python, PREFORK_DIR],
         "args": server_arguments(app),
@@ -150,7 +152,7 @@ def build_agent(app: App, platform: Platform) -> Manifest:
             # An app that checks its Host (Django's ALLOWED_HOSTS) knows this one, and not 127.0.0.1.
             arguments.append(f"--probe-host={app.ingress.hosts[0].replace('*', 'probe')}")
     return {
-        "name": "agent",
+        "name": AGENT_CONTAINER,
         "image": platform.prefork_image,
         "imagePullPolicy": platform.prefork_pull_policy,
         "restartPolicy": "Always",  # makes an init container a native sidecar

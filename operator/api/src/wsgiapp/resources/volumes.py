@@ -1,6 +1,6 @@
 """The pod's volumes: the server, the run directory, the reload request and the contents."""
 
-from wsgiapp.names import RELOAD_ANNOTATION
+from wsgiapp.names import CONTENT_VOLUME_PREFIX, RELOAD_ANNOTATION
 from wsgiapp.resources.platform import Platform
 from wsgiapp.types import App, Content, Manifest
 
@@ -25,11 +25,11 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
 
 
 def content_volume(content: Content) -> Manifest:
-    volume: Manifest = {"name": f"content-{content.name}"}
+    volume: Manifest = {"name": f"{CONTENT_VOLUME_PREFIX}{content.name}"}
     if content.ref.kind == "ConfigMap":
         return volume | {"configMap": {"name": content.ref.name}}
     return volume | {"secret": {"secretName": content.ref.name}}
 
 
 def mount_content(content: Content, path: str) -> Manifest:
-    return {"name": f"content-{content.name}", "mountPath": path, "readOnly": True}
+    return {"name": f"{CONTENT_VOLUME_PREFIX}{content.name}", "mountPath": path, "readOnly": True}
