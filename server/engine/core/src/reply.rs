@@ -31,7 +31,7 @@ pub enum BadReply {
     FieldValue,
     /// The field belongs to the connection, which is the server's (PEP 3333: hop-by-hop).
     HopByHop,
-    /// Content-Length is not one number of bytes.
+    /// Content-Length is not a number of bytes, or is given twice with different ones.
     ContentLength,
 }
 
@@ -53,9 +53,7 @@ impl BadReply {
             Self::HopByHop => {
                 "hop-by-hop headers belong to the server (PEP 3333): leave this header out"
             }
-            Self::ContentLength => {
-                "Content-Length must be given once and be a decimal number of bytes"
-            }
+            Self::ContentLength => "Content-Length must be one decimal number of bytes",
         }
     }
 }
@@ -120,10 +118,11 @@ impl Reply {
             Role::Plain => {}
             Role::HopByHop => return Err(BadReply::HopByHop),
             Role::ContentLength => {
-                if self.content_length.is_some() {
+                let length = read_length(value)?;
+                if self.content_length.is_some_and(|given| given != length) {
                     return Err(BadReply::ContentLength);
                 }
-                self.content_length = Some(read_length(value)?);
+                self.content_length = Some(length);
                 return Ok(());
             }
             Role::Date => self.has_date = true,

@@ -84,6 +84,11 @@ pub enum Notice {
         /// What the system says.
         why: String,
     },
+    /// The app set a header that belongs to the server, which was left out; once for each name.
+    LeftOut {
+        /// Its name in lower case.
+        name: Vec<u8>,
+    },
     /// The worker has served as many requests as it should.
     MaxRequests,
     /// No connection is accepted any more: the listeners can be closed.
@@ -128,6 +133,8 @@ pub struct Server {
     bell: Bell,
     notify: Bell,
     notices: Mutex<Vec<Notice>>,
+    /// Names of the app's headers that were left out so far; hop-by-hop ones, so there are few.
+    left_out: Mutex<Vec<Vec<u8>>>,
     lead: Mutex<Reactor>,
     leader: AtomicU8,
     /// Grows with each lead of an app thread.
@@ -195,6 +202,7 @@ impl Server {
             bell,
             notify: Bell::new()?,
             notices: Mutex::default(),
+            left_out: Mutex::default(),
             lead: Mutex::new(reactor),
             leader: AtomicU8::new(LEADER_NONE),
             lead_count: AtomicU64::new(0),
@@ -230,6 +238,17 @@ impl Server {
         let mut notices = lock(&self.notices);
         self.notify.hush();
         std::mem::take(&mut *notices)
+    }
+
+    /// A header of the app was left out because it belongs to the server.
+    pub fn note_left_out(&self, name: &[u8]) {
+        let name = name.to_ascii_lowercase();
+        let mut known = lock(&self.left_out);
+        if !known.contains(&name) {
+            known.push(name.clone());
+            drop(known);
+            self.notify(Notice::LeftOut { name });
+        }
     }
 
     fn notify(&self, notice: Notice) {

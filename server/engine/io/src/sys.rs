@@ -341,6 +341,23 @@ pub fn unacknowledged(fd: RawFd) -> u64 {
     if result == 0 { u64::try_from(count).unwrap_or(0) } else { 0 }
 }
 
+/// Whether a file lies on a file system that stores it: what /proc and /sys show is made as it is read, and its size
+/// is not its length.
+#[must_use]
+pub fn is_on_storage(fd: RawFd) -> bool {
+    // SAFETY: all-zero is a valid value of this plain struct.
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` lives through the call.
+    let result = unsafe { libc::fstatfs(fd, &raw mut status) };
+    let made = [
+        libc::PROC_SUPER_MAGIC,
+        libc::SYSFS_MAGIC,
+        libc::CGROUP_SUPER_MAGIC,
+        libc::CGROUP2_SUPER_MAGIC,
+    ];
+    result == 0 && !made.contains(&status.f_type)
+}
+
 /// Ignores SIGPIPE, which sendfile(2) cannot be told to leave out.
 pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN installs no handler code.

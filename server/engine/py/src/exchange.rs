@@ -87,6 +87,10 @@ struct State {
     is_sent: bool,
     /// The client takes no more.
     is_gone: bool,
+    /// The body has come to its end.
+    is_ended: bool,
+    /// The connection can carry another request.
+    keeps: bool,
     status: u16,
     body_bytes: u64,
     /// When the call began.
@@ -127,6 +131,8 @@ impl Exchange {
         state.progress = Progress::Silent;
         state.is_sent = false;
         state.is_gone = false;
+        state.is_ended = false;
+        state.keeps = false;
         state.status = 500;
         state.body_bytes = 0;
         state.start_us = start_us;
@@ -203,8 +209,14 @@ impl Exchange {
         let mut reply = Reply::start(&mut state.out, answering, status)
             .map_err(|bad| bad_reply(bad, status))?;
         for (name, value) in fields {
-            reply.field(&mut state.out, name, value).map_err(|bad| match bad {
-                BadReply::FieldName | BadReply::HopByHop => bad_reply(bad, name),
+            let written = reply.field(&mut state.out, name, value);
+            if written == Err(BadReply::HopByHop) {
+                // As gunicorn does; framing and connection stay the server's.
+                self.server.note_left_out(name);
+                continue;
+            }
+            written.map_err(|bad| match bad {
+                BadReply::FieldName => bad_reply(bad, name),
                 _ => PyValueError::new_err(format!(
                     "{bad}; {} is '{}'",
                     name.escape_ascii(),
@@ -332,13 +344,19 @@ impl Exchange {
         else {
             return Ok(());
         };
-        // Never in chunks: the length is known, so the framing is by length or by the end of the connection.
-        file.left = outgoing.admit(usize::try_from(file.left).unwrap_or(usize::MAX)) as u64;
+        let admitted = outgoing.admit(usize::try_from(file.left).unwrap_or(usize::MAX));
+        file.left = admitted as u64;
         let length = file.left;
+        // In chunks only when the app used write() before; an empty chunk would end the body.
+        if admitted > 0 {
+            outgoing.write_prefix(out, admitted);
+        }
+        let suffix = if admitted > 0 { outgoing.suffix() } else { b"" };
         let sent = held
             .with(|call| self.server.send_file(self.number, call, out, file))
             .unwrap_or(Sent::Gone);
         out.clear();
+        out.extend_from_slice(suffix);
         state.is_sent = true;
         state.is_gone = sent == Sent::Gone;
         state.body_bytes += length;
@@ -375,24 +393,33 @@ impl Exchange {
         !matches!(self.lock().progress, Progress::Silent)
     }
 
-    /// Ends the answer: sends what is left of it, and gives the call back with what it came to.
-    pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
-        let mut keeps = false;
+    /// Ends the body: sends what is left of the answer. The client has all of it before the app's `close()` runs.
+    pub fn end_body(&self) {
         let mut state = self.lock();
+        if state.is_ended {
+            return;
+        }
+        state.is_ended = true;
         if !state.is_gone && matches!(state.progress, Progress::Started(_)) {
             // Only a head: an empty body of known length.
             let _ = self.begin_body(&mut state, Some(0));
         }
         if !state.is_gone {
-            let State { progress, out, .. } = &mut *state;
+            let State { progress, out, keeps, .. } = &mut *state;
             if let Progress::Body(outgoing) = progress {
-                keeps = outgoing.finish(out);
+                *keeps = outgoing.finish(out);
             }
         }
         if !state.is_gone && !state.out.is_empty() {
             self.send(&mut state, None, true);
         }
-        let keeps = keeps && !state.is_gone;
+    }
+
+    /// Ends the answer, and gives the call back with what it came to.
+    pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
+        self.end_body();
+        let mut state = self.lock();
+        let keeps = state.keeps && !state.is_gone;
         let held = state.held.take()?;
         let is_received = held.is_body_received();
         let mut call = held.end()?;
@@ -441,7 +468,7 @@ unsafe fn write_usual(
 #[pymethods]
 impl Exchange {
     /// `start_response(status, headers, exc_info=None)` of PEP 3333.
-    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    #[pyo3(signature = (status, headers, exc_info=None))]
     fn start_response<'py>(
         slf: &Bound<'py, Self>,
         status: &Bound<'py, PyAny>,
@@ -525,12 +552,12 @@ fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<
 }
 
 fn fast_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    let tuple = pair.cast::<PyTuple>().ok().filter(|tuple| tuple.len() == 2);
-    let Some(tuple) = tuple else {
+    let is_pair = pair.is_instance_of::<PyTuple>() || pair.is_instance_of::<PyList>();
+    if !is_pair || pair.len()? != 2 {
         return Err(PyTypeError::new_err(format!(
             "a header must be a (name, value) tuple, not {}",
             pair.repr()?
         )));
-    };
-    Ok((tuple.get_item(0)?, tuple.get_item(1)?))
+    }
+    Ok((pair.get_item(0)?, pair.get_item(1)?))
 }

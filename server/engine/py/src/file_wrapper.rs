@@ -49,35 +49,68 @@ impl FileWrapper {
 }
 
 impl FileWrapper {
-    /// What sendfile(2) can send of it: from the file's position to its end, when it is a regular file that is read
-    /// as it is stored. `None` for everything else, which is then read block by block.
+    /// What sendfile(2) can send of it: from the file's position to its end, when it is a regular file and the object's
+    /// own `read` would give the same bytes. `None` for everything else, which is then read block by block.
     pub fn to_send(&self, py: Python<'_>) -> Option<FileOut> {
-        let file = self.filelike.bind(py);
-        // A decompressing or decoding file may have a descriptor too; only these read it as it is.
-        let module = py.import("io").ok()?;
-        let is_plain = ["BufferedReader", "BufferedRandom", "FileIO"]
-            .iter()
-            .any(|name| module.getattr(*name).is_ok_and(|class| file.get_type().is(&class)))
-            || file.getattr("file").is_ok_and(|inner| is_temporary_file(&module, &inner));
-        if !is_plain {
-            return None;
-        }
+        let file = plain_file(self.filelike.bind(py))?;
         let fd: i32 = file.call_method0("fileno").ok()?.extract().ok()?;
         let offset: i64 = file.call_method0("tell").ok()?.extract().ok()?;
         let own: OwnedFd = sys::duplicate(fd).ok()?;
+        if !sys::is_on_storage(own.as_raw_fd()) {
+            return None;
+        }
         let file = File::from(own);
         let metadata = file.metadata().ok()?;
         let left = metadata.len().saturating_sub(u64::try_from(offset).ok()?);
-        debug_assert!(file.as_raw_fd() >= 0);
-        metadata.is_file().then(|| FileOut { fd: file.into(), offset, left })
+        // Size 0: maybe a file that is made as it is read.
+        (metadata.is_file() && left > 0).then(|| FileOut { fd: file.into(), offset, left })
     }
 }
 
+/// The file object of `io` that reads a file as it is stored: the wrapped one, or the one in a `tempfile` wrapper. Only
+/// exact types: a subclass, an object with a `read` of its own or a buffer over something else may give other bytes
+/// than the descriptor.
+fn plain_file<'py>(wrapped: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let py = wrapped.py();
+    let io = py.import("io").ok()?;
+    let is = |object: &Bound<'_, PyAny>, name: &str| {
+        io.getattr(name).is_ok_and(|class| object.get_type().is(&class)) && !has_own_read(object)
+    };
+    let is_buffered =
+        |object: &Bound<'_, PyAny>| is(object, "BufferedReader") || is(object, "BufferedRandom");
+    let file = if is_temporary_wrapper(wrapped) && !has_own_read(wrapped) {
+        wrapped.getattr("file").ok()?
+    } else {
+        wrapped.clone()
+    };
+    if is(&file, "FileIO") {
+        return is_true(&file, "readable").then_some(file);
+    }
+    if !is_buffered(&file) || !is(&file.getattr("raw").ok()?, "FileIO") {
+        return None;
+    }
+    if is(&file, "BufferedRandom") {
+        file.call_method0("flush").ok()?; // what was written and is not in the file yet
+    }
+    is_true(&file, "readable").then_some(file)
+}
+
+fn is_true(file: &Bound<'_, PyAny>, method: &str) -> bool {
+    file.call_method0(method).and_then(|answer| answer.extract()).unwrap_or(false)
+}
+
+/// The object was given its own `read`.
+fn has_own_read(object: &Bound<'_, PyAny>) -> bool {
+    object.getattr("__dict__").is_ok_and(|own| own.contains("read").unwrap_or(true))
+}
+
 /// `tempfile` wraps the real file, and passes everything on.
-fn is_temporary_file(io: &Bound<'_, PyModule>, inner: &Bound<'_, PyAny>) -> bool {
-    ["BufferedReader", "BufferedRandom"]
-        .iter()
-        .any(|name| io.getattr(*name).is_ok_and(|class| inner.get_type().is(&class)))
+fn is_temporary_wrapper(object: &Bound<'_, PyAny>) -> bool {
+    let known = object.py().import("sys").and_then(|sys| sys.getattr("modules"));
+    known
+        .and_then(|modules| modules.get_item("tempfile"))
+        .and_then(|module| module.getattr("_TemporaryFileWrapper"))
+        .is_ok_and(|class| object.get_type().is(&class))
 }
 
 /// One block of a body; the error names what it is instead of bytes.

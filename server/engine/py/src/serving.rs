@@ -163,8 +163,18 @@ impl<'py> Serving<'py> {
             return self.send_blocks(tuple.iter());
         }
         let sent = self.send_iterable(&iterable);
-        self.close(&iterable, sent.as_ref().is_ok_and(|&is_all| is_all))?;
-        sent.map(drop)
+        let is_all = sent.as_ref().is_ok_and(|&is_all| is_all);
+        if is_all {
+            self.exchange.get().end_body();
+        }
+        let closed = self.close(&iterable, is_all);
+        sent?;
+        if is_all && let Err(error) = &closed {
+            // The client has its answer: this is only to be reported.
+            self.report(error, "a request, in close()");
+            return Ok(());
+        }
+        closed
     }
 
     /// A list or tuple: all of the body is there, and there is no `close`.

@@ -140,6 +140,11 @@ class WorkerLoop:
                     self.report_timeout(ident, method, target, elapsed_us / 1e6)
                 case ("spool_failed", why):
                     self.report_spool_failure(why)
+                case ("left_out", name):
+                    self.log.warning(
+                        "a header of the app is left out, it belongs to the server (PEP 3333: hop-by-hop)",
+                        name=name,
+                    )
                 case ("max_requests",):
                     self.channel.send(messages.MaxRequestsReached())
                 case ("shut",):
