@@ -87,10 +87,8 @@ struct State {
     is_sent: bool,
     /// The client takes no more.
     is_gone: bool,
-    /// The body has come to its end.
-    is_ended: bool,
-    /// The connection can carry another request.
-    keeps: bool,
+    /// Once the body has come to its end: whether the connection can carry another request.
+    ended: Option<bool>,
     status: u16,
     body_bytes: u64,
     /// When the call began.
@@ -131,8 +129,7 @@ impl Exchange {
         state.progress = Progress::Silent;
         state.is_sent = false;
         state.is_gone = false;
-        state.is_ended = false;
-        state.keeps = false;
+        state.ended = None;
         state.status = 500;
         state.body_bytes = 0;
         state.start_us = start_us;
@@ -396,18 +393,18 @@ impl Exchange {
     /// Ends the body: sends what is left of the answer. The client has all of it before the app's `close()` runs.
     pub fn end_body(&self) {
         let mut state = self.lock();
-        if state.is_ended {
+        if state.ended.is_some() {
             return;
         }
-        state.is_ended = true;
+        state.ended = Some(false);
         if !state.is_gone && matches!(state.progress, Progress::Started(_)) {
             // Only a head: an empty body of known length.
             let _ = self.begin_body(&mut state, Some(0));
         }
         if !state.is_gone {
-            let State { progress, out, keeps, .. } = &mut *state;
+            let State { progress, out, ended, .. } = &mut *state;
             if let Progress::Body(outgoing) = progress {
-                *keeps = outgoing.finish(out);
+                *ended = Some(outgoing.finish(out));
             }
         }
         if !state.is_gone && !state.out.is_empty() {
@@ -419,7 +416,7 @@ impl Exchange {
     pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
         self.end_body();
         let mut state = self.lock();
-        let keeps = state.keeps && !state.is_gone;
+        let keeps = state.ended == Some(true) && !state.is_gone;
         let held = state.held.take()?;
         let is_received = held.is_body_received();
         let mut call = held.end()?;
