@@ -11,6 +11,7 @@ from pathlib import Path
 from prefork.base import processes, threads
 from prefork.base.log import Log
 from prefork.base.termination_log import write_termination_message
+from prefork.config.environment import replace_environment
 from prefork.config.options import SETTINGS, Options
 from prefork.config.sources import configure
 from prefork.errors import Exit, StartupError
@@ -56,7 +57,8 @@ def run_server(arguments: Sequence[str]) -> int:
     from prefork.arbiter.check import check
     from prefork.arbiter.start import run
 
-    apply_environment(options)
+    change_directory(options)
+    replace_environment(configuration.environment)
     if options.check_config:
         return check(configuration, log)
     return run(configuration, log, reread=lambda: configure(arguments, environment, folder=folder))
@@ -74,16 +76,13 @@ def require_engine() -> None:
         raise StartupError(message, Exit.ENVIRONMENT) from None
 
 
-def apply_environment(options: Options) -> None:
-    """Change to the app's directory and set its variables, before anything is started."""
+def change_directory(options: Options) -> None:
+    """Change to the app's directory, before anything is started."""
     if options.chdir:
         try:
             os.chdir(options.chdir)
         except OSError as error:
             raise StartupError(f"chdir is {options.chdir}; {error.strerror}") from None
-    for pair in options.raw_env:
-        name, _, value = pair.partition("=")
-        os.environ[name] = value
 
 
 def show_options(options: Options) -> list[str]:

@@ -11,6 +11,13 @@ class Action:
 
 
 @dataclass(frozen=True)
+class LoadGeneration(Action):
+    """Read the settings of a new generation; `GenerationLoaded` or `MoldFailed` answers."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class BootMold(Action):
     generation: int
     preload: bool

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from prefork.arbiter.fleet import ReloadRequest
+from prefork.arbiter.fleet import Policy, ReloadRequest
 from prefork.base.stats import ExitReason
 
 
@@ -13,6 +13,14 @@ class Event:
 @dataclass(frozen=True)
 class Tick(Event):
     """Time has passed."""
+
+
+@dataclass(frozen=True)
+class GenerationLoaded(Event):
+    """The settings of a generation are read."""
+
+    generation: int
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class PreloadUnsafe(Event):
 
 @dataclass(frozen=True)
 class MoldFailed(Event):
-    """The app does not import."""
+    """The settings cannot be read, or the app does not import."""
 
     generation: int
     traceback: str

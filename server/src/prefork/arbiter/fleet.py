@@ -11,6 +11,7 @@ from prefork.base.stats import ExitReason, ServerState, WorkerState
 class MoldState(enum.Enum):
     """State of a generation's mold."""
 
+    LOADING = enum.auto()  # there is none yet: the settings of its generation are being read
     BOOTING = enum.auto()
     READY = enum.auto()
     HUNG = enum.auto()  # took too long to import or to fork, was ordered to write its stack and end
@@ -26,6 +27,7 @@ class Worker:
     generation: int
     state: WorkerState
     started: float
+    graceful_timeout: float  # its generation's
     pid: int = 0  # 0 until it has reported
     # When it is to be killed; None: not at all.
     deadline: float | None = None
@@ -50,11 +52,21 @@ class Mold:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """The settings of a generation that decide."""
+
+    graceful_timeout: float = 30.0
+    boot_timeout: float = 300.0
+    preload: bool = True
+
+
+@dataclass(frozen=True)
 class Generation:
-    """One loading of the app."""
+    """One loading of the app, with the settings it was loaded with."""
 
     number: int
     mold: Mold
+    policy: Policy = Policy()  # the defaults until its own are read
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,6 @@ class ReloadRequest:
     """A requested reload."""
 
     id: str
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The settings that decide; a reload may change them."""
-
-    graceful_timeout: float
-    boot_timeout: float
-    preload: bool
 
 
 @dataclass(frozen=True)

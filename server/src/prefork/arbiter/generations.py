@@ -1,18 +1,20 @@
-"""What each generation is booted with: settings, hooks, digests of its content.
+"""What each generation is booted with: settings, hooks, environment, digests of its content.
 
-The config file is read again for each reload, here and nowhere else. The settings of the serving
-generation are the server's.
+The config file is read again for each reload, here and nowhere else. A generation has its settings
+and its environment for itself, for as long as it lives; those of the serving one are the arbiter's
+as well, for hooks such as `child_exit`. So nothing of a generation that never served stays.
 """
 
 import dataclasses
-import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prefork.arbiter.fleet import Policy
 from prefork.arbiter.resources import Resources
 from prefork.base.digest import digest_directory, parse_content
+from prefork.base.systemd import own_variables
+from prefork.config.environment import replace_environment
 from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
 from prefork.worker.hooks import Hooks
@@ -24,6 +26,7 @@ class GenerationConfig:
 
     options: Options
     hooks: Hooks
+    environment: Mapping[str, str]
     content: dict[str, str]
 
 
@@ -35,6 +38,7 @@ class Generations:
     ) -> None:
         self.options = configuration.options
         self.hooks = Hooks(configuration.hooks, own.log)
+        self.environment = own_variables(configuration.environment)
         self.own = own
         self.log = own.log
         self.reread = reread
@@ -43,12 +47,26 @@ class Generations:
         self.unsafe_import = ""
         self.judged = 0  # the generation of that import
 
-    def load(self, number: int) -> GenerationConfig:
-        """Return what the generation is booted with; raises StartupError for a config file that is bad.
+    def load(self, number: int) -> None:
+        """Read what a new generation is booted with; raises StartupError for a config file that is bad.
 
-        The first generation and a mold that is booted again take the settings they had.
+        The first generation takes the settings that the server was started with.
         """
-        self.configs[number] = self._load(number)
+        content = self._digest_content()
+        if self.configs:
+            config = self._reread(content)
+        else:
+            config = GenerationConfig(self.options, self.hooks, self.environment, content)
+        self.configs[number] = config
+
+    def again(self, number: int) -> GenerationConfig:
+        """Return what a generation whose mold is booted again was loaded with, and warn of new content."""
+        known, content = self.configs[number], self._digest_content()
+        if known.content != content:
+            self.log.warning(
+                "content changed since this generation was loaded; reload", generation=number
+            )
+        self.configs[number] = dataclasses.replace(known, content=content)
         return self.configs[number]
 
     def commit(self, number: int) -> GenerationConfig:
@@ -56,6 +74,8 @@ class Generations:
         config = self.configs[number]
         self.options, self.hooks = config.options, config.hooks
         self.own.server.cfg = config.options
+        self.log.set_level(config.options.loglevel)
+        replace_environment(config.environment)
         return config
 
     def note_import(self, number: int, *, unsafe: str) -> None:
@@ -68,36 +88,27 @@ class Generations:
         for old in [number for number in self.configs if number not in numbers]:
             del self.configs[old]
 
-    def policy(self) -> Policy:
-        """Return the settings that decide."""
+    def policy(self, number: int) -> Policy:
+        """Return the settings of a generation that decide."""
+        options = self.configs[number].options
         return Policy(
-            graceful_timeout=self.options.graceful_timeout,
-            boot_timeout=self.options.boot_timeout,
-            preload=self.options.preload_app == "always"
-            or (self.options.preload_app == "auto" and not self.unsafe_import),
+            graceful_timeout=options.graceful_timeout,
+            boot_timeout=options.boot_timeout,
+            preload=options.preload_app == "always"
+            or (options.preload_app == "auto" and not self.unsafe_import),
         )
 
-    def _load(self, number: int) -> GenerationConfig:
-        known = self.configs.get(number)
-        content = self._digest_content()
-        if known is not None:
-            if known.content != content:
-                self.log.warning(
-                    "content changed since this generation was loaded; reload", generation=number
-                )
-            return dataclasses.replace(known, content=content)
-        if not self.configs:
-            return GenerationConfig(self.options, self.hooks, content)
+    def _reread(self, content: dict[str, str]) -> GenerationConfig:
         self.hooks.call("on_reload", self.own.server)
         self.own.notifier.reloading()
         fresh = self.reread()
         for warning in fresh.warnings:
             self.log.warning("setting ignored", what=warning)
-        for pair in fresh.options.raw_env:
-            name, _, value = pair.partition("=")
-            os.environ[name] = value
         return GenerationConfig(
-            self._keep_fixed(fresh.options), Hooks(fresh.hooks, self.log), content
+            self._keep_fixed(fresh.options),
+            Hooks(fresh.hooks, self.log),
+            own_variables(fresh.environment),
+            content,
         )
 
     def _keep_fixed(self, fresh: Options) -> Options:

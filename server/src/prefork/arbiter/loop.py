@@ -28,6 +28,7 @@ from prefork.arbiter.actions import (
     ForkWorker,
     KillWorker,
     Leave,
+    LoadGeneration,
     Note,
     ReportMoldLoss,
     RetireWorker,
@@ -155,7 +156,7 @@ class Arbiter:
 
     def time_to_wait(self) -> float:
         now = time.monotonic()
-        due = next_deadline(self.fleet, now, self.generations.policy())
+        due = next_deadline(self.fleet, now)
         return max(0.0, min(self.next_tick, due or self.next_tick) - now)
 
     def dispatch(self, event: Event) -> None:
@@ -168,8 +169,7 @@ class Arbiter:
             self.pending.popleft()
 
     def decide(self, event: Event) -> None:
-        policy = self.generations.policy()
-        self.fleet, actions = step(self.fleet, event, time.monotonic(), policy)
+        self.fleet, actions = step(self.fleet, event, time.monotonic())
         # Before acting: a forked mold must find nothing half done.
         self.guard(publish, self.fleet, self.table, time.monotonic())
         for action in actions:
@@ -177,6 +177,8 @@ class Arbiter:
 
     def perform(self, action: Action) -> None:
         match action:
+            case LoadGeneration(generation):
+                self.molds.load(generation)
             case BootMold():
                 self.molds.boot(action)
             case StopMold(generation):

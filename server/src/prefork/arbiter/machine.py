@@ -10,19 +10,19 @@ soon as the serving workers are more than wanted. Recycling is the same with a s
 
 from prefork.arbiter.actions import Step
 from prefork.arbiter.events import Event
-from prefork.arbiter.fleet import Fleet, Policy
+from prefork.arbiter.fleet import Fleet
 from prefork.arbiter.reconcile import reconcile
 from prefork.arbiter.transitions import HANDLERS
 
 
-def step(fleet: Fleet, event: Event, now: float, policy: Policy) -> Step:
+def step(fleet: Fleet, event: Event, now: float) -> Step:
     """Return the fleet after `event`, and what to do about it."""
-    fleet, first = HANDLERS[type(event)](fleet, event, now, policy)
-    fleet, second = reconcile(fleet, now, policy)
+    fleet, first = HANDLERS[type(event)](fleet, event, now)
+    fleet, second = reconcile(fleet, now)
     return fleet, (*first, *second)
 
 
-def next_deadline(fleet: Fleet, now: float, policy: Policy) -> float | None:
+def next_deadline(fleet: Fleet, now: float) -> float | None:
     """Return when `Tick` is due at the latest, None when only other events matter.
 
     What was due until `now` has been acted on by the step before; if it could not be (no slot, no
@@ -33,5 +33,8 @@ def next_deadline(fleet: Fleet, now: float, policy: Policy) -> float | None:
     times += [worker.left_at for worker in fleet.workers.values()]
     for generation in (fleet.current, fleet.booting):
         if generation is not None:
-            times += [generation.mold.retry_at, generation.mold.started + policy.boot_timeout]
+            times += [
+                generation.mold.retry_at,
+                generation.mold.started + generation.policy.boot_timeout,
+            ]
     return min((time for time in times if time > now), default=None)

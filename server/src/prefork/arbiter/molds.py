@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from prefork.arbiter.actions import BootMold, ReportMoldLoss
 from prefork.arbiter.channels import drop_channel, receive_all
-from prefork.arbiter.events import Event, MoldFailed, MoldGone, MoldReady, PreloadUnsafe
+from prefork.arbiter.events import (
+    Event,
+    GenerationLoaded,
+    MoldFailed,
+    MoldGone,
+    MoldReady,
+    PreloadUnsafe,
+)
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
@@ -65,13 +72,22 @@ class Molds:
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
 
+    def load(self, number: int) -> None:
+        """Read the settings of a new generation."""
+        try:
+            self.generations.load(number)
+        except BaseException as error:  # whatever the config file raises
+            self.dispatch(MoldFailed(number, describe_failure(error)))
+        else:
+            self.dispatch(GenerationLoaded(number, self.generations.policy(number)))
+
     def boot(self, order: BootMold) -> None:
-        """Boot the mold of a generation, with the settings as they are now."""
+        """Boot the mold of a generation, with the settings the generation was loaded with."""
         try:
             self._fork(order)
         except processes.Become:
             raise
-        except BaseException as error:  # the config file's own, and our lack of descriptors
+        except Exception as error:  # no descriptors, no processes left
             self.dispatch(MoldFailed(order.generation, describe_failure(error)))
 
     def order_fork(self, number: int, order: messages.Fork, *, descriptors: Iterable[int]) -> bool:
@@ -131,14 +147,18 @@ class Molds:
 
     def _fork(self, order: BootMold) -> None:
         number = order.generation
-        config = self.generations.load(number)
+        config = (
+            self.generations.again(number)
+            if order.is_replacement
+            else self.generations.configs[number]
+        )
         self.log.info(
             "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in config.content.items()}
         )  # fmt: skip
         ours, theirs = Channel.pair()
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
-            number, order.preload, theirs, config.options, config.hooks, self.own.server, self.log,
+            number, order.preload, theirs, config.options, config.hooks, config.environment, self.own.server, self.log,
             self.own.logfiles, self.own.stats_fd, stack_fd,
         )  # fmt: skip
 

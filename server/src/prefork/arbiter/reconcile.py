@@ -16,6 +16,7 @@ from prefork.arbiter.actions import (
     ForkWorker,
     KillWorker,
     Leave,
+    LoadGeneration,
     RetireWorker,
     StartWorker,
     Step,
@@ -26,7 +27,6 @@ from prefork.arbiter.fleet import (
     Generation,
     Mold,
     MoldState,
-    Policy,
     Worker,
     drop,
     put,
@@ -41,7 +41,7 @@ DRAIN_PACE_S = 0.05
 LEAVE_MAX_S = 1.0
 
 
-def reconcile(fleet: Fleet, now: float, policy: Policy) -> Step:
+def reconcile(fleet: Fleet, now: float) -> Step:
     """Compare wanted and actual; each part acts on one kind of difference."""
     actions: list[Action] = []
     for part in (
@@ -55,18 +55,18 @@ def reconcile(fleet: Fleet, now: float, policy: Policy) -> Step:
         begin_generation,
         leave_when_empty,
     ):
-        fleet, more = part(fleet, now, policy)
+        fleet, more = part(fleet, now)
         actions += more
     return fleet, tuple(actions)
 
 
-def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
+def kill_overdue(fleet: Fleet, now: float) -> Step:
     actions: list[Action] = []
     for worker in fleet.workers.values():
         if worker.deadline is None or worker.deadline > now:
             continue
         if not worker.pid:
-            fleet, more = give_up_unforked(fleet, worker, now, policy)
+            fleet, more = give_up_unforked(fleet, worker, now)
             actions += more
         elif worker.is_killed:
             actions.append(KillWorker(worker.id, is_last=True))
@@ -77,7 +77,7 @@ def kill_overdue(fleet: Fleet, now: float, policy: Policy) -> Step:
     return fleet, tuple(actions)
 
 
-def give_up_unforked(fleet: Fleet, worker: Worker, now: float, policy: Policy) -> Step:
+def give_up_unforked(fleet: Fleet, worker: Worker, now: float) -> Step:
     """A worker that was ordered and never forked: its mold hangs.
 
     There is no process to kill; if one appears after all, it finds its channel closed and ends.
@@ -90,7 +90,7 @@ def give_up_unforked(fleet: Fleet, worker: Worker, now: float, policy: Policy) -
         if generation is None or generation.number != worker.generation:
             continue
         if generation.mold.state is MoldState.READY:
-            hang = f"the mold did not fork a worker within {policy.boot_timeout:g} s"
+            hang = f"the mold did not fork a worker within {generation.policy.boot_timeout:g} s"
             fleet = hang_mold(fleet, generation.number, hang, now)
             actions.append(AbortMold(generation.number))
     return fleet, tuple(actions)
@@ -100,38 +100,38 @@ def hang_mold(fleet: Fleet, number: int, hang: str, now: float) -> Fleet:
     return put_mold(fleet, number, state=MoldState.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
 
 
-def begin_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
+def begin_generation(fleet: Fleet, now: float) -> Step:
     """The first boot, or the next reload once the one before is done."""
     if fleet.state is ServerState.STOPPING or fleet.booting is not None:
         return fleet, ()
     if fleet.current is not None and (fleet.queued is None or fleet.finishing is not None):
         return fleet, ()
     number = fleet.last_number + 1
-    generation = Generation(number, Mold(MoldState.BOOTING, started=now, preload=policy.preload))
+    generation = Generation(number, Mold(MoldState.LOADING, started=now))
     running = fleet.queued if fleet.current is not None else None
     queued = None if running is not None else fleet.queued
     fleet = replace(fleet, booting=generation, last_number=number, running=running, queued=queued)
-    return fleet, (BootMold(number, policy.preload),)
+    return fleet, (LoadGeneration(number),)
 
 
-def abort_slow_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
+def abort_slow_mold(fleet: Fleet, now: float) -> Step:
     """Have a mold that takes too long write its stack; then give it up, whether it did or not."""
     actions: list[Action] = []
     for generation in (fleet.current, fleet.booting):
         if generation is None:
             continue
-        number, mold = generation.number, generation.mold
-        if mold.state is MoldState.BOOTING and now >= mold.started + policy.boot_timeout:
-            hang = f"the app did not import within {policy.boot_timeout:g} s; raise --boot-timeout"
+        number, mold, limit = generation.number, generation.mold, generation.policy.boot_timeout
+        if mold.state is MoldState.BOOTING and now >= mold.started + limit:
+            hang = f"the app did not import within {limit:g} s; raise --boot-timeout"
             fleet = hang_mold(fleet, number, hang, now)
             actions.append(AbortMold(number))
         elif mold.state is MoldState.HUNG and now >= mold.retry_at:
-            fleet, more = end_mold(fleet, number, mold.hang, now, policy)
+            fleet, more = end_mold(fleet, number, mold.hang, now)
             actions += [StopMold(number), *more]
     return fleet, tuple(actions)
 
 
-def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
+def replace_mold(fleet: Fleet, now: float) -> Step:
     actions: list[Action] = []
     for generation in (fleet.current, fleet.booting):
         if fleet.state is ServerState.STOPPING or generation is None:
@@ -145,7 +145,7 @@ def replace_mold(fleet: Fleet, now: float, policy: Policy) -> Step:
     return fleet, tuple(actions)
 
 
-def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
+def fork_missing(fleet: Fleet, now: float) -> Step:
     """Fork what is missing, of the generation that boots and of the one that serves."""
     actions: list[Action] = []
     if fleet.state is ServerState.STOPPING:
@@ -162,7 +162,8 @@ def fork_missing(fleet: Fleet, now: float, policy: Policy) -> Step:
                 break
             number = fleet.last_worker + 1
             worker = Worker(
-                number, slot, generation.number, WorkerState.BOOTING, started=now, deadline=now + policy.boot_timeout
+                number, slot, generation.number, WorkerState.BOOTING, started=now,
+                graceful_timeout=generation.policy.graceful_timeout, deadline=now + generation.policy.boot_timeout,
             )  # fmt: skip
             fleet = replace(put(fleet, worker), last_worker=number)
             actions.append(ForkWorker(number, slot, generation.number))
@@ -180,7 +181,7 @@ def free_slot(fleet: Fleet) -> int | None:
     return next((slot for slot in range(1, fleet.slots + 1) if slot not in taken), None)
 
 
-def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
+def commit_generation(fleet: Fleet, now: float) -> Step:
     """All workers of the booting generation are ready: it serves, the older ones leave."""
     if fleet.booting is None or fleet.booting.mold.state is not MoldState.READY:
         return fleet, ()
@@ -208,7 +209,7 @@ def commit_generation(fleet: Fleet, now: float, policy: Policy) -> Step:
     return fleet, tuple(actions)
 
 
-def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
+def drain_surplus(fleet: Fleet, now: float) -> Step:
     """Drain one worker if the others are enough; those that are leaving first."""
     if fleet.state is not ServerState.SERVING or fleet.current is None or now < fleet.next_drain_at:
         return fleet, ()
@@ -227,13 +228,13 @@ def drain_surplus(fleet: Fleet, now: float, policy: Policy) -> Step:
         return fleet, ()
     drained = replace(
         chosen, state=WorkerState.DRAINING, leaving=chosen.leaving or ExitReason.RETIRED, left_at=now + LEAVE_MAX_S,
-        deadline=now + policy.graceful_timeout,
+        deadline=now + chosen.graceful_timeout,
     )  # fmt: skip
     fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
     return fleet, (DrainWorker(chosen.id, "handover"),)
 
 
-def finish_reload(fleet: Fleet, now: float, policy: Policy) -> Step:
+def finish_reload(fleet: Fleet, now: float) -> Step:
     """A reload is done when no worker of an older generation takes requests any more."""
     if fleet.finishing is None or fleet.current is None:
         return fleet, ()
@@ -244,7 +245,7 @@ def finish_reload(fleet: Fleet, now: float, policy: Policy) -> Step:
     return replace(fleet, finishing=None), (FinishReload(fleet.finishing, True),)
 
 
-def leave_when_empty(fleet: Fleet, now: float, policy: Policy) -> Step:
+def leave_when_empty(fleet: Fleet, now: float) -> Step:
     if fleet.state is not ServerState.STOPPING or fleet.workers:
         return fleet, ()
     return fleet, (Leave(failed=fleet.has_failed),)

@@ -16,7 +16,8 @@ from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.run_dir import open_run_dir
 from prefork.base.stats import create_table
-from prefork.base.systemd import Notifier, passed_descriptors
+from prefork.base.systemd import Notifier, own_variables, passed_descriptors
+from prefork.config.environment import replace_environment
 from prefork.config.options import MAX_WORKERS
 from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
@@ -30,9 +31,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     log = Log(logfiles.errors_fd, options.loglevel)
     environment = dict(os.environ)
     passed = passed_descriptors(environment, os.getpid())
-    # Programs the app starts must not take the sockets for theirs.
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)
+    replace_environment(own_variables(environment))
     listeners = open_listeners(
         options.bind, passed=passed, backlog=options.backlog, umask=options.umask
     )

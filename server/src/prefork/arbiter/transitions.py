@@ -10,6 +10,7 @@ from typing import Any
 
 from prefork.arbiter.actions import (
     Action,
+    BootMold,
     CloseListeners,
     DiscardGeneration,
     DrainWorker,
@@ -25,6 +26,7 @@ from prefork.arbiter.actions import (
 )
 from prefork.arbiter.events import (
     Event,
+    GenerationLoaded,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -42,7 +44,16 @@ from prefork.arbiter.events import (
     WorkerSpawned,
     WorkerStuck,
 )
-from prefork.arbiter.fleet import Fleet, MoldState, Policy, drop, is_booting, put, put_mold
+from prefork.arbiter.fleet import (
+    Fleet,
+    Generation,
+    Mold,
+    MoldState,
+    drop,
+    is_booting,
+    put,
+    put_mold,
+)
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # A worker that lived shorter than this crashed early. So many early crashes are replaced at once, and
@@ -68,36 +79,44 @@ WORKER_STATES: dict[tuple[WorkerState, type[Event]], WorkerState] = {
 }
 
 
-def on_mold_ready(fleet: Fleet, event: MoldReady, now: float, policy: Policy) -> Step:
+def on_generation_loaded(fleet: Fleet, event: GenerationLoaded, now: float) -> Step:
+    if not is_booting(fleet, event.generation):
+        return fleet, ()
+    mold = Mold(MoldState.BOOTING, started=now, preload=event.policy.preload)
+    loaded = Generation(event.generation, mold, event.policy)
+    return replace(fleet, booting=loaded), (BootMold(loaded.number, mold.preload),)
+
+
+def on_mold_ready(fleet: Fleet, event: MoldReady, now: float) -> Step:
     return put_mold(fleet, event.generation, state=MoldState.READY, failures=0), ()
 
 
-def on_preload_unsafe(fleet: Fleet, event: PreloadUnsafe, now: float, policy: Policy) -> Step:
+def on_preload_unsafe(fleet: Fleet, event: PreloadUnsafe, now: float) -> Step:
     # Its process ends by itself; LOST here, and MoldGone finds nothing left to do.
     return put_mold(fleet, event.generation, state=MoldState.LOST, preload=False, retry_at=now), ()
 
 
-def on_mold_failed(fleet: Fleet, event: MoldFailed, now: float, policy: Policy) -> Step:
-    return end_mold(fleet, event.generation, event.traceback, now, policy)
+def on_mold_failed(fleet: Fleet, event: MoldFailed, now: float) -> Step:
+    return end_mold(fleet, event.generation, event.traceback, now)
 
 
-def on_mold_gone(fleet: Fleet, event: MoldGone, now: float, policy: Policy) -> Step:
+def on_mold_gone(fleet: Fleet, event: MoldGone, now: float) -> Step:
     generation = fleet.booting if is_booting(fleet, event.generation) else fleet.current
     if generation is None or generation.number != event.generation:
         return fleet, ()
     match generation.mold.state:
-        case MoldState.LOST:
+        case MoldState.LOADING | MoldState.LOST:
             return fleet, ()
         case MoldState.HUNG:
             why = generation.mold.hang
         case MoldState.BOOTING | MoldState.READY:
             why = f"the mold ended ({event.how})"
-    return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now, policy)
+    return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now)
 
 
-def end_mold(fleet: Fleet, number: int, why: str, now: float, policy: Policy) -> Step:
+def end_mold(fleet: Fleet, number: int, why: str, now: float) -> Step:
     if is_booting(fleet, number):
-        return discard(fleet, why, now, policy)
+        return discard(fleet, why, now)
     return lose_mold(fleet, number, now, why)
 
 
@@ -115,7 +134,7 @@ def lose_mold(fleet: Fleet, number: int, now: float, why: str) -> Step:
     return fleet, (ReportMoldLoss(number, why, retry_in_s=wait),)
 
 
-def discard(fleet: Fleet, traceback: str, now: float, policy: Policy) -> Step:
+def discard(fleet: Fleet, traceback: str, now: float) -> Step:
     """Throw the booting generation away; whatever serves goes on."""
     assert fleet.booting is not None
     number = fleet.booting.number
@@ -137,21 +156,21 @@ def discard(fleet: Fleet, traceback: str, now: float, policy: Policy) -> Step:
 # -- workers ----------------------------------------------------------------------------------
 
 
-def on_worker_spawned(fleet: Fleet, event: WorkerSpawned, now: float, policy: Policy) -> Step:
+def on_worker_spawned(fleet: Fleet, event: WorkerSpawned, now: float) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is None:
         return fleet, ()
     return put(fleet, replace(worker, pid=event.pid)), ()
 
 
-def on_worker_state(fleet: Fleet, event: Event, now: float, policy: Policy) -> Step:
+def on_worker_state(fleet: Fleet, event: Event, now: float) -> Step:
     """Ready, stuck, leaving: by the table `WORKER_STATES`."""
     assert isinstance(event, WorkerReady | WorkerStuck | WorkerLeaving)
     worker = fleet.workers.get(event.worker)
     state = WORKER_STATES.get((worker.state, type(event))) if worker is not None else None
     if worker is None or state is None:
         return fleet, ()
-    deadline = None if state is WorkerState.SERVING else now + policy.graceful_timeout
+    deadline = None if state is WorkerState.SERVING else now + worker.graceful_timeout
     if (
         worker.deadline is not None
         and deadline is not None
@@ -176,29 +195,29 @@ def on_worker_state(fleet: Fleet, event: Event, now: float, policy: Policy) -> S
     return put(fleet, changes), (StartWorker(worker.id),) if starts else ()
 
 
-def on_worker_failed(fleet: Fleet, event: WorkerFailed, now: float, policy: Policy) -> Step:
+def on_worker_failed(fleet: Fleet, event: WorkerFailed, now: float) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is not None and is_booting(fleet, worker.generation):
-        return discard(fleet, event.traceback, now, policy)
+        return discard(fleet, event.traceback, now)
     # A worker of the serving generation: WorkerGone follows and counts as a crash.
     return fleet, ()
 
 
-def on_recycle_requested(fleet: Fleet, event: RecycleRequested, now: float, policy: Policy) -> Step:
+def on_recycle_requested(fleet: Fleet, event: RecycleRequested, now: float) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is None or worker.state is not WorkerState.SERVING or worker.leaving is not None:
         return fleet, ()
     return put(fleet, replace(worker, leaving=event.reason)), ()
 
 
-def on_only_overdue_left(fleet: Fleet, event: OnlyOverdueLeft, now: float, policy: Policy) -> Step:
+def on_only_overdue_left(fleet: Fleet, event: OnlyOverdueLeft, now: float) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is None or worker.state is not WorkerState.STUCK:
         return fleet, ()
     return put(fleet, replace(worker, deadline=now)), ()
 
 
-def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) -> Step:
+def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float) -> Step:
     worker = fleet.workers.get(event.worker)
     if worker is None:
         return fleet, ()
@@ -212,7 +231,7 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float, policy: Policy) 
     actions: tuple[Action, ...] = (RetireWorker(worker, reason, event.how),)
     if is_booting(fleet, worker.generation):
         why = f"a worker ended before it was ready ({event.how})"
-        fleet, more = discard(fleet, why, now, policy)
+        fleet, more = discard(fleet, why, now)
         return fleet, (*actions, *more)
     if fleet.state is ServerState.STOPPING:
         return fleet, actions
@@ -251,18 +270,18 @@ def backoff(failures: int, *, free: int) -> float:
 # -- requests -----------------------------------------------------------------------------------
 
 
-def on_reload_requested(fleet: Fleet, event: ReloadRequested, now: float, policy: Policy) -> Step:
+def on_reload_requested(fleet: Fleet, event: ReloadRequested, now: float) -> Step:
     if fleet.state is ServerState.STOPPING:
         return fleet, (FinishReload(event.request, False, "the server is stopping"),)
     superseded = (SupersedeReload(fleet.queued),) if fleet.queued is not None else ()
     return replace(fleet, queued=event.request), superseded
 
 
-def on_scale_requested(fleet: Fleet, event: ScaleRequested, now: float, policy: Policy) -> Step:
+def on_scale_requested(fleet: Fleet, event: ScaleRequested, now: float) -> Step:
     return replace(fleet, desired=event.desired), ()
 
 
-def on_stop_requested(fleet: Fleet, event: StopRequested, now: float, policy: Policy) -> Step:
+def on_stop_requested(fleet: Fleet, event: StopRequested, now: float) -> Step:
     """Begin to stop, or turn a graceful stop into a quick one."""
     again = fleet.state is ServerState.STOPPING
     if again and not event.quick:
@@ -276,7 +295,6 @@ def on_stop_requested(fleet: Fleet, event: StopRequested, now: float, policy: Po
         molds = [g.number for g in (fleet.current, fleet.booting) if g is not None]
         actions += [StopMold(number) for number in molds]
         actions.append(CloseListeners())
-    wait = QUICK_STOP_S if event.quick else policy.graceful_timeout
     stopped = []
     for worker in fleet.workers.values():
         if event.quick or worker.state is WorkerState.BOOTING:
@@ -284,6 +302,7 @@ def on_stop_requested(fleet: Fleet, event: StopRequested, now: float, policy: Po
         else:
             actions.append(DrainWorker(worker.id, "close"))
         state = worker.state if worker.state is WorkerState.STUCK else WorkerState.DRAINING
+        wait = QUICK_STOP_S if event.quick else worker.graceful_timeout
         deadline = min(now + wait, worker.deadline or now + wait)
         leaving = worker.leaving or ExitReason.RETIRED
         stopped.append(replace(worker, state=state, leaving=leaving, deadline=deadline))
@@ -294,12 +313,13 @@ def on_stop_requested(fleet: Fleet, event: StopRequested, now: float, policy: Po
     return fleet, tuple(actions)
 
 
-def on_tick(fleet: Fleet, event: Tick, now: float, policy: Policy) -> Step:
+def on_tick(fleet: Fleet, event: Tick, now: float) -> Step:
     return fleet, ()
 
 
-HANDLERS: dict[type[Event], Callable[[Fleet, Any, float, Policy], Step]] = {
+HANDLERS: dict[type[Event], Callable[[Fleet, Any, float], Step]] = {
     Tick: on_tick,
+    GenerationLoaded: on_generation_loaded,
     MoldReady: on_mold_ready,
     PreloadUnsafe: on_preload_unsafe,
     MoldFailed: on_mold_failed,

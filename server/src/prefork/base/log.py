@@ -17,6 +17,10 @@ class Log:
 
     def __init__(self, fd: int = 2, level: str = "info") -> None:
         self.fd = fd
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """From now on write lines of at least `level`."""
         self.threshold = LEVELS[level]
 
     # `args` as in logging (%-style): gunicorn's server hooks call `server.log.info("%s", x)`.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 FIRST_PASSED_FD = 3
+PASSED = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def passed_descriptors(environment: Mapping[str, str], pid: int) -> tuple[int, ...]:
@@ -16,6 +17,11 @@ def passed_descriptors(environment: Mapping[str, str], pid: int) -> tuple[int, .
     if not count.isdigit():
         return ()
     return tuple(range(FIRST_PASSED_FD, FIRST_PASSED_FD + int(count)))
+
+
+def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what programs that the app starts may have of it: the passed sockets are not theirs; pure."""
+    return {name: value for name, value in environment.items() if name not in PASSED}
 
 
 class Notifier:

@@ -4,6 +4,7 @@ Order of precedence: command line, environment, config file, default.
 """
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from prefork.config import capacity
 from prefork.config.command_line import parse_arguments
 from prefork.config.config_file import ConfigFile, read_config_file
+from prefork.config.environment import borrowed_environment
 from prefork.config.options import SETTINGS, Options
 from prefork.config.settings import Setting
 from prefork.errors import StartupError
@@ -25,6 +27,7 @@ class Configuration:
     hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     config_file: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the app
 
 
 def configure(
@@ -37,7 +40,10 @@ def configure(
     """
     given, warnings = parse_arguments(arguments)
     named, _ = pick(next(s for s in SETTINGS if s.name == "config"), given, environment)
-    file = read_config_file(named or "", folder=folder)
+    # What the file changes in the environment belongs to the generation it configures, as raw_env does.
+    with borrowed_environment(environment):
+        file = read_config_file(named or "", folder=folder)
+        variables = dict(os.environ)
     values = {}
     for setting in SETTINGS:
         value, source = pick(setting, given, environment, file)
@@ -49,7 +55,8 @@ def configure(
     if options.workers == "auto":
         options = replace(options, workers=capacity.plan_workers(capacity.observe_capacity()))
     warnings += (*find_misspelled(environment), *file.warnings)
-    return Configuration(options, file.hooks, warnings, file.source)
+    variables |= dict(pair.split("=", 1) for pair in options.raw_env)
+    return Configuration(options, file.hooks, warnings, file.source, variables)
 
 
 def find_misspelled(environment: Mapping[str, str]) -> tuple[str, ...]:

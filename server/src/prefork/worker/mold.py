@@ -10,15 +10,16 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from prefork.base import children, exit_functions, messages, processes, spool_dir
+from prefork.base import children, exit_functions, fd_limits, messages, processes, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.tracebacks import describe_failure
+from prefork.config.environment import replace_environment
 from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp, extend_search_path
@@ -41,6 +42,7 @@ class Mold:
     channel: Channel
     options: Options
     hooks: Hooks
+    environment: Mapping[str, str]
     server: HookServer
     log: Log
     logfiles: LogFiles
@@ -52,6 +54,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     """Be the mold; `forget` closes what belongs to the arbiter alone."""
     forget()
     processes.name_process("prefork-mold")
+    take_settings(mold)
     # Ctrl-C in a terminal and `systemctl stop` reach the whole group; when a mold ends is the
     # arbiter's decision. Not SIG_IGN: programs that the app starts would inherit that.
     for number in (
@@ -81,6 +84,14 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             processes.exit_now(Exit.APP)
     mold.channel.send(messages.MoldReady())
     return serve_forks(mold, app)
+
+
+def take_settings(mold: Mold) -> None:
+    """Let this process and its workers have what the arbiter has only once the generation serves."""
+    replace_environment(mold.environment)
+    mold.log.set_level(mold.options.loglevel)
+    mold.server.cfg = mold.options
+    fd_limits.allow_open_files(mold.options.worker_connections)
 
 
 def report_unusable_spool(mold: Mold) -> None:

@@ -16,6 +16,7 @@ from prefork.arbiter.actions import (
     ForkWorker,
     KillWorker,
     Leave,
+    LoadGeneration,
     RetireWorker,
     StartWorker,
     StopMold,
@@ -24,6 +25,7 @@ from prefork.arbiter.actions import (
 )
 from prefork.arbiter.events import (
     Event,
+    GenerationLoaded,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -62,18 +64,28 @@ class Simulation:
     def __init__(self, workers: int = 2, *, slots: int = 16) -> None:
         self.fleet = Fleet(desired=workers, slots=slots)
         self.now = 1000.0
+        self.policy = POLICY
         self.actions: list[Action] = []
 
     def dispatch(self, event: Event) -> list[Action]:
-        self.fleet, actions = step(self.fleet, event, self.now, POLICY)
+        """Let an event happen; the settings of a new generation are read at once."""
+        self.fleet, stepped = step(self.fleet, event, self.now)
+        actions = list(stepped)
+        for action in stepped:
+            if isinstance(action, LoadGeneration):
+                actions.remove(action)
+                self.fleet, more = step(
+                    self.fleet, GenerationLoaded(action.generation, self.policy), self.now
+                )
+                actions += more
         self.actions += actions
-        return list(actions)
+        return actions
 
     def wait(self, seconds: float) -> list[Action]:
         """Let time pass as the arbiter would: a tick at each deadline."""
         until, seen = self.now + seconds, []
         while True:
-            due = next_deadline(self.fleet, self.now, POLICY)
+            due = next_deadline(self.fleet, self.now)
             self.now = min(until, due if due is not None else until)
             seen += self.dispatch(Tick())
             if self.now >= until:
@@ -563,6 +575,7 @@ def every_event() -> list[Event]:
     workers, molds = (1, 3, 99), (1, 2, 99)
     return [
         Tick(),
+        *(GenerationLoaded(n, POLICY) for n in molds),
         *(MoldReady(n) for n in molds),
         *(PreloadUnsafe(n) for n in molds),
         *(MoldFailed(n, "no") for n in molds),
@@ -612,7 +625,7 @@ def test_every_event_has_an_answer_in_every_state(name: str):
     for first, second in itertools.product(every_event(), repeat=2):
         fleet = begin
         for event in (first, second):
-            fleet, actions = step(fleet, event, 2000.0, POLICY)
+            fleet, actions = step(fleet, event, 2000.0)
             check_consistent(fleet, actions)
 
 

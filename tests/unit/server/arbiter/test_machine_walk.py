@@ -15,12 +15,14 @@ from prefork.arbiter.actions import (
     ForkWorker,
     KillWorker,
     Leave,
+    LoadGeneration,
     StartWorker,
     StopWorker,
     SupersedeReload,
 )
 from prefork.arbiter.events import (
     Event,
+    GenerationLoaded,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -40,7 +42,6 @@ from prefork.arbiter.fleet import Fleet, Policy, ReloadRequest
 from prefork.arbiter.machine import next_deadline, step
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
-POLICY = Policy(graceful_timeout=5.0, boot_timeout=10.0, preload=True)
 STEPS = 150
 CALM_S = 150.0
 
@@ -61,6 +62,14 @@ class World:
         self.exit_failed = False
         self.dispatch(Tick())
 
+    def draw_policy(self) -> Policy:
+        """Return the settings of a generation: each has its own."""
+        return Policy(
+            graceful_timeout=self.random.choice((2.0, 5.0, 12.0)),
+            boot_timeout=self.random.choice((3.0, 10.0)),
+            preload=self.random.random() < 0.7,
+        )
+
     def later(self, event: Event, least: float = 0.0, most: float = 0.5) -> None:
         self.serial += 1
         self.due.append((self.now + self.random.uniform(least, most), self.serial, event))
@@ -73,7 +82,7 @@ class World:
                 self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
             case ReloadRequested(request):
                 self.reloads[request.id] = 0
-        self.fleet, actions = step(self.fleet, event, self.now, POLICY)
+        self.fleet, actions = step(self.fleet, event, self.now)
         for action in actions:
             self.obey(action)
         self.check()
@@ -81,6 +90,10 @@ class World:
     def obey(self, action: Action) -> None:
         goes_wrong = not self.is_calm and self.random.random() < 0.15
         match action:
+            case LoadGeneration(number) if goes_wrong:
+                self.later(MoldFailed(number, "bad settings"), 0, 0)
+            case LoadGeneration(number):
+                self.later(GenerationLoaded(number, self.draw_policy()), 0, 0)
             case BootMold(number) if goes_wrong:
                 failures = (
                     MoldFailed(number, "no"),
@@ -141,8 +154,11 @@ class World:
     def run(self, seconds: float) -> None:
         """Let time pass, and what is due happen."""
         until = self.now + seconds
+        self.dispatch(
+            Tick()
+        )  # as the arbiter does in each turn, before it looks for the next deadline
         while not self.has_left:
-            deadline = next_deadline(self.fleet, self.now, POLICY)
+            deadline = next_deadline(self.fleet, self.now)
             times = [until, *(time for time, _, _ in self.due)]
             if deadline is not None:
                 times.append(deadline)

@@ -25,14 +25,28 @@ class Watch:
         self.now = 1000.0
         self.log = Log(os.open(os.devnull, os.O_WRONLY))
         hook = cast(Any, SimpleNamespace(cfg=SimpleNamespace(timeout=TIMEOUT_S)))
-        worker = Worker(id=1, slot=1, generation=1, state=WorkerState.SERVING, started=990.0)
+        worker = Worker(
+            id=1,
+            slot=1,
+            generation=1,
+            state=WorkerState.SERVING,
+            started=990.0,
+            graceful_timeout=30.0,
+        )
         handle = WorkerHandle(cast(Any, None), hook, slot=1, generation=1, ordered_at=990.0, pid=7)
         self.watched = Watched(worker, handle)
 
     def become(self, state: WorkerState) -> None:
         worker = self.watched.worker
         self.watched = Watched(
-            Worker(id=1, slot=1, generation=1, state=state, started=worker.started),
+            Worker(
+                id=1,
+                slot=1,
+                generation=1,
+                state=state,
+                started=worker.started,
+                graceful_timeout=30.0,
+            ),
             self.watched.handle,
         )
 
