@@ -67,10 +67,10 @@ def build_app(
             "app": "main:application",
             "source": {"configMap": {"name": f"{NAME}-code"}, "mountPath": "/app"},
             "replicas": replicas,
-            "server": {"workers": 2, "threads": 2, "accessLog": "none"},
+            "server": {"workers": 2, "threads": 2, "accessLog": "None"},
             "env": [{"name": "IMPORT_SECONDS", "value": str(import_s)}],
             "config": [config] if settings else [],
-            "probes": {"path": "/healthz"},
+            "healthCheck": {"path": "/healthz"},
             "resources": {
                 "requests": {"cpu": "20m", "memory": "64Mi"},
                 "limits": {"memory": "256Mi"},

@@ -16,7 +16,7 @@ def _workers_ready(app: WsgiApp) -> int:
 def test_worker_kill(steady: AppMaker, under_load: LoadMaker) -> None:
     # Few and quick calls: most workers are idle when one is killed. What a killed worker had
     # in hand is lost; nginx asks the other pod for a GET again, for a POST it must not.
-    app = steady(server={"workers": 4, "threads": 1, "accessLog": "none"})
+    app = steady(server={"workers": 4, "threads": 1, "accessLog": "None"})
     pods = app.serving_pods()
     restarts = _restarts(app)
     with under_load(app, "worker kill -9", post_share=0.0, slow_share=0.0) as load:

@@ -1,8 +1,10 @@
 """WsgiApp YAML in, expected objects or refusal out: the operator's pure middle, case by case.
 
 `wsgiapps/NAME.yaml` becomes `wsgiapps/NAME.expected.yaml`; a comment `# kubernetes: 1.34` names the
-version where it matters. `refused/NAME.yaml` says in a comment `# error:` what a person is told.
-UPDATE_GOLDEN=1 rewrites the expected objects; the difference is reviewed like code.
+version where it matters. `every-field` is compared as a whole; the others name the fields that they are
+about: list items by their `name`, other lists as a whole, null for a field that must not be there.
+`refused/NAME.yaml` says in a comment `# error:` what a person is told. UPDATE_GOLDEN=1 rewrites the
+whole one; the difference is reviewed like code.
 """
 
 import os
@@ -45,14 +47,49 @@ def build(path: Path) -> list[dict[str, Any]]:
     return build_resources(app, platform, digests)
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_wsgiapp_becomes_the_expected_objects(path: Path) -> None:
+def test_every_field_becomes_exactly_the_expected_objects() -> None:
+    path = HERE / "wsgiapps" / "every-field.yaml"
     expected = path.with_suffix(".expected.yaml")
     owned = build(path)
     if os.environ.get("UPDATE_GOLDEN"):
         text = yaml.dump_all(owned, Dumper=PlainDumper, sort_keys=True, width=110)
         expected.write_text(text, "utf-8")
     assert list(yaml.safe_load_all(expected.read_text("utf-8"))) == owned
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_wsgiapp_becomes_objects_with_the_expected_fields(path: Path) -> None:
+    owned = {manifest["kind"]: manifest for manifest in build(path)}
+    differences: list[str] = []
+    for wanted in yaml.safe_load_all(path.with_suffix(".expected.yaml").read_text("utf-8")):
+        kind = wanted["kind"]
+        if wanted.get("absent"):
+            assert kind not in owned
+        else:
+            differences += compare(owned[kind], wanted, kind)
+    assert differences == []
+
+
+def compare(found: Any, wanted: Any, path: str) -> list[str]:
+    """Return where `found` lacks what `wanted` names."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return [
+            difference
+            for name, value in wanted.items()
+            for difference in compare(found.get(name), value, f"{path}.{name}")
+        ]
+    is_named = isinstance(wanted, list) and all(isinstance(i, dict) and "name" in i for i in wanted)
+    if is_named and isinstance(found, list):
+        by_name = {item["name"]: item for item in found}
+        return [
+            difference
+            for item in wanted
+            for difference in compare(by_name.get(item["name"]), item, f"{path}[{item['name']}]")
+        ]
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        pairs = enumerate(zip(found, wanted, strict=True))
+        return [d for i, (f, w) in pairs for d in compare(f, w, f"{path}[{i}]")]
+    return [] if found == wanted else [f"{path} is {found!r}, not {wanted!r}"]
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -206,7 +206,7 @@ def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_p
 
 def test_what_is_left_out_is_said(flask: Running) -> None:
     said = flask.wait_line(r"left out on this machine: (.*)")[1]
-    assert set(said.split(", ")) == {"image", "ingress", "probes", "replicas", "resources"}
+    assert set(said.split(", ")) == {"healthCheck", "image", "ingress", "replicas", "resources"}
 
 
 def test_code_change_reloads_without_a_failed_request(flask: Running) -> None:

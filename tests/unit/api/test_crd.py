@@ -36,7 +36,7 @@ def paths_of(value: Any, path: str) -> Iterator[str]:
 
 FIELDS = dict(walk(load_spec_schema(), "spec"))
 # As in a pod; Kubernetes' own meaning, passed on as they are.
-AS_IN_A_POD = re.compile(r"^spec\.(env|envFrom|resources)\b")
+AS_IN_A_POD = re.compile(r"^spec\.(env|envFrom|resources|agent\.resources)\b")
 
 
 def test_every_field_of_the_spec_is_in_a_golden_case() -> None:
@@ -68,8 +68,14 @@ def test_every_rule_has_a_message() -> None:
 
 def test_columns_scale_and_status_are_declared() -> None:
     version = load_crd()["spec"]["versions"][0]
-    columns = [column["name"] for column in version["additionalPrinterColumns"]]
+    columns = [
+        column["name"] for column in version["additionalPrinterColumns"] if "priority" not in column
+    ]
     assert columns == ["Ready", "Reason", "Replicas", "Workers", "URL", "Age"]
+    columns = [
+        column["name"] for column in version["additionalPrinterColumns"] if "priority" in column
+    ]
+    assert columns == ["Image", "Updated", "Available", "Content"]
     assert version["subresources"]["status"] == {}
     assert version["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
 

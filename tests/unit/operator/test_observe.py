@@ -42,7 +42,7 @@ def test_crash_without_a_word_shows_the_exit_code() -> None:
 def test_out_of_memory_names_the_field_to_raise() -> None:
     issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).issue
     assert issue is not None
-    assert issue.reason == "OutOfMemory"
+    assert issue.reason == "OOMKilled"
     assert "spec.resources.limits.memory" in issue.message
 
 

@@ -32,7 +32,7 @@ def test_pods_that_serve_the_wanted_content_are_left_alone() -> None:
 
 
 def test_first_pod_goes_alone_however_many_may_go_at_a_time() -> None:
-    step = plan(make_pod("a"), make_pod("b"), make_pod("c"), reload={"maxUnavailable": 3})
+    step = plan(make_pod("a"), make_pod("b"), make_pod("c"), reload={"maxConcurrent": 3})
     assert asked(step) == ["a"]
 
 
@@ -49,7 +49,7 @@ def test_after_the_first_success_as_many_go_as_the_spec_allows(
     share: object, expected: list[str]
 ) -> None:
     step = plan(
-        make_pod("a", serves="new"), make_pod("b"), make_pod("c"), reload={"maxUnavailable": share}
+        make_pod("a", serves="new"), make_pod("b"), make_pod("c"), reload={"maxConcurrent": share}
     )
     assert asked(step) == expected
 
@@ -60,14 +60,14 @@ def test_pods_that_reload_count_against_the_limit() -> None:
         first,
         make_pod("b", request=NEW, result="pending"),
         make_pod("c"),
-        reload={"maxUnavailable": 1},
+        reload={"maxConcurrent": 1},
     )
     assert asked(step) == []
     step = plan(
         first,
         make_pod("b", request=NEW, result="pending"),
         make_pod("c"),
-        reload={"maxUnavailable": 2},
+        reload={"maxConcurrent": 2},
     )
     assert asked(step) == ["c"]
 
@@ -79,7 +79,7 @@ def test_pod_that_booted_with_the_new_content_proves_it_as_well() -> None:
 
 def test_pod_that_is_not_ready_proves_nothing() -> None:
     pods = [make_pod("a", serves="new", ready=False), *map(make_pod, "bcd")]
-    step = plan(*pods, reload={"maxUnavailable": 2}, replicas=3)
+    step = plan(*pods, reload={"maxConcurrent": 2}, replicas=3)
     assert asked(step) == ["b"]
 
 
@@ -165,7 +165,7 @@ def test_replica_that_is_not_ready_counts_against_the_limit(limit: int) -> None:
         make_pod("b", serves=None, ready=False),
         *map(make_pod, "cd"),
     ]
-    assert asked(plan(*pods, reload={"maxUnavailable": limit}, replicas=4)) == ["c"][: limit - 1]
+    assert asked(plan(*pods, reload={"maxConcurrent": limit}, replicas=4)) == ["c"][: limit - 1]
 
 
 def test_missing_pod_counts_against_the_limit() -> None:

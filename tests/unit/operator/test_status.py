@@ -58,16 +58,18 @@ PODS = tuple(make_pod(name, serves="new") for name in "abc")
 
 def test_settled_app_is_ready_with_all_numbers() -> None:
     status = judge(*PODS)
-    assert condition(status, "Ready") == ("True", "Serving", "3 of 3 pods serve what is declared")
+    assert condition(status, "Ready") == ("True", "Serving", "3 of 3 pods are up to date and ready")
     assert [c["type"] for c in status["conditions"]] == [
         "Ready",
         "Available",
         "Progressing",
         "Reloaded",
+        "Stalled",
     ]
-    assert all(c["status"] == "True" for c in status["conditions"])
+    assert [c["status"] for c in status["conditions"]] == ["True"] * 4 + ["False"]
     assert status["observedGeneration"] == 1
     assert (status["replicas"], status["readyReplicas"], status["updatedReplicas"]) == (3, 3, 3)
+    assert status["availableReplicas"] == 3
     assert status["selector"] == "wsgi.dev/app=shop"
     assert status["url"] == "http://shop.web.svc"
     assert status["workers"] == {"ready": 6, "desired": 6, "busy": 3}
@@ -158,7 +160,7 @@ def test_refused_pods_are_told_in_the_api_servers_words() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "message": "violates PodSecurity"}
     live = deployment(replicas=0, conditions=[refused])
     status = judge(live=live)
-    assert condition(status, "Ready")[1] == "PodsRefused"
+    assert condition(status, "Ready")[1] == "FailedCreate"
     assert "violates PodSecurity" in condition(status, "Available")[2]
 
 
@@ -169,14 +171,14 @@ def test_stuck_rollout_is_told() -> None:
     ]
     live = deployment(updatedReplicas=1, conditions=conditions)
     progressing = condition(judge(*PODS, live=live), "Progressing")
-    assert progressing[:2] == ("False", "DeadlineExceeded")
+    assert progressing[:2] == ("False", "ProgressDeadlineExceeded")
     assert "spec.rollout.progressDeadlineSeconds (300)" in progressing[2]
 
 
 def test_paused_rollout_is_told() -> None:
     live = deployment(updatedReplicas=1)
     progressing = condition(judge(*PODS, live=live, rollout={"paused": True}), "Progressing")
-    assert progressing[:2] == ("Unknown", "Paused")
+    assert progressing[:2] == ("Unknown", "DeploymentPaused")
 
 
 def test_deployment_that_has_not_seen_the_newest_spec_does_not_count() -> None:
@@ -258,3 +260,16 @@ def test_unreadable_spec_keeps_the_numbers_of_what_runs() -> None:
 def test_message_is_bounded() -> None:
     failed = make_pod("a", request=NEW, result="failed", message="x" * 5000)
     assert len(condition(judge(failed), "Reloaded")[2]) == 1024
+
+
+def test_failed_reload_is_stalled_and_a_rollout_on_its_way_is_not() -> None:
+    failed = make_pod("a", request=NEW, result="failed", message="boom")
+    stalled = condition(judge(failed, make_pod("b"), make_pod("c")), "Stalled")
+    assert stalled[:2] == ("True", "ReloadFailed")
+    assert "boom" in stalled[2]
+    assert condition(judge(*PODS, live={}), "Stalled")[:2] == ("False", "NotStalled")
+
+
+def test_invalid_spec_is_stalled() -> None:
+    status = build_invalid_status({}, 2, "spec.app is missing", NOW)
+    assert condition(status, "Stalled")[:2] == ("True", "InvalidSpec")

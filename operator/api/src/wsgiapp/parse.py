@@ -9,14 +9,15 @@ from wsgiapp.schema import Invalid, complete_spec
 from wsgiapp.types import (
     App,
     Content,
+    HealthCheck,
     Ingress,
     Manifest,
     OnChange,
-    Probes,
     Ref,
     Reload,
     Rollout,
     Server,
+    Termination,
 )
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -31,7 +32,7 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
     if not metadata.get("name"):
         raise Invalid("metadata.name", "is missing; name the app")
     spec = complete_spec(manifest.get("spec"))
-    rollout, probes = spec["rollout"], spec["probes"]
+    rollout, health_check = spec["rollout"], spec["healthCheck"]
     return App(
         name=metadata["name"],
         namespace=metadata.get("namespace", "default"),
@@ -49,11 +50,15 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         server=parse_server(spec["server"]),
         env=tuple(spec.get("env", ())),
         env_from=tuple(spec.get("envFrom", ())),
-        probes=Probes(path=probes.get("path"), startup_timeout_s=probes["startupTimeoutSeconds"]),
+        health_check=HealthCheck(
+            path=health_check.get("path"),
+            startup_timeout_s=health_check["startupTimeoutSeconds"],
+        ),
         resources=spec.get("resources", {}),
+        agent_resources=spec["agent"]["resources"],
         ingress=parse_ingress(spec.get("ingress")),
         reload=Reload(
-            max_unavailable=spec["reload"]["maxUnavailable"],
+            max_concurrent=spec["reload"]["maxConcurrent"],
             timeout_s=spec["reload"]["timeoutSeconds"],
         ),
         rollout=Rollout(
@@ -61,9 +66,9 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
             max_unavailable=rollout["maxUnavailable"],
             min_ready_s=rollout["minReadySeconds"],
             progress_deadline_s=rollout["progressDeadlineSeconds"],
-            drain_delay_s=rollout["drainDelaySeconds"],
             paused=rollout["paused"],
         ),
+        termination=Termination(drain_delay_s=spec["termination"]["drainDelaySeconds"]),
     )
 
 
@@ -112,7 +117,7 @@ def parse_server(server: Manifest) -> Server:
             server.get("maxWorkerMemory", 0), "spec.server.maxWorkerMemory"
         ),
         max_request_body_bytes=parse_bytes(server["maxRequestBody"], "spec.server.maxRequestBody"),
-        access_log=server["accessLog"] == "json",
+        access_log=server["accessLog"] == "JSON",
         python=server["python"],
         extra_args=tuple(server.get("extraArgs", ())),
     )

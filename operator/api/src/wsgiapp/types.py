@@ -55,7 +55,7 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probes:
+class HealthCheck:
     path: str | None
     startup_timeout_s: int
 
@@ -71,14 +71,14 @@ class Ingress:
 
 @dataclass(frozen=True, kw_only=True)
 class Reload:
-    max_unavailable: int | str
+    max_concurrent: int | str
     timeout_s: int
 
     def parallel(self, replicas: int) -> int:
         """Return how many of `replicas` pods may reload at a time, at least 1."""
-        if isinstance(self.max_unavailable, int):
-            return self.max_unavailable
-        return max(1, replicas * int(self.max_unavailable.removesuffix("%")) // 100)
+        if isinstance(self.max_concurrent, int):
+            return self.max_concurrent
+        return max(1, replicas * int(self.max_concurrent.removesuffix("%")) // 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +87,17 @@ class Rollout:
     max_unavailable: int | str
     min_ready_s: int
     progress_deadline_s: int
-    drain_delay_s: int
     paused: bool
 
 
 @dataclass(frozen=True, kw_only=True)
+class Termination:
+    drain_delay_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class App:
-    """One WsgiApp. `env`, `env_from` and `resources` are as in a pod."""
+    """One WsgiApp. `env`, `env_from` and the resources are as in a pod."""
 
     name: str
     namespace: str
@@ -109,11 +113,13 @@ class App:
     server: Server
     env: Sequence[Manifest]
     env_from: Sequence[Manifest]
-    probes: Probes
+    health_check: HealthCheck
     resources: Manifest
+    agent_resources: Manifest
     ingress: Ingress | None
     reload: Reload
     rollout: Rollout
+    termination: Termination
 
     @property
     def contents(self) -> tuple[Content, ...]:

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 from wsgiapp.types import Manifest
 
 # Reasons of Ready=False that are a normal step on the way, not news.
-ON_THE_WAY = frozenset({"RollingOut", "Reloading", "Starting", "NotReady", "TooFewReplicas"})
+ON_THE_WAY = frozenset(
+    {"RollingOut", "Reloading", "Starting", "NotReady", "MinimumReplicasUnavailable"}
+)
 
 
 class Event(NamedTuple):

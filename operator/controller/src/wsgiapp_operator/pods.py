@@ -134,7 +134,7 @@ def find_container_issue(container: Manifest) -> Issue | None:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
         return Issue(
-            "OutOfMemory",
+            "OOMKilled",
             f"container {name} needed more memory than its limit; raise spec.resources.limits.memory or use fewer workers",
         )
     last_words = last_line(ended.get("message", ""))

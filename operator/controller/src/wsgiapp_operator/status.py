@@ -5,7 +5,7 @@ first thing that stands in the way.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,11 @@ from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState
 from wsgiapp_operator.state import Issue, Observed, Pod
 
 LONGEST_MESSAGE = 1024
+REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
+# Reasons that do not pass by themselves, and are no matter of the nodes or of other objects.
+STALLED = frozenset(
+    {"InvalidSpec", "NameConflict", "ApplyRefused", "ReloadFailed", "ProgressDeadlineExceeded"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +67,16 @@ def build_status(
         "replicas": counts.existing,
         "readyReplicas": counts.ready,
         "updatedReplicas": counts.updated,
+        "availableReplicas": counts.available,
         "selector": ",".join(f"{name}={value}" for name, value in selector(app).items()),
         "url": app.url,
         "workers": count_workers(pods),
     }
+    if (revision := read_revision(deployment)) is not None:
+        status["revision"] = revision
     if plan.request is not None:
         status["reload"] = describe_reload(plan)
+    conditions.append(stalled_condition(conditions))
     status["conditions"] = date_conditions(conditions, observed.status, app.generation, now)
     return status
 
@@ -76,17 +85,18 @@ def build_invalid_status(
     previous: Manifest, generation: int, error: str, now: datetime
 ) -> Manifest:
     """Return the status of a WsgiApp that cannot be read: what runs, runs on as it is."""
-    message = f"{error}. What runs is left as it is until the spec is mended."
+    message = f"{error}. What runs is left as it is until the spec is fixed."
     invalid = Condition(type="Ready", status="False", reason="InvalidSpec", message=message)
     kept = [
         Condition(**{key: c[key] for key in ("type", "status", "reason", "message")})
         for c in previous.get("conditions", ())
-        if c["type"] != "Ready"
+        if c["type"] not in ("Ready", "Stalled")
     ]
+    conditions = [invalid, *kept, stalled_condition([invalid])]
     return {
         **previous,
         "observedGeneration": generation,
-        "conditions": date_conditions([invalid, *kept], previous, generation, now),
+        "conditions": date_conditions(conditions, previous, generation, now),
     }
 
 
@@ -104,6 +114,13 @@ def count_pods(deployment: Manifest, wanted: int) -> Counts:
         available=status.get("availableReplicas", 0),
         is_observed=bool(deployment) and status.get("observedGeneration", 0) >= generation,
     )
+
+
+def read_revision(deployment: Manifest) -> int | None:
+    """Return the revision that the Deployment controller has given to the newest template."""
+    annotations = deployment.get("metadata", {}).get("annotations") or {}
+    text = annotations.get(REVISION_ANNOTATION, "")
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def count_workers(pods: Iterable[Pod]) -> dict[str, int]:
@@ -143,7 +160,7 @@ def find_issue(app: App, deployment: Manifest, pods: Sequence[Pod], counts: Coun
         return None
     for condition in deployment.get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Issue("PodsRefused", f"the API server refuses the pods: {condition['message']}")
+            return Issue("FailedCreate", f"the API server refuses the pods: {condition['message']}")
     unready = [pod for pod in pods if not pod.ready]
     for pod in unready:
         if pod.issue is not None:
@@ -164,10 +181,10 @@ def available_condition(
             "spec.replicas is 0; raise it to start the app",
         )
     elif condition_status(deployment, "Available") == "True":
-        status, reason = "True", "EnoughReplicas"
+        status, reason = "True", "MinimumReplicasAvailable"
         message = f"{counts.available} of {app.replicas} pods serve"
     else:
-        status, reason = "False", issue.reason if issue else "TooFewReplicas"
+        status, reason = "False", issue.reason if issue else "MinimumReplicasUnavailable"
         message = f"{counts.available} of {app.replicas} pods serve"
         message += f"; {issue.message}" if issue else ""
     return Condition(type="Available", status=status, reason=reason, message=message)
@@ -178,12 +195,16 @@ def progressing_condition(
 ) -> Condition:
     why = f"; {issue.message}" if issue else ""
     if counts.is_rolled_out:
-        status, reason, message = "True", "RolledOut", "every pod has the newest template"
+        status, reason, message = (
+            "True",
+            "NewReplicaSetAvailable",
+            "all pods run the newest template",
+        )
     elif app.rollout.paused:
-        status, reason = "Unknown", "Paused"
+        status, reason = "Unknown", "DeploymentPaused"
         message = f"{counts.updated} of {app.replicas} pods have the newest template; spec.rollout.paused is true"
     elif is_stuck(deployment):
-        status, reason = "False", "DeadlineExceeded"
+        status, reason = "False", "ProgressDeadlineExceeded"
         message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s}){why}"
     else:
         status, reason = "True", "RollingOut"
@@ -273,9 +294,22 @@ def ready_condition(
     elif reloaded.status != "True":
         reason, message = reloaded.reason, reloaded.message
     else:
-        message = f"{counts.available} of {app.replicas} pods serve what is declared"
+        message = f"{counts.available} of {app.replicas} pods are up to date and ready"
         return Condition(type="Ready", status="True", reason="Serving", message=message)
     return Condition(type="Ready", status="False", reason=reason, message=message)
+
+
+def stalled_condition(conditions: Iterable[Condition]) -> Condition:
+    """Return whether waiting is in vain until somebody changes something, as GitOps tools ask it.
+
+    https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+    """
+    for condition in conditions:
+        if condition.status == "False" and condition.reason in STALLED:
+            return replace(condition, type="Stalled", status="True")
+    return Condition(
+        type="Stalled", status="False", reason="NotStalled", message="no change is needed to go on"
+    )
 
 
 def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:

@@ -36,7 +36,7 @@ RESTRICTED_SECURITY_CONTEXT = {
 
 
 def build_pod(app: App, platform: Platform) -> Manifest:
-    stop_s = app.rollout.drain_delay_s + app.server.graceful_timeout_s + STOP_MARGIN_S
+    stop_s = app.termination.drain_delay_s + app.server.graceful_timeout_s + STOP_MARGIN_S
     pod: Manifest = {
         "serviceAccountName": app.name,
         "automountServiceAccountToken": False,
@@ -76,7 +76,7 @@ def build_app_container(app: App) -> Manifest:
             *(mount_content(content, content.mount_path) for content in app.contents),
         ],
         "startupProbe": probe(
-            "/readyz", period_s=1, failures=app.probes.startup_timeout_s + PROBE_MARGIN_S
+            "/readyz", period_s=1, failures=app.health_check.startup_timeout_s + PROBE_MARGIN_S
         ),
         "readinessProbe": probe("/readyz", period_s=2, failures=3),
         # The agent answers for the server. A hung one is restarted by its own probe long before this
@@ -92,9 +92,9 @@ def build_app_container(app: App) -> Manifest:
         container["imagePullPolicy"] = app.image_pull_policy
     if app.env_from:
         container["envFrom"] = list(app.env_from)
-    if app.rollout.drain_delay_s:
+    if app.termination.drain_delay_s:
         # The pod leaves the endpoints at once, the ingress some time later: serve until then.
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": app.rollout.drain_delay_s}}}
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": app.termination.drain_delay_s}}}
     return container
 
 
@@ -131,7 +131,7 @@ def build_init_containers(app: App, platform: Platform) -> list[Manifest]:
         "image": platform.prefork_image,
         "imagePullPolicy": platform.prefork_pull_policy,
         "command": ["python3", "-c", COPY_SERVER],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": app.agent_resources,
         "volumeMounts": [{"name": "prefork", "mountPath": "/copy"}],
         "securityContext": RESTRICTED_SECURITY_CONTEXT,
     }
@@ -145,9 +145,9 @@ def build_agent(app: App, platform: Platform) -> Manifest:
         f"--reload-file={RELOAD_FILE}",
         *(f"--content={content.name}={CONTENT_DIR}/{content.name}" for content in app.reloadable),
     ]
-    if app.probes.path is not None:
+    if app.health_check.path is not None:
         prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
-        arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{prefix}{app.probes.path}")
+        arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{prefix}{app.health_check.path}")
         if app.ingress is not None and app.ingress.hosts:
             # An app that checks its Host (Django's ALLOWED_HOSTS) knows this one, and not 127.0.0.1.
             arguments.append(f"--probe-host={app.ingress.hosts[0].replace('*', 'probe')}")
@@ -165,7 +165,7 @@ def build_agent(app: App, platform: Platform) -> Manifest:
             "terminationGracePeriodSeconds": 5,
         },
         "ports": [{"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": app.agent_resources,
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "podinfo", "mountPath": RELOAD_DIR, "readOnly": True},

@@ -17,7 +17,7 @@ def server_arguments(
         f"--timeout={server.request_timeout_s}",
         f"--graceful-timeout={server.graceful_timeout_s}",
         f"--keep-alive={server.keep_alive_s}",
-        f"--boot-timeout={app.probes.startup_timeout_s}",
+        f"--boot-timeout={app.health_check.startup_timeout_s}",
         f"--max-request-body={server.max_request_body_bytes}",
     ]
     if server.max_requests:
