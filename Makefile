@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e soak bench cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e soak fuzz bench cluster cluster-down images lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -47,6 +47,9 @@ e2e: setup      ## each promise on a real cluster through the ingress, under loa
 soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
 	@$(PY) -m tests.soak --minutes $(or $(MINUTES),30) --write-docs
 
+fuzz: setup     ## fuzz the engine's parser and response writer (FUZZ_SECONDS=30; KEEP=1 adds to the corpus)
+	@nice $(PY) -m tests.support.fuzz --seconds $(or $(FUZZ_SECONDS),30) $(if $(KEEP),--keep)
+
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench
 
@@ -67,6 +70,7 @@ lock: $(UV)     ## renew the hashed requirement files
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
 	@tests/support/lock-images
 	$(PY) server/lock_engine.py --renew
+	$(PY) server/lock_engine.py --renew --folder server/engine/fuzz
 
 clean:          ## remove what was built in the tree (the cache outside stays)
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache server/src/prefork/_engine*.so
@@ -80,7 +84,7 @@ $(UV): requirements-uv.txt
 	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
 	@touch $@
 
-.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.toml' | grep -v /target/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
+.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.toml' | grep -v -e /target/ -e /fuzz/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
 	@tests/support/need-rust
 	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py
 	@touch $@

@@ -2,6 +2,7 @@
 
     python server/lock_engine.py             # Cargo.lock as crates.txt wants it; nothing to do when it already is
     python server/lock_engine.py --renew     # newest versions that Cargo.toml allows, written to crates.txt
+    python server/lock_engine.py --folder server/engine/fuzz     # the same for the fuzz targets
 
 The list is what is reviewed and kept; cargo writes the graph around it, and each checksum is compared, so that a build
 uses exactly the listed crates or fails.
@@ -16,7 +17,6 @@ import tomllib
 from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parent / "engine"
-LIST, LOCK = ENGINE / "crates.txt", ENGINE / "Cargo.lock"
 
 Crates = dict[tuple[str, str], str]  # (name, version) -> SHA-256, hex
 
@@ -25,50 +25,50 @@ class LockError(Exception):
     """The listed crates cannot be had as listed; the message names them."""
 
 
-def lock(cargo: str) -> None:
-    """Make `Cargo.lock` hold the listed crates, no other version and no other checksum.
+def lock(cargo: str, folder: Path = ENGINE) -> None:
+    """Make the `Cargo.lock` in `folder` hold the crates of its `crates.txt`, no other version and no other checksum.
 
     Raises LockError when that is impossible, CalledProcessError when cargo fails (its message is on standard error).
     """
-    wanted = parse_list(LIST.read_text())
-    if LOCK.exists() and parse_lock(LOCK.read_text()) == wanted:
+    lock_file = folder / "Cargo.lock"
+    wanted = parse_list((folder / "crates.txt").read_text())
+    if lock_file.exists() and parse_lock(lock_file.read_text()) == wanted:
         return
-    resolve(cargo)
-    have = parse_lock(LOCK.read_text())
+    resolve(cargo, folder)
+    have = parse_lock(lock_file.read_text())
     for name, version in sorted(have.keys() - wanted.keys()):
         listed = [v for n, v in wanted if n == name]
         if len(listed) == 1:
-            run(
-                cargo, "update", "--quiet", "--package", f"{name}@{version}", "--precise", listed[0]
-            )
-    have = parse_lock(LOCK.read_text())
+            package = ("--package", f"{name}@{version}", "--precise", listed[0])
+            run(cargo, folder, "update", "--quiet", *package)
+    have = parse_lock(lock_file.read_text())
     if have != wanted:
         differing = sorted({f"{n} {v}" for (n, v), _ in have.items() ^ wanted.items()})
-        LOCK.unlink()
+        lock_file.unlink()
         raise LockError(
             f"crates.txt does not fit Cargo.toml or the registry: {', '.join(differing)}; "
             "renew it by `python server/lock_engine.py --renew` and review the change"
         )
 
 
-def renew(cargo: str) -> None:
+def renew(cargo: str, folder: Path = ENGINE) -> None:
     """Write the newest crates that Cargo.toml allows to `crates.txt`."""
-    resolve(cargo)
-    crates = parse_lock(LOCK.read_text())
-    LIST.write_text("".join(f"{n} {v} {digest}\n" for (n, v), digest in sorted(crates.items())))
+    resolve(cargo, folder)
+    crates = parse_lock((folder / "Cargo.lock").read_text())
+    lines = (f"{n} {v} {digest}\n" for (n, v), digest in sorted(crates.items()))
+    (folder / "crates.txt").write_text("".join(lines))
 
 
-def resolve(cargo: str) -> None:
+def resolve(cargo: str, folder: Path) -> None:
     """Have cargo resolve Cargo.toml afresh."""
-    LOCK.unlink(missing_ok=True)
-    run(cargo, "generate-lockfile", "--quiet")
+    (folder / "Cargo.lock").unlink(missing_ok=True)
+    run(cargo, folder, "generate-lockfile", "--quiet")
 
 
-def run(cargo: str, command: str, *arguments: str) -> None:
-    """Run one cargo command on the engine's workspace."""
-    subprocess.run(
-        [cargo, command, "--manifest-path", str(ENGINE / "Cargo.toml"), *arguments], check=True
-    )
+def run(cargo: str, folder: Path, command: str, *arguments: str) -> None:
+    """Run one cargo command on the workspace in `folder`."""
+    manifest = str(folder / "Cargo.toml")
+    subprocess.run([cargo, command, "--manifest-path", manifest, *arguments], check=True)
 
 
 def parse_list(text: str) -> Crates:
@@ -89,8 +89,10 @@ def main() -> int:
     parser.add_argument(
         "--renew", action="store_true", help="newest versions, written to crates.txt"
     )
+    parser.add_argument("--folder", type=Path, default=ENGINE, help="of the Cargo.toml")
+    arguments = parser.parse_args()
     try:
-        (renew if parser.parse_args().renew else lock)("cargo")
+        (renew if arguments.renew else lock)("cargo", arguments.folder.resolve())
     except (LockError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

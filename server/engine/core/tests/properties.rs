@@ -5,18 +5,8 @@
 //! parts, then damaged here and there. `PREFORK_FUZZ_INPUTS` sets how many (default 20,000).
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod agreement;
 mod reference;
-
-use prefork_core::{Body, Framing, Head, Limits, Parsed, Reject, body, head};
-
-/// Small, so that generated inputs meet them.
-const LIMITS: Limits = Limits {
-    request_line: 60,
-    request_fields: 6,
-    request_field_size: 50,
-    head_bytes: 250,
-    request_body: 40,
-};
 
 /// A xorshift generator: the same inputs on every run and machine.
 struct Random(u64);
@@ -161,41 +151,44 @@ fn random_chunks(random: &mut Random) -> Vec<u8> {
     input
 }
 
-/// The verdict and all that may be read of the head, comparable.
-fn verdict(buf: &[u8], head: &mut Head) -> Result<Option<String>, Reject> {
-    Ok(match head::parse(buf, &LIMITS, head)? {
-        Parsed::Partial => None,
-        Parsed::Done(end) => Some(reference::describe(head, buf, end)),
-    })
+/// See `agreement::Script`.
+fn random_response(random: &mut Random) -> Vec<u8> {
+    let mut input = vec![u8::try_from(random.below(16)).unwrap()];
+    input.extend_from_slice(random.pick(&[
+        b"200 OK",
+        b"200",
+        b"204 No Content",
+        b"304 x",
+        b"404 ",
+        b"99 x",
+    ]));
+    for _ in 0..random.below(6) {
+        input.push(0xFF);
+        input.extend_from_slice(random.pick(&[
+            b"Content-Length=5",
+            b"content-length=0",
+            b"X-A=b",
+            b"Date=now",
+            b"Server=",
+            b"Transfer-Encoding=chunked",
+            b"hello",
+            b"0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"",
+        ]));
+    }
+    for _ in 0..random.below(3) {
+        random.damage(&mut input);
+    }
+    input
 }
 
 #[test]
 fn a_head_has_one_verdict_however_it_is_cut_and_the_slow_parser_agrees() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut grown = Head::new();
     let (mut done, mut refused) = (0, 0);
     for _ in 0..inputs() {
-        let input = random_head(&mut random);
-        let shown = input.escape_ascii();
-        let whole = verdict(&input, &mut Head::new());
-        assert_eq!(whole, reference::parse(&input, &LIMITS), "{shown}");
-        grown.clear();
-        // Each prefix is judged twice: by a head that grew with it, and by a fresh one.
-        let mut settled = None;
-        for end in 0..=input.len() {
-            let fresh = verdict(&input[..end], &mut Head::new());
-            if settled.is_none() {
-                let step = verdict(&input[..end], &mut grown);
-                assert_eq!(step, fresh, "{shown} up to {end}");
-                if step != Ok(None) {
-                    settled = Some(step);
-                }
-            } else {
-                assert_eq!(Some(&fresh), settled.as_ref(), "{shown} up to {end}");
-            }
-        }
-        assert_eq!(settled.unwrap_or(Ok(None)), whole, "{shown}");
-        match whole {
+        match agreement::check_head(&random_head(&mut random)) {
             Ok(Some(_)) => done += 1,
             Ok(None) => {}
             Err(_) => refused += 1,
@@ -205,51 +198,30 @@ fn a_head_has_one_verdict_however_it_is_cut_and_the_slow_parser_agrees() {
     assert!(done > inputs() / 50 && refused > inputs() / 10, "{done} accepted, {refused} refused");
 }
 
-type Decoded = Result<(Vec<u8>, usize, bool), Reject>;
-
-fn decode(pieces: &[&[u8]]) -> Decoded {
-    let mut decoder = Body::new(Framing::Chunked, &LIMITS)?;
-    let (mut data, mut consumed) = (Vec::new(), 0);
-    for piece in pieces {
-        let mut rest = *piece;
-        while !rest.is_empty() && !decoder.is_done() {
-            let body::Step { consumed: len, data: span } = decoder.decode(rest)?;
-            assert!(len > 0 || decoder.is_done(), "no progress");
-            data.extend_from_slice(&rest[span]);
-            rest = &rest[len..];
-            consumed += len;
-        }
-    }
-    Ok((data, consumed, decoder.is_done()))
-}
-
 #[test]
 fn a_chunked_body_has_one_verdict_however_it_is_cut_and_the_slow_decoder_agrees() {
     let mut random = Random(0x0123_4567_89ab_cdef);
     let (mut done, mut refused) = (0, 0);
     for _ in 0..inputs() {
-        let input = random_chunks(&mut random);
-        let shown = input.escape_ascii();
-        let whole = decode(&[&input]);
-        for cut in 0..=input.len() {
-            let (first, second) = input.split_at(cut);
-            assert_eq!(decode(&[first, second]), whole, "{shown} cut at {cut}");
-        }
-        let bytes: Vec<&[u8]> = input.chunks(1).collect();
-        assert_eq!(decode(&bytes), whole, "{shown}");
-        match (&whole, reference::decode(&input, LIMITS.request_body)) {
-            (Ok((data, end, true)), Some(expected)) => {
-                assert_eq!((data, *end), (&expected.0, expected.1), "{shown}");
-            }
-            (Ok((.., true)), None) => panic!("only the fast decoder accepts {shown}"),
-            (_, Some(_)) => panic!("only the slow decoder accepts {shown}: {whole:?}"),
-            (_, None) => {}
-        }
-        match whole {
+        match agreement::check_chunked(&random_chunks(&mut random)) {
             Ok((.., true)) => done += 1,
             Ok(_) => {}
             Err(_) => refused += 1,
         }
     }
     assert!(done > inputs() / 20 && refused > inputs() / 20, "{done} accepted, {refused} refused");
+}
+
+#[test]
+fn whatever_an_app_answers_the_client_reads_one_response() {
+    let mut random = Random(0xfeed_5eed_0bad_f00d);
+    let (mut sent, mut refused) = (0, 0);
+    for _ in 0..inputs() {
+        if agreement::check_response(&random_response(&mut random)) {
+            sent += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(sent > inputs() / 10 && refused > inputs() / 10, "{sent} sent, {refused} refused");
 }

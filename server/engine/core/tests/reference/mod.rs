@@ -337,3 +337,72 @@ fn is_extensions(mut text: &[u8]) -> bool {
     }
     true
 }
+
+/// What a client reads of the bytes of one response.
+pub struct ReadResponse {
+    /// Where the head ends.
+    pub head_end: usize,
+    /// The body's data.
+    pub body: Vec<u8>,
+    /// The body's end is known without the connection's.
+    pub is_self_delimiting: bool,
+    /// All that was promised is there.
+    pub is_complete: bool,
+}
+
+/// Reads one response (RFC 9112 §6.3), all of `bytes`; panics where a client could read anything else from it.
+pub fn read_response(bytes: &[u8], is_head: bool) -> ReadResponse {
+    let head_end =
+        bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("no end of head") + 4;
+    let mut lines = Vec::new();
+    let mut rest = &bytes[..head_end - 4];
+    while let Some(at) = rest.windows(2).position(|two| two == b"\r\n") {
+        lines.push(&rest[..at]);
+        rest = &rest[at + 2..];
+    }
+    lines.push(rest);
+    let status_line = lines.remove(0);
+    assert!(status_line.starts_with(b"HTTP/1.1 ") && status_line[12] == b' ', "status line");
+    let code: u16 = std::str::from_utf8(&status_line[9..12]).unwrap().parse().unwrap();
+    let (mut length, mut is_chunked) = (None, false);
+    assert!(!status_line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')));
+    for line in lines {
+        let colon = line.iter().position(|&byte| byte == b':').expect("no colon in a field");
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        assert!(!name.is_empty() && name.iter().all(|&b| b.is_ascii_graphic()), "name of a field");
+        assert!(!value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')), "value of a field");
+        if name.eq_ignore_ascii_case(b"content-length") {
+            assert_eq!(length, None, "two lengths");
+            length = Some(std::str::from_utf8(value).unwrap().parse::<usize>().unwrap());
+        }
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            assert!(!is_chunked && value == b"chunked", "transfer coding");
+            is_chunked = true;
+        }
+    }
+    assert!(!is_chunked || length.is_none(), "both length and chunks");
+    let body = &bytes[head_end..];
+    if is_head || matches!(code, 204 | 304) {
+        assert!(body.is_empty(), "a body where none may be");
+        return ReadResponse {
+            head_end,
+            body: Vec::new(),
+            is_self_delimiting: true,
+            is_complete: true,
+        };
+    }
+    if is_chunked {
+        let (data, end) = decode(body, u64::MAX).expect("chunks");
+        assert_eq!(end, body.len(), "bytes after the last chunk");
+        return ReadResponse { head_end, body: data, is_self_delimiting: true, is_complete: true };
+    }
+    if let Some(length) = length {
+        assert!(body.len() <= length, "more than was promised");
+    }
+    ReadResponse {
+        head_end,
+        body: body.to_vec(),
+        is_self_delimiting: length.is_some(),
+        is_complete: length.is_none_or(|length| length == body.len()),
+    }
+}
