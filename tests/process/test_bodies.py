@@ -229,6 +229,18 @@ def test_body_that_finds_no_room_in_time_gets_503() -> None:
                 assert_answers(it)
 
 
+def test_body_that_does_not_move_makes_way_for_one_that_waits() -> None:
+    with stage() as it:
+        it.start(spool_size=4 * MIB, body_timeout_s=30.0)
+        body = noise(2 * MIB)
+        with it.connect() as first, it.connect() as second:
+            first.send(head("/digest", "Content-Length: 4000000") + b"x" * 2_000_000)
+            second.sock.settimeout(25)
+            with sending(second, head("/digest", f"Content-Length: {len(body)}") + body):
+                assert second.read().body == digest_of(body)
+            assert first.read().status == 408
+
+
 def test_body_larger_than_the_whole_spool_is_streamed_or_refused_with_a_reason() -> None:
     """It could wait for room forever: 413 names the option."""
     with stage() as it:

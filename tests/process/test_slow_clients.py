@@ -160,6 +160,22 @@ def test_worker_that_does_not_run_is_replaced_and_drains(folder: Path) -> None:
         server.wait_log("reason=timeout")
 
 
+def test_pause_of_the_server_is_not_the_client_s_time() -> None:
+    with stage() as it:
+        host = it.start(header_timeout_s=1.5, body_timeout_s=1.5)
+        with it.connect() as head, it.connect() as body:
+            head.send(b"GET / HTTP/1.1\r\nHost")
+            body.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf")
+            wait_until(lambda: it.cell(1, "connections") == 2, within_s=5, what="both")
+            os.kill(host.process.pid, signal.SIGSTOP)
+            time.sleep(4)  # the pause itself
+            os.kill(host.process.pid, signal.SIGCONT)
+            head.send(b": t\r\n\r\n")
+            assert head.read().body == b"hello"
+            body.send(b"12345")
+            assert body.read().body == b"half12345"
+
+
 def watchdog_wakeups(pid: int) -> int:
     """How often the engine's watchdog thread has gone to sleep so far."""
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -319,6 +335,17 @@ def test_answer_is_right_when_memory_and_spool_are_full() -> None:
                     bytes([65 + i % 26]) * 300_000 for i in range(30)
                 )
                 assert client.ask().body == b"hello"
+
+
+@pytest.mark.parametrize("target", ["/blocks?count=40&size=100000", "/big?size=4000000"])
+def test_readers_that_do_not_move_make_way_when_everything_is_full(target: str) -> None:
+    """However many there are: each holds an app thread, and its part of the spool, for seconds, not for a minute."""
+    with stage() as it:
+        it.start(write_timeout_s=60, buffer_memory=MIB, spool_size=4 * MIB)
+        with unread(it, target, 6), it.connect() as client:
+            client.sock.settimeout(50)
+            assert client.ask().body == b"hello"
+            assert it.cell(1, "disconnects") > 0
 
 
 def test_client_that_leaves_frees_what_was_kept_for_it() -> None:

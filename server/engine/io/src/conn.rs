@@ -346,6 +346,7 @@ impl Conn {
                 // What is unread now is read when there is room; no edge will tell.
                 self.has_more = true;
                 self.intake.wait_for_room(now_us);
+                context.press();
                 self.deadline_us = now_us + ROOM_RETRY_US;
                 Some(Next::Wait)
             }
@@ -602,6 +603,32 @@ impl Conn {
         self.unsent.excuse(time_us);
     }
 
+    /// The client holds room that others wait for, and has not moved for longer than they should.
+    #[must_use]
+    pub fn is_in_the_way(&mut self, context: &Context, now_us: u64) -> bool {
+        let settings = &context.settings;
+        let deadline_us = match self.phase {
+            Phase::Body if self.intake.holds_room() => {
+                self.intake.deadline_us(settings.body_patience.under_pressure())
+            }
+            Phase::Write if self.unsent.holds_room() => {
+                let patience = settings.response_patience.under_pressure();
+                self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us)
+            }
+            _ => return false,
+        };
+        deadline_us <= now_us
+    }
+
+    /// The client is given up: answers 408 while its body was coming, closes when it did not read.
+    pub fn give_up(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+        if self.phase != Phase::Write {
+            return self.on_deadline(context, pool, now_us);
+        }
+        context.count_disconnect();
+        Next::Close
+    }
+
     /// A wait is over: answers 408 when a request had begun.
     pub fn on_deadline(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
@@ -620,8 +647,7 @@ impl Conn {
                 if self.deadline_us > now_us {
                     return Next::Wait; // the kernel had more of it than the client, and the client is taking that
                 }
-                context.count_disconnect();
-                Next::Close
+                self.give_up(context, pool, now_us)
             }
             Phase::Linger => Next::Close,
             Phase::Call => Next::Wait,

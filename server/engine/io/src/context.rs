@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{
     AtomicBool,
-    Ordering::{AcqRel, Release},
+    Ordering::{AcqRel, Relaxed, Release},
 };
 use std::sync::{Mutex, PoisonError};
 
@@ -26,6 +26,7 @@ pub struct Context {
     pub body_spool: Option<Spool>,
     /// The same for answers.
     pub response_spool: Option<Spool>,
+    is_pressed: AtomicBool,
     spool_failure: Mutex<Option<String>>,
     has_spool_failure: AtomicBool,
     /// Fixed settings.
@@ -61,6 +62,7 @@ impl Context {
             memory: Budget::new(settings.buffer_bytes),
             body_spool: spool(),
             response_spool: spool(),
+            is_pressed: AtomicBool::new(false),
             spool_failure: Mutex::default(),
             has_spool_failure: AtomicBool::new(false),
             settings,
@@ -73,6 +75,16 @@ impl Context {
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.settings.trusted.is_trusted(peer)
+    }
+
+    /// Somebody waits for room in memory or the spool.
+    pub fn press(&self) {
+        self.is_pressed.store(true, Relaxed);
+    }
+
+    /// Whether somebody has waited for room since this was last asked.
+    pub fn take_pressure(&self) -> bool {
+        self.is_pressed.load(Relaxed) && self.is_pressed.swap(false, Relaxed)
     }
 
     /// Remembers why something could not be kept in the spool, for [`Context::take_spool_failure`].

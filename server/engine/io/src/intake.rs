@@ -73,6 +73,12 @@ impl Intake {
         self.pace.deadline_us(patience)
     }
 
+    /// Others may be waiting for what it holds.
+    #[must_use]
+    pub fn holds_room(&self) -> bool {
+        self.memory.is_some() || self.file.is_some()
+    }
+
     /// The body has to wait for room, since now if it did not before.
     pub fn wait_for_room(&mut self, now_us: u64) {
         self.full_since_us.get_or_insert(now_us);

@@ -12,6 +12,17 @@ pub struct Patience {
     pub bytes_per_s: u64,
 }
 
+/// The longest pause, and the grace, of a client that holds what others wait for.
+const PRESSED_PAUSE_US: u64 = 5_000_000;
+
+impl Patience {
+    /// What is left of it when memory and spool are full: whoever does not move then makes room for those who do.
+    #[must_use]
+    pub fn under_pressure(self) -> Self {
+        Self { pause_us: self.pause_us.min(PRESSED_PAUSE_US), ..self }
+    }
+}
+
 /// One transfer as it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
@@ -98,6 +109,15 @@ mod tests {
         let mut pace = Pace::start(0);
         pace.moved(1, 1000 * SECOND);
         assert_eq!(pace.deadline_us(patience), 1030 * SECOND);
+    }
+
+    #[test]
+    fn under_pressure_pauses_are_shorter_never_longer() {
+        let mut pace = Pace::start(0);
+        pace.moved(1000, SECOND);
+        assert_eq!(pace.deadline_us(PATIENCE.under_pressure()), 6 * SECOND);
+        let hasty = Patience { pause_us: SECOND, ..PATIENCE };
+        assert_eq!(hasty.under_pressure(), hasty);
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub struct Reactor {
     accept_after_us: u64,
     open: usize,
     now_us: u64,
+    /// `now_us` before the last wait.
+    last_turn_us: u64,
     next_deadline_us: u64,
     order: Order,
     /// When it was given.
@@ -170,6 +172,7 @@ impl Reactor {
             accept_after_us: 0,
             open: 0,
             now_us: sys::monotonic_us(),
+            last_turn_us: sys::monotonic_us(),
             next_deadline_us: u64::MAX,
             order: Order::Serve,
             order_us: 0,
@@ -247,6 +250,9 @@ impl Reactor {
         if self.now_us >= self.next_deadline_us {
             self.scan_deadlines();
         }
+        if self.context.take_pressure() {
+            self.make_way();
+        }
         while self.batch_at < self.batch_len {
             let event = self.batch[self.batch_at];
             self.batch_at += 1;
@@ -295,6 +301,7 @@ impl Reactor {
         self.batch_at = 0;
         // An error here would be a bug of ours; the turn then sees no events and the deadlines still work.
         self.batch_len = self.epoll.wait(&mut self.batch, timeout).unwrap_or(0);
+        self.last_turn_us = self.now_us;
         self.now_us = sys::monotonic_us();
     }
 
@@ -592,11 +599,12 @@ impl Reactor {
 
     fn scan_deadlines(&mut self) {
         let now_us = self.now_us;
-        let late_us = now_us.saturating_sub(self.next_deadline_us);
-        if late_us > PAUSE_US {
-            // Nobody looked, so the process did not run; the clients may have been sending all the time.
+        if now_us.saturating_sub(self.next_deadline_us) > PAUSE_US {
+            // Nobody looked, so the process did not run, since the last turn at the earliest. What the clients have
+            // sent meanwhile is still to be read.
+            let pause_us = now_us.saturating_sub(self.last_turn_us);
             for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
-                conn.excuse(late_us);
+                conn.excuse(pause_us);
             }
         }
         let mut nearest_us = u64::MAX;
@@ -614,6 +622,19 @@ impl Reactor {
         }
         self.next_deadline_us =
             if nearest_us == u64::MAX { u64::MAX } else { nearest_us.max(now_us + SCAN_EVERY_US) };
+    }
+
+    /// Memory and spool are full: gives up clients that hold part of them and do not move.
+    fn make_way(&mut self) {
+        let now_us = self.now_us;
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if slot.conn.as_mut().is_some_and(|conn| conn.is_in_the_way(&self.context, now_us))
+                && let Some(conn) = slot.conn.take()
+            {
+                self.guarded(u32::try_from(index).unwrap_or(u32::MAX), conn, Conn::give_up);
+            }
+        }
     }
 
     /// Begins what is ordered.

@@ -24,6 +24,7 @@ use crate::context::{Context, Outcome};
 use crate::forked;
 use crate::handover::Pair;
 use crate::log::AccessLog;
+use crate::pace::Patience;
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
 use crate::settings::Settings;
 use crate::stats::{Table, cell};
@@ -695,8 +696,8 @@ impl Server {
                 return Sent::Fine;
             }
             let moment = if is_spilling { ROOM_RETRY } else { SPILL_AFTER };
+            let patience = self.patience(is_spilling);
             is_spilling = true;
-            let patience = self.context.settings.response_patience;
             let waited = thread.with_unsent(|unsent, fd| {
                 let now_us = sys::monotonic_us();
                 (fd, unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us))
@@ -707,6 +708,16 @@ impl Server {
                 return Sent::Gone;
             }
         }
+    }
+
+    /// How long an app thread waits for its client; less when the spool is full, and then others are asked to make way.
+    fn patience(&self, is_full: bool) -> Patience {
+        let patience = self.context.settings.response_patience;
+        if !is_full || self.context.response_spool.is_none() {
+            return patience;
+        }
+        self.context.press();
+        patience.under_pressure()
     }
 
     /// Moves what is unsent to the spool; false when that has no room.
@@ -743,7 +754,7 @@ impl Server {
     }
 
     fn wait_to_store(&self, call: &mut Call) -> bool {
-        let (fd, patience) = (call.raw_fd(), self.context.settings.response_patience);
+        let fd = call.raw_fd();
         loop {
             if self.flush(&mut call.unsent, fd) == Flushed::Broken {
                 return false;
@@ -751,7 +762,7 @@ impl Server {
             if call.unsent.cover(&self.context.memory) || self.spill(&mut call.unsent) {
                 return true;
             }
-            let now_us = sys::monotonic_us();
+            let (now_us, patience) = (sys::monotonic_us(), self.patience(true));
             let left_us = call.unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us);
             let wait = ROOM_RETRY.min(Duration::from_micros(left_us));
             if wait.is_zero() || sys::wait_for(fd, Direction::Write, wait).is_err() {

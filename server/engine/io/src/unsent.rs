@@ -108,6 +108,12 @@ impl Unsent {
         self.spooled.is_some()
     }
 
+    /// Others may be waiting for what it holds.
+    #[must_use]
+    pub fn holds_room(&self) -> bool {
+        self.reserved.is_some() || self.spooled.is_some()
+    }
+
     /// Sets memory aside for all that is kept in it; false when there is not so much.
     pub fn cover(&mut self, memory: &Budget) -> bool {
         self.kept == 0 || memory.cover(&mut self.reserved, self.kept as u64)
@@ -227,6 +233,7 @@ impl Unsent {
         let flushed = self.flush_pieces(fd, sent);
         if self.pieces.is_empty() {
             self.spooled = None;
+            self.reserved = None;
             self.progress = None;
         } else if let Some(progress) = &mut self.progress {
             progress.given += *sent - before;
