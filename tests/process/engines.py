@@ -48,6 +48,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+SHOWN_CELLS = ("in_flight", "connections", "overdue", "timeouts", "rejects", "disconnects", "bytes_in", "bytes_out")  # fmt: skip
+
+
 class Stage:
     """What engines of one server share: listener, stats table, handover pair."""
 
@@ -134,6 +137,11 @@ def stage(listener: socket.socket | None = None) -> Iterator[Stage]:
     it = Stage(listener)
     try:
         yield it
+    except BaseException:
+        for host in it.hosts:
+            cells = {name: it.cell(host.slot, name) for name in SHOWN_CELLS}
+            print(f"engine {host.slot}: {cells}\n{host.errors}")
+        raise
     finally:
         it.close()
 
