@@ -176,6 +176,29 @@ def test_pause_of_the_server_is_not_the_client_s_time() -> None:
             assert body.read().body == b"half12345"
 
 
+@pytest.mark.parametrize("spool_size", [0, 256 * MIB])
+def test_pause_of_the_server_is_not_the_reader_s_time(spool_size: int) -> None:
+    """It has taken all there was when the server stops, so there is nothing more that it could do."""
+    with stage() as it:
+        host = it.start(write_timeout_s=1.5, spool_size=spool_size)
+        with small_buffers(it) as client:
+            client.send(b"GET /blocks?count=300&size=100000 HTTP/1.0\r\n\r\n")
+            received = read_slowly(client, 5_000_000, seconds=0)
+            os.kill(host.process.pid, signal.SIGSTOP)
+            paused = time.monotonic()
+            client.sock.settimeout(0.2)
+            while time.monotonic() - paused < 4:  # the pause itself
+                try:
+                    received += len(client.sock.recv(1 << 20))
+                except TimeoutError:
+                    continue
+            os.kill(host.process.pid, signal.SIGCONT)
+            client.sock.settimeout(10)
+            while part := client.sock.recv(1 << 20):
+                received += len(part)
+            assert received > 30_000_000
+
+
 def watchdog_wakeups(pid: int) -> int:
     """How often the engine's watchdog thread has gone to sleep so far."""
     for task in Path(f"/proc/{pid}/task").iterdir():

@@ -52,6 +52,11 @@ impl Pace {
         }
     }
 
+    /// A pause is over, although no byte can be counted.
+    pub fn renew(&mut self, now_us: u64) {
+        self.last_us = self.last_us.max(now_us);
+    }
+
     /// So much time was not the client's.
     pub fn excuse(&mut self, time_us: u64) {
         self.since_us += time_us;
@@ -89,6 +94,8 @@ mod tests {
         assert_eq!(pace.deadline_us(PATIENCE), 50 * SECOND);
         pace.moved(0, 40 * SECOND);
         assert_eq!(pace.deadline_us(PATIENCE), 50 * SECOND);
+        pace.renew(45 * SECOND);
+        assert_eq!((pace.deadline_us(PATIENCE), pace.bytes()), (75 * SECOND, 1_000_000));
     }
 
     #[test]

@@ -875,6 +875,7 @@ impl Server {
         if late_us > PAUSE_US {
             for thread in &self.threads {
                 thread.excuse(late_us);
+                let _ = thread.try_with_unsent(|unsent, _| unsent.excuse(late_us));
             }
         }
     }

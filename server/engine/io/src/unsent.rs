@@ -66,6 +66,9 @@ struct Progress {
     given: u64,
     /// Those that were unacknowledged before.
     before: u64,
+    /// The kernel has had room since the last look. The client may have made it long before that look, and then
+    /// waited for us.
+    had_room: bool,
 }
 
 impl Piece {
@@ -172,7 +175,11 @@ impl Unsent {
             pace: Pace::start(now_us),
             given: 0,
             before: unacknowledged,
+            had_room: false,
         });
+        if std::mem::take(&mut progress.had_room) {
+            progress.pace.renew(now_us);
+        }
         let taken = (progress.given + progress.before).saturating_sub(unacknowledged);
         progress.pace.moved(taken.saturating_sub(progress.pace.bytes()), now_us);
         progress.pace.deadline_us(patience)
@@ -237,6 +244,7 @@ impl Unsent {
             self.progress = None;
         } else if let Some(progress) = &mut self.progress {
             progress.given += *sent - before;
+            progress.had_room |= *sent > before;
         }
         self.shrink();
         flushed
@@ -397,6 +405,13 @@ mod tests {
             moved = unsent.deadline_us(fd, patience, 2000);
         }
         assert_eq!(moved, 2100);
+        // It takes all there is, and we are away for long: when we are back, it has a new grace.
+        while sys::unacknowledged(fd) > 0 {
+            std::io::Read::read_exact(&mut &far, &mut some[..1 << 14]).unwrap();
+        }
+        assert_eq!(unsent.deadline_us(fd, patience, 3000), 3100);
+        assert_eq!(unsent.flush(fd, &mut sent), Flushed::Blocked);
+        assert_eq!(unsent.deadline_us(fd, patience, 9000), 9100);
     }
 
     #[test]
