@@ -10,7 +10,7 @@ import pathlib
 import time
 from urllib.parse import parse_qs
 
-import release  # a ConfigMap key beside this file: VERSION
+import release  # a ConfigMap key next to this file: VERSION, and HEALTH where it is to be bad
 
 time.sleep(float(os.environ.get("IMPORT_SECONDS", "0")))
 
@@ -23,12 +23,12 @@ VERSION = "/".join(parts)
 
 
 def application(environ, start_response):
-    body = b"hello\n"
+    body, status = b"hello\n", "200 OK"
     match environ["PATH_INFO"]:
         case "/":
             pass
         case "/healthz":
-            body = b"ok\n"
+            body, status = b"ok\n", getattr(release, "HEALTH", "200 OK")
         case "/echo" if environ["REQUEST_METHOD"] == "POST":
             body = environ["wsgi.input"].read()
         case "/slow":
@@ -43,5 +43,5 @@ def application(environ, start_response):
         ("X-App-Version", VERSION),
         ("X-Worker-Pid", str(os.getpid())),
     ]
-    start_response("200 OK", headers)
+    start_response(status, headers)
     return [body]
