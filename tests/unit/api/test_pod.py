@@ -1,5 +1,6 @@
 """What the pod's parts may do to each other."""
 
+from dataclasses import replace
 from typing import Any
 
 from wsgiapp.resources.pod import build_pod
@@ -29,3 +30,10 @@ def test_hung_agent_is_restarted_long_before_its_app_would_be() -> None:
 
 def test_agent_of_a_crashing_server_is_not_restarted_for_it() -> None:
     assert containers()["agent"]["livenessProbe"]["httpGet"]["path"] != "/livez"
+
+
+def test_pull_secrets_of_the_installation_are_added_to_the_app_s_own() -> None:
+    platform = replace(PLATFORM, prefork_pull_secrets=("mirror", "own"))
+    app = make_app(imagePullSecrets=[{"name": "own"}])
+    assert build_pod(app, platform)["imagePullSecrets"] == [{"name": "own"}, {"name": "mirror"}]
+    assert "imagePullSecrets" not in build_pod(make_app(), PLATFORM)

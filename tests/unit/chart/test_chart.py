@@ -100,7 +100,7 @@ def test_operator_pod_is_restricted_with_a_read_only_root(render: Render) -> Non
 
 
 def test_roles_are_the_operators_own_and_have_no_more_than_they_name(render: Render) -> None:
-    objects = render()
+    objects = render({"rbac": {"aggregateClusterRoles": False}})
     sources = {each["kind"]: each["rules"] for each in yaml.safe_load_all(RBAC.read_text())}
     assert {kind: one(objects, kind)["rules"] for kind in sources} == sources
     rules = [rule for rules in sources.values() for rule in rules]
@@ -173,6 +173,32 @@ def test_operator_understands_the_arguments_it_is_given(render: Render) -> None:
     assert settings.prefork_image == "registry.example/prefork:8"
     assert settings.log_level == "debug"
     assert read_settings(container(render())["args"], {}).namespaces == ()
+
+
+def test_pull_secrets_of_the_server_s_image_reach_the_operator(render: Render) -> None:
+    objects = render({"prefork": {"imagePullSecrets": ["mirror", "other"]}})
+    settings = read_settings(container(objects)["args"], {})
+    assert settings.prefork_pull_secrets == ("mirror", "other")
+
+
+def test_roles_of_the_cluster_may_read_and_write_wsgiapps_unless_switched_off(
+    render: Render,
+) -> None:
+    def aggregated(objects: Objects) -> dict[str, list[str]]:
+        return {
+            name.rpartition("-")[2]: sorted(
+                {verb for rule in each["rules"] for verb in rule["verbs"]}
+            )
+            for each in objects
+            if each["kind"] == "ClusterRole"
+            and (name := each["metadata"]["name"]).endswith(("-view", "-edit"))
+        }
+
+    assert aggregated(render()) == {
+        "view": ["get", "list", "watch"],
+        "edit": ["create", "delete", "deletecollection", "patch", "update"],
+    }
+    assert aggregated(render({"rbac": {"aggregateClusterRoles": False}})) == {}
 
 
 def test_probes_and_scrapes_go_to_the_port_the_operator_listens_on(render: Render) -> None:

@@ -34,6 +34,10 @@ APP = make_app()
             {"containers": [{"name": "app", "image": "x"}]},
         ),
         ({"args": ["a", "b"]}, {"args": ["a", "b"]}),
+        (
+            {"volumeMounts": [{"name": "a", "mountPath": "/x"}, {"name": "a", "mountPath": "/y"}]},
+            {"volumeMounts": [{"name": "a", "mountPath": "/y"}, {"name": "a", "mountPath": "/x"}]},
+        ),
     ],
 )
 def test_fields_of_others_and_other_spellings_are_no_difference(

@@ -39,3 +39,9 @@ def test_the_image_s_command_starts() -> None:
     command = [sys.executable, "-m", "wsgiapp_operator", "--help"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "--prefork-image" in shown
+
+
+def test_names_of_pull_secrets_are_read() -> None:
+    settings = read_settings(["--prefork-pull-secrets", "a, b"], {})
+    assert settings.prefork_pull_secrets == ("a", "b")
+    assert read_settings([], {}).prefork_pull_secrets == ()

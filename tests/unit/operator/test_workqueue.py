@@ -137,5 +137,3 @@ async def test_pause_grows_to_a_minute_and_is_forgotten_after_a_success() -> Non
     assert pauses[0] < 1
     assert 45 < pauses[-1] <= 75
     assert all(late >= early * 0.6 for early, late in itertools.pairwise(pauses))
-    queue.discard("a")
-    assert queue._back_off("a", 60.0) < 1

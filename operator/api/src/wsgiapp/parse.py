@@ -9,6 +9,7 @@ from wsgiapp.schema import Invalid, complete_spec
 from wsgiapp.types import (
     App,
     Content,
+    DisruptionBudget,
     HealthCheck,
     Ingress,
     Manifest,
@@ -16,6 +17,7 @@ from wsgiapp.types import (
     Ref,
     Reload,
     Rollout,
+    Security,
     Server,
     Termination,
 )
@@ -69,6 +71,12 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
             paused=rollout["paused"],
         ),
         termination=Termination(drain_delay_s=spec["termination"]["drainDelaySeconds"]),
+        disruption_budget=parse_disruption_budget(spec["disruptionBudget"]),
+        security=Security(
+            run_as_user=spec["securityContext"]["runAsUser"],
+            run_as_group=spec["securityContext"]["runAsGroup"],
+            fs_group=spec["securityContext"]["fsGroup"],
+        ),
     )
 
 
@@ -120,6 +128,14 @@ def parse_server(server: Manifest) -> Server:
         access_log=server["accessLog"] == "JSON",
         python=server["python"],
         extra_args=tuple(server.get("extraArgs", ())),
+    )
+
+
+def parse_disruption_budget(budget: Manifest) -> DisruptionBudget:
+    return DisruptionBudget(
+        enabled=budget["enabled"],
+        max_unavailable=budget.get("maxUnavailable"),
+        min_available=budget.get("minAvailable"),
     )
 
 

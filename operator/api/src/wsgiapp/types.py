@@ -96,6 +96,22 @@ class Termination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DisruptionBudget:
+    """How many pods node drains take at a time; at most one of the two bounds is set."""
+
+    enabled: bool
+    max_unavailable: int | str | None
+    min_available: int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    run_as_user: int
+    run_as_group: int
+    fs_group: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class App:
     """One WsgiApp. `env`, `env_from` and the resources are as in a pod."""
 
@@ -120,6 +136,8 @@ class App:
     reload: Reload
     rollout: Rollout
     termination: Termination
+    disruption_budget: DisruptionBudget
+    security: Security
 
     @property
     def contents(self) -> tuple[Content, ...]:

@@ -7,7 +7,13 @@ from wsgiapp.digest import digest_json
 from wsgiapp.names import APPLIED_ANNOTATION
 from wsgiapp.types import Manifest
 
-MERGE_KEYS = ("name", "mountPath", "containerPort", "port")
+# By the list's field: the key by which server-side apply merges its items. `ports` have another one in a
+# Service than in a container; items without the key, and all other lists, are compared as a whole.
+MERGE_KEYS = {
+    "containers": ("name",), "initContainers": ("name",), "volumes": ("name",), "env": ("name",),
+    "imagePullSecrets": ("name",), "ownerReferences": ("uid",), "volumeMounts": ("mountPath",),
+    "ports": ("containerPort", "port"), "conditions": ("type",),
+}  # fmt: skip
 # Maps and lists that are replaced as a whole.
 ATOMIC = frozenset({"selector", "matchLabels", "tls"})
 SUFFIXES = {
@@ -49,7 +55,11 @@ def is_subset(live: Any, wanted: Any, key: str = "") -> bool:
 def is_subset_of_items(live: list[Any], wanted: list[Any], key: str) -> bool:
     """Compare lists as apply merges them: by the items' key where there is one, else as a whole."""
     merge_key = next(
-        (k for k in MERGE_KEYS if wanted and all(isinstance(i, dict) and k in i for i in wanted)),
+        (
+            k
+            for k in MERGE_KEYS.get(key, ())
+            if wanted and all(isinstance(i, dict) and k in i for i in wanted)
+        ),
         None,
     )
     if merge_key is None or key in ATOMIC:

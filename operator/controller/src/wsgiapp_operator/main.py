@@ -120,6 +120,7 @@ async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
     platform = Platform(
         prefork_image=settings.prefork_image,
         prefork_pull_policy=settings.prefork_pull_policy,
+        prefork_pull_secrets=settings.prefork_pull_secrets,
         image_volumes=version >= IMAGE_VOLUMES_SINCE,
     )
     logger.info(

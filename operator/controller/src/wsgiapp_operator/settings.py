@@ -15,6 +15,7 @@ class Settings:
     namespaces: tuple[str, ...]  # none: all
     prefork_image: str
     prefork_pull_policy: str
+    prefork_pull_secrets: tuple[str, ...]
     listen: str
     lease_namespace: str
     identity: str
@@ -33,9 +34,10 @@ def read_settings(
         flag: str, variable: str, default: str, text: str, choices: Sequence[str] | None = None
     ) -> None:
         # An empty variable is one that a template left empty.
+        empty = "all" if flag == "--namespaces" else "none"
         value = environ.get(variable) or default
         parser.add_argument(
-            flag, default=value, choices=choices, help=f"{text} ({variable}; {value or 'all'})"
+            flag, default=value, choices=choices, help=f"{text} ({variable}; {value or empty})"
         )
 
     add("--namespaces", "WSGIAPP_OPERATOR_NAMESPACES", "", "namespaces to watch, comma separated")
@@ -43,6 +45,10 @@ def read_settings(
     add(
         "--prefork-pull-policy", "WSGIAPP_OPERATOR_PREFORK_PULL_POLICY", "IfNotPresent",
         "when nodes pull it", ("Always", "IfNotPresent", "Never"),
+    )  # fmt: skip
+    add(
+        "--prefork-pull-secrets", "WSGIAPP_OPERATOR_PREFORK_PULL_SECRETS", "",
+        "Secrets in the apps' namespaces to pull it with, comma separated",
     )  # fmt: skip
     add("--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080", "HOST:PORT of /metrics and /healthz")
     add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
@@ -53,11 +59,17 @@ def read_settings(
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         parser.error(f"--listen is {values.listen!r}; use HOST:PORT, as 0.0.0.0:8080")
     return Settings(
-        namespaces=tuple(name.strip() for name in values.namespaces.split(",") if name.strip()),
+        namespaces=split(values.namespaces),
         prefork_image=values.prefork_image,
         prefork_pull_policy=values.prefork_pull_policy,
+        prefork_pull_secrets=split(values.prefork_pull_secrets),
         listen=values.listen,
         lease_namespace=values.lease_namespace,
         identity=values.identity,
         log_level=values.log_level,
     )
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Return the names of a comma separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

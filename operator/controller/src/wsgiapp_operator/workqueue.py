@@ -51,11 +51,6 @@ class KeyedQueue(Generic[Key]):
         heapq.heappush(self._heap, (due, next(self._order), key))
         self._changed.set()
 
-    def discard(self, key: Key) -> None:
-        """Forget a key that no longer exists."""
-        self._due.pop(key, None)
-        self._failures.pop(key, None)
-
     async def run(self, handle: Callable[[Key], Awaitable[float | None]], *, parallel: int) -> None:
         """Handle due keys until cancelled, at most `parallel` at a time.
 
@@ -109,14 +104,14 @@ class KeyedQueue(Generic[Key]):
                 continue
 
     def _pop(self) -> tuple[Key | None, float | None]:
-        """Return a key to handle now, or else how long nothing will be due (None: for ever)."""
+        """Return a key to handle now, or else how long nothing will be due (None: until something changes)."""
         now = asyncio.get_running_loop().time()
         busy: list[tuple[float, int, Key]] = []
         found: Key | None = None
         wait_s: float | None = None
         while self._heap and found is None:
             due, _, key = self._heap[0]
-            if self._due.get(key) != due:  # made earlier meanwhile, or discarded
+            if self._due.get(key) != due:  # made earlier meanwhile
                 heapq.heappop(self._heap)
             elif due > now:
                 wait_s = due - now

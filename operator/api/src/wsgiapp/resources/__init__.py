@@ -23,7 +23,7 @@ def build_resources(
     owned = [
         build_service_account(app),
         build_service(app),
-        build_pod_disruption_budget(app),
+        *([build_pod_disruption_budget(app)] if app.disruption_budget.enabled else []),
         build_deployment(app, platform, restart_digests),
     ]
     if app.ingress is not None:

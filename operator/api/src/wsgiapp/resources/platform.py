@@ -9,4 +9,5 @@ class Platform:
 
     prefork_image: str
     prefork_pull_policy: str
+    prefork_pull_secrets: tuple[str, ...] = ()  # in each app's namespace
     image_volumes: bool  # on by default from Kubernetes 1.35

@@ -23,8 +23,6 @@ from wsgiapp.resources.server_args import server_arguments
 from wsgiapp.resources.volumes import build_volumes, mount_content
 from wsgiapp.types import App, Manifest
 
-# Any uid but root: images without a USER of their own run too.
-UID = 10001
 STOP_MARGIN_S = 5
 PROBE_MARGIN_S = 5
 COPY_SERVER = "import shutil; shutil.copytree('/prefork', '/copy/prefork', dirs_exist_ok=True)"
@@ -45,17 +43,18 @@ def build_pod(app: App, platform: Platform) -> Manifest:
         "terminationGracePeriodSeconds": stop_s,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": UID,
-            "runAsGroup": UID,
-            "fsGroup": UID,
+            "runAsUser": app.security.run_as_user,
+            "runAsGroup": app.security.run_as_group,
+            "fsGroup": app.security.fs_group,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": build_init_containers(app, platform),
         "containers": [build_app_container(app)],
         "volumes": build_volumes(app, platform),
     }
-    if app.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in app.image_pull_secrets]
+    pull_secrets = dict.fromkeys((*app.image_pull_secrets, *platform.prefork_pull_secrets))
+    if pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     return pod
 
 
