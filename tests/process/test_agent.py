@@ -448,3 +448,22 @@ def test_killed_agent_is_started_again(folder: Path):
         os.kill(pid, signal.SIGKILL)
         server.wait_log("agent ended, started again")
         wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)
+
+
+def test_agent_of_the_server_is_ready_only_while_the_health_path_answers(folder: Path):
+    app = """
+        import os
+
+        def app(environ, start_response):
+            asks_well = environ["PATH_INFO"] != "/healthz" or environ["HTTP_HOST"] == "shop.example"
+            good = asks_well and not os.path.exists("unhealthy")
+            start_response("200 OK" if good else "503 Service Unavailable", [("Content-Length", "0")])
+            return []
+    """
+    write_app(folder, app)
+    agent = Agent(free_port())
+    health = ("--health-path=/healthz", "--health-host=shop.example")
+    with Prefork(*health, f"--metrics=127.0.0.1:{agent.port}", cwd=folder):
+        agent.wait_ready()
+        (folder / "unhealthy").touch()
+        wait_until(lambda: agent.fetch("/readyz")[0] == 503, UNHURRIED_S, what="still ready")

@@ -53,6 +53,15 @@ class ForkWorker(Action):
 
 
 @dataclass(frozen=True)
+class CheckHealth(Action):
+    """Have a worker that is ready ask its app for the health path; `HealthAnswered` answers."""
+
+    worker: int
+    attempt: int
+    within_s: float
+
+
+@dataclass(frozen=True)
 class StartWorker(Action):
     """Let a worker that is ready accept connections."""
 

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from prefork.base import processes
@@ -19,8 +21,11 @@ RETRY_S = 2.0
 class AgentProcess:
     """Starts the agent, starts it again when it crashes, stops it at the end."""
 
-    def __init__(self, options: Options, run_dir: Path, log: Log) -> None:
-        self.command = agent_command(options, run_dir) if options.metrics else []
+    def __init__(
+        self, options: Options, run_dir: Path, log: Log, sockets: Iterable[socket.socket]
+    ) -> None:
+        address = find_tcp_address(sockets)
+        self.command = agent_command(options, run_dir, address) if options.metrics else []
         self.log = log
         self.pid = 0
         self.start_at: float | None = None
@@ -52,14 +57,30 @@ class AgentProcess:
             processes.kill(self.pid, signal.SIGTERM)
 
 
-def agent_command(options: Options, run_dir: Path) -> list[str]:
-    """Return the agent's argv. The package may be outside the import path of a new process."""
+def find_tcp_address(sockets: Iterable[socket.socket]) -> str:
+    """Return HOST:PORT of the first TCP listener, "" when there is none."""
+    for sock in sockets:
+        if sock.family == socket.AF_INET:
+            return "{}:{}".format(*sock.getsockname())
+        if sock.family == socket.AF_INET6:
+            return "[{}]:{}".format(*sock.getsockname())
+    return ""
+
+
+def agent_command(options: Options, run_dir: Path, address: str) -> list[str]:
+    """Return the agent's argv; `address` is where the app can be asked for its health.
+
+    The package may be outside the import path of a new process.
+    """
     root = str(Path(__file__).absolute().parent.parent.parent)
     program = (
         f"import sys; sys.path.insert(0, {root!r}); from prefork.cli import main; sys.exit(main())"
     )
     command = [sys.executable, "-P", "-c", program, "agent", "--listen", options.metrics]
     command += ["--run-dir", str(run_dir), "--parent", str(os.getpid())]
+    if options.health_path and address:
+        command += ["--probe", f"http://{address}{options.health_path}"]
+        command += ["--probe-host", options.health_host]
     for pair in options.content:
         command += ["--content", pair]
     return command

@@ -64,6 +64,15 @@ class WorkerReady(Event):
 
 
 @dataclass(frozen=True)
+class HealthAnswered(Event):
+    """How a worker's app answered for its health; `problem` is empty when it did well."""
+
+    worker: int
+    attempt: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class WorkerFailed(Event):
     """The app does not import in the worker; its process is about to end."""
 

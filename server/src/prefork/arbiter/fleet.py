@@ -58,6 +58,17 @@ class Policy:
     graceful_timeout: float = 30.0
     boot_timeout: float = 300.0
     preload: bool = True
+    checks_health: bool = False
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a booting generation has answered for its health path so far."""
+
+    attempts: int = 0
+    asked: int = 0  # the worker that is asked now; 0: none
+    due: float = 0.0  # when it must have answered, or the next one may be asked
+    is_good: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Generation:
     number: int
     mold: Mold
     policy: Policy = Policy()  # the defaults until its own are read
+    health: Health = Health()
 
 
 @dataclass(frozen=True)

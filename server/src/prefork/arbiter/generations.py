@@ -96,6 +96,7 @@ class Generations:
             boot_timeout=options.boot_timeout,
             preload=options.preload_app == "always"
             or (options.preload_app == "auto" and not self.unsafe_import),
+            checks_health=bool(options.health_path),
         )
 
     def _reread(self, content: dict[str, str]) -> GenerationConfig:

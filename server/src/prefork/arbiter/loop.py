@@ -20,6 +20,7 @@ from prefork.arbiter.actions import (
     AbortMold,
     Action,
     BootMold,
+    CheckHealth,
     CloseListeners,
     CommitGeneration,
     DiscardGeneration,
@@ -96,7 +97,9 @@ class Arbiter:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
         self.control = ControlServer(own.run_dir.control, self.selector, self.on_request)
-        self.agent = AgentProcess(options, own.run_dir.path, self.log)
+        self.agent = AgentProcess(
+            options, own.run_dir.path, self.log, [listener.sock for listener in own.listeners]
+        )
         self.generations = Generations(configuration, own, reread)
         self.molds = Molds(own, self.generations, self.selector, self.dispatch, self.close_in_child)
         self.workers = Workers(
@@ -189,6 +192,8 @@ class Arbiter:
                 self.molds.report_loss(action)
             case ForkWorker():
                 self.workers.fork(action)
+            case CheckHealth(worker, attempt, within_s):
+                self.workers.send(worker, messages.CheckHealth(attempt, within_s))
             case StartWorker(worker):
                 self.workers.send(worker, messages.Serve())
             case DrainWorker(worker, mode):

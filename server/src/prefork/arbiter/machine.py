@@ -34,6 +34,7 @@ def next_deadline(fleet: Fleet, now: float) -> float | None:
     for generation in (fleet.current, fleet.booting):
         if generation is not None:
             times += [
+                generation.health.due,
                 generation.mold.retry_at,
                 generation.mold.started + generation.policy.boot_timeout,
             ]

@@ -10,6 +10,7 @@ from prefork.arbiter.actions import (
     AbortMold,
     Action,
     BootMold,
+    CheckHealth,
     CommitGeneration,
     DrainWorker,
     FinishReload,
@@ -25,6 +26,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.fleet import (
     Fleet,
     Generation,
+    Health,
     Mold,
     MoldState,
     Worker,
@@ -32,13 +34,16 @@ from prefork.arbiter.fleet import (
     put,
     put_mold,
 )
-from prefork.arbiter.transitions import QUICK_STOP_S, end_mold
+from prefork.arbiter.transitions import QUICK_STOP_S, count_unhealthy, end_mold
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05
 # A worker that has not confirmed its order to drain by then is busy, and takes no request for that reason.
 LEAVE_MAX_S = 1.0
+# An answer for the health path may take so long; then the worker has so long to report that it took longer.
+HEALTH_ANSWER_S = 10.0
+HEALTH_REPORT_S = 1.0
 
 
 def reconcile(fleet: Fleet, now: float) -> Step:
@@ -49,6 +54,7 @@ def reconcile(fleet: Fleet, now: float) -> Step:
         abort_slow_mold,
         replace_mold,
         fork_missing,
+        check_health,
         commit_generation,
         drain_surplus,
         finish_reload,
@@ -181,16 +187,52 @@ def free_slot(fleet: Fleet) -> int | None:
     return next((slot for slot in range(1, fleet.slots + 1) if slot not in taken), None)
 
 
+def ready_to_commit(fleet: Fleet) -> list[Worker]:
+    """Return the workers of the booting generation when all are ready, else nothing."""
+    booting = fleet.booting
+    if booting is None or booting.mold.state is not MoldState.READY:
+        return []
+    ready = [
+        w
+        for w in fleet.workers.values()
+        if counts(w, booting.number) and w.state is WorkerState.SERVING
+    ]
+    return ready if len(ready) >= fleet.desired else []
+
+
+def check_health(fleet: Fleet, now: float) -> Step:
+    """Have one worker of the booting generation answer its health path before it may serve.
+
+    Not on the first boot: nothing else serves then, and whether the app gets traffic is decided by
+    who asks for its readiness.
+    """
+    ready, booting = ready_to_commit(fleet), fleet.booting
+    if not ready or booting is None or not must_be_healthy(fleet, booting):
+        return fleet, ()
+    health, within_s = booting.health, min(HEALTH_ANSWER_S, booting.policy.boot_timeout)
+    if now < health.due:
+        return fleet, ()
+    if health.asked:
+        return count_unhealthy(
+            fleet, f"the health path was not answered within {within_s:g} s", now
+        )
+    worker = ready[health.attempts % len(ready)].id
+    asked = Health(health.attempts + 1, worker, due=now + within_s + HEALTH_REPORT_S)
+    fleet = replace(fleet, booting=replace(booting, health=asked))
+    return fleet, (CheckHealth(worker, asked.attempts, within_s),)
+
+
+def must_be_healthy(fleet: Fleet, booting: Generation) -> bool:
+    """Whether the booting generation has still to show that it is healthy."""
+    return fleet.current is not None and booting.policy.checks_health and not booting.health.is_good
+
+
 def commit_generation(fleet: Fleet, now: float) -> Step:
-    """All workers of the booting generation are ready: it serves, the older ones leave."""
-    if fleet.booting is None or fleet.booting.mold.state is not MoldState.READY:
+    """All workers of the booting generation are ready, and it is healthy: it serves, the older ones leave."""
+    ready = ready_to_commit(fleet)
+    if not ready or fleet.booting is None or must_be_healthy(fleet, fleet.booting):
         return fleet, ()
     number = fleet.booting.number
-    ready = [
-        w for w in fleet.workers.values() if counts(w, number) and w.state is WorkerState.SERVING
-    ]
-    if len(ready) < fleet.desired:
-        return fleet, ()
     old = fleet.current
     actions: list[Action] = [CommitGeneration(number, is_first=old is None)]
     actions += [StartWorker(worker.id) for worker in ready]

@@ -27,6 +27,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    HealthAnswered,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -65,6 +66,10 @@ BACKOFF_MAX_S = 30.0
 SERVED_BACKOFF_MAX_S = 1.0  # after workers that had become ready
 # After a quick stop, before the rest is killed; also what a process that is to write its stack gets for that.
 QUICK_STOP_S = 1.0
+# The health path is asked so often before a generation is given up, with such a pause: a connection pool that is
+# just filling is not a broken app.
+HEALTH_ATTEMPTS = 3
+HEALTH_PAUSE_S = 1.0
 
 # What a worker's own events make of its state; a pair that is missing is out of date and changes nothing:
 # the message crossed an order on its way.
@@ -193,6 +198,31 @@ def on_worker_state(fleet: Fleet, event: Event, now: float) -> Step:
     # A worker of the booting generation serves nothing until that is known to work as a whole.
     starts = state is WorkerState.SERVING and is_current
     return put(fleet, changes), (StartWorker(worker.id),) if starts else ()
+
+
+def on_health_answered(fleet: Fleet, event: HealthAnswered, now: float) -> Step:
+    if fleet.booting is None:
+        return fleet, ()
+    health = fleet.booting.health
+    if (health.asked, health.attempts) != (event.worker, event.attempt):
+        return fleet, ()  # too late
+    if event.problem:
+        return count_unhealthy(fleet, event.problem, now)
+    healthy = replace(fleet.booting, health=replace(health, asked=0, is_good=True))
+    return replace(fleet, booting=healthy), ()
+
+
+def count_unhealthy(fleet: Fleet, problem: str, now: float) -> Step:
+    """An answer that is not good: another worker is asked in a while, or the generation given up."""
+    assert fleet.booting is not None
+    health = fleet.booting.health
+    if health.attempts >= HEALTH_ATTEMPTS:
+        return discard(
+            fleet, f"the new generation is not healthy: {problem} ({health.attempts} attempts)", now
+        )
+    waiting = replace(health, asked=0, due=now + HEALTH_PAUSE_S)
+    line = note("warning", "new generation is not healthy yet", problem=problem, attempt=health.attempts)  # fmt: skip
+    return replace(fleet, booting=replace(fleet.booting, health=waiting)), (line,)
 
 
 def on_worker_failed(fleet: Fleet, event: WorkerFailed, now: float) -> Step:
@@ -328,6 +358,7 @@ HANDLERS: dict[type[Event], Callable[[Fleet, Any, float], Step]] = {
     WorkerReady: on_worker_state,
     WorkerStuck: on_worker_state,
     WorkerLeaving: on_worker_state,
+    HealthAnswered: on_health_answered,
     WorkerFailed: on_worker_failed,
     RecycleRequested: on_recycle_requested,
     OnlyOverdueLeft: on_only_overdue_left,

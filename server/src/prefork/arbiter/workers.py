@@ -15,6 +15,7 @@ from prefork.arbiter.actions import ForkWorker, KillWorker, RetireWorker
 from prefork.arbiter.channels import drop_channel, receive_all
 from prefork.arbiter.events import (
     Event,
+    HealthAnswered,
     RecycleRequested,
     WorkerFailed,
     WorkerGone,
@@ -193,6 +194,8 @@ class Workers:
                     self.generations.note_import(handle.generation, unsafe=unsafe)
                 self._count_boot(number, handle)
                 self.dispatch(WorkerReady(number))
+            case messages.HealthChecked(attempt, problem):
+                self.dispatch(HealthAnswered(number, attempt, problem))
             case messages.BootFailed(traceback):
                 self.dispatch(WorkerFailed(number, traceback))
             case messages.MaxRequestsReached():

@@ -77,10 +77,26 @@ class WorkerLeaving(Message):
     """The worker drains, because of an order or a signal: it accepts no more."""
 
 
+@dataclass(frozen=True)
+class HealthChecked(Message):
+    """How the app answered; `problem` is empty for 2xx and 3xx."""
+
+    attempt: int
+    problem: str
+
+
 # arbiter → worker
 @dataclass(frozen=True)
 class Serve(Message):
     """Begin to accept connections."""
+
+
+@dataclass(frozen=True)
+class CheckHealth(Message):
+    """Ask the app for its health path; `HealthChecked` with the same `attempt` answers."""
+
+    attempt: int
+    within_s: float
 
 
 @dataclass(frozen=True)

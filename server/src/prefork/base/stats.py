@@ -9,6 +9,7 @@ import mmap
 import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from prefork._engine import LAYOUT
 
@@ -181,11 +182,25 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
 
     Written under another name and renamed: a reader sees the old table or the whole new one.
     """
-    size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
     # The umask must not take the group's right: the agent may run as another user of that group.
     os.fchmod(descriptor, 0o660)
+    table = begin_table(descriptor, worker_slots)
+    os.rename(draft, path)
+    return table, descriptor
+
+
+def create_private_table() -> BinaryIO:
+    """Return a table with one worker slot that nobody else sees, as an open file."""
+    file = os.fdopen(os.memfd_create("prefork-private-stats", os.MFD_CLOEXEC), "rb+")
+    begin_table(file.fileno(), 1).close()
+    return file
+
+
+def begin_table(descriptor: int, worker_slots: int) -> Table:
+    """Make a table of an empty file."""
+    size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
     os.ftruncate(descriptor, size)
     table = Table(descriptor, size, writable=True)
     for name, value in {
@@ -197,5 +212,4 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     }.items():
         table.set_header(name, value)
     table.beat(time.monotonic())
-    os.rename(draft, path)
-    return table, descriptor
+    return table

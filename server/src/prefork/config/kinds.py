@@ -185,6 +185,15 @@ def is_host_port(value: str) -> bool:
     return bool(colon) and port.isdigit() and 0 < int(port) < 65536 and "/" not in host
 
 
+def is_request_path(value: str) -> bool:
+    return value.startswith("/") and is_field_word(value)
+
+
+def is_field_word(value: str) -> bool:
+    """Whether it can stand in a request head as it is: visible ASCII, no blank."""
+    return all("!" <= character <= "~" for character in value)
+
+
 def read_script_name(value: Any) -> str:
     """Return SCRIPT_NAME as PEP 3333 wants it: empty, or with a slash at its start and none at its end."""
     if not isinstance(value, str) or not value.isprintable() or (value and value[0] != "/"):

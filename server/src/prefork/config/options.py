@@ -13,7 +13,9 @@ from prefork.config.kinds import (
     flag,
     integer,
     is_content,
+    is_field_word,
     is_host_port,
+    is_request_path,
     is_variable,
     octal,
     read_script_name,
@@ -345,6 +347,20 @@ class Options:
     )
 
     # Operation
+    health_path: str = setting(
+        "--health-path",
+        kind=text("a path that begins with /, as /healthz", "PATH", accept=is_request_path),
+        default="",
+        section=OPERATION,
+        help="Path that a worker of a new generation must answer with 2xx or 3xx before a reload lets it serve; asked up to 3 times, 10 s each, one second apart. The first start does not ask: there is nothing older to serve, and readiness probes decide. With --metrics it is part of /readyz.",
+    )
+    health_host: str = setting(
+        "--health-host",
+        kind=text("a host name, with :PORT if need be", "HOST", accept=is_field_word),
+        default="localhost",
+        section=OPERATION,
+        help="Host of that request, for apps that check it.",
+    )
     run_dir: str = setting(
         "--run-dir",
         kind=text("a directory", "DIR"),

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefork import __version__
@@ -21,6 +22,7 @@ from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp
 from prefork.worker.fork_safety import summarize
+from prefork.worker.health import ask_health
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, WorkerLoop
@@ -64,10 +66,11 @@ def run_worker(
         if app is None:
             app, unsafe = import_here(options)
         hooks.call_or_raise("post_worker_init", worker)
+        settings = engine_settings(options)
         engine = Engine(
             app,
             listeners=inheritance.listeners,
-            settings=engine_settings(options),
+            settings=settings,
             stats_fd=inheritance.stats,
             slot=slot,
             access_log_fd=logfiles.access_fd,
@@ -100,6 +103,7 @@ def run_worker(
         logfiles,
         inheritance.listeners,
         inheritance.handover,
+        partial(ask_health, app, options, settings),
     )
     children.undo_in_children(signals.close_in_child)
     loop.run()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefork._engine import Engine
@@ -49,6 +50,7 @@ class WorkerLoop:
     logfiles: LogFiles
     listeners: tuple[int, ...]
     handover: tuple[int, int]
+    ask_health: Callable[[float], str]  # blocks for so many seconds at most
     serves: bool = False
     has_stopped_listening: bool = False
     is_over: bool = False
@@ -85,6 +87,10 @@ class WorkerLoop:
                 self.serves = True
                 for thread in self.threads:
                     thread.start()
+            case messages.CheckHealth():
+                threading.Thread(
+                    target=self.check_health, args=(received[0],), name="health-client", daemon=True
+                ).start()
             case messages.Stop() if not self.serves:
                 self.is_over = True
             case messages.Drain(mode):
@@ -94,6 +100,14 @@ class WorkerLoop:
                 self.stop()
             case messages.ReopenLogs():
                 self.logfiles.reopen()
+
+    def check_health(self, order: messages.CheckHealth) -> None:
+        """In a thread of its own, as the app may take its time."""
+        try:
+            problem = self.ask_health(order.within_s)
+        except Exception as error:
+            problem = f"the app could not be asked for its health: {type(error).__name__}: {error}"
+        self.channel.send(messages.HealthChecked(order.attempt, messages.shorten(problem)))
 
     def drain(self, mode: str) -> None:
         """Drain; the engine reports when it accepts no more (`shut`) and when nothing is left."""

@@ -8,6 +8,7 @@ from prefork.arbiter.actions import (
     AbortMold,
     Action,
     BootMold,
+    CheckHealth,
     CloseListeners,
     CommitGeneration,
     DiscardGeneration,
@@ -26,6 +27,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    HealthAnswered,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -45,11 +47,13 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.fleet import Fleet, MoldState, Policy, ReloadRequest, put
 from prefork.arbiter.machine import next_deadline, step
-from prefork.arbiter.reconcile import DRAIN_PACE_S, LEAVE_MAX_S
+from prefork.arbiter.reconcile import DRAIN_PACE_S, HEALTH_ANSWER_S, HEALTH_REPORT_S, LEAVE_MAX_S
 from prefork.arbiter.transitions import (
     BACKOFF_MAX_S,
     CALM_S,
     EARLY_S,
+    HEALTH_ATTEMPTS,
+    HEALTH_PAUSE_S,
     QUICK_STOP_S,
     SERVED_BACKOFF_MAX_S,
 )
@@ -582,6 +586,8 @@ def every_event() -> list[Event]:
         *(MoldGone(n, "gone") for n in molds),
         *(WorkerSpawned(n, 5) for n in workers),
         *(WorkerReady(n) for n in workers),
+        *(HealthAnswered(n, 1) for n in workers),
+        *(HealthAnswered(n, 1, "503") for n in workers),
         *(WorkerFailed(n, "no") for n in workers),
         *(RecycleRequested(n, ExitReason.MEMORY) for n in workers),
         *(WorkerStuck(n) for n in workers),
@@ -644,3 +650,82 @@ def check_consistent(fleet: Fleet, actions: tuple[Action, ...]) -> None:
     drained = {action.worker for action in actions if isinstance(action, DrainWorker)}
     for id in drained & set(fleet.workers):
         assert fleet.workers[id].state in (WorkerState.DRAINING, WorkerState.STUCK)
+
+
+# -- health ---------------------------------------------------------------------------------------
+
+
+def asking(workers: int = 2) -> Simulation:
+    """Return a reload whose new workers are ready and one of them was asked for its health."""
+    simulation = started(workers)
+    simulation.policy = replace(POLICY, checks_health=True)
+    simulation.dispatch(ReloadRequested(ReloadRequest("a")))
+    simulation.dispatch(MoldReady(2))
+    assert not simulation.of(CheckHealth)
+    simulation.ready_all()
+    return simulation
+
+
+def asked(simulation: Simulation) -> CheckHealth:
+    (*_, last) = simulation.of(CheckHealth)
+    assert isinstance(last, CheckHealth)
+    return last
+
+
+def test_generation_that_must_be_healthy_is_asked_once_all_its_workers_are_ready_and_then_serves():
+    simulation = asking()
+    assert simulation.of(CheckHealth) == [CheckHealth(3, 1, HEALTH_ANSWER_S)]
+    assert not simulation.of(CommitGeneration, StartWorker, DrainWorker)
+    simulation.wait(HEALTH_ANSWER_S / 2)
+    assert len(simulation.of(CheckHealth)) == 1
+    actions = simulation.dispatch(HealthAnswered(3, 1))
+    assert CommitGeneration(2, is_first=False) in actions
+    simulation.wait(60)
+    assert len(simulation.of(CheckHealth)) == 1
+
+
+def test_first_generation_serves_without_being_asked():
+    simulation = Simulation()
+    simulation.policy = replace(POLICY, checks_health=True)
+    simulation.boot()
+    assert simulation.fleet.state is ServerState.SERVING
+    assert not simulation.of(CheckHealth)
+
+
+def test_generation_that_is_never_healthy_is_given_up_after_three_workers_were_asked_in_turn():
+    simulation = asking(workers=2)
+    for attempt, worker in ((1, 3), (2, 4), (3, 3)):
+        assert asked(simulation) == CheckHealth(worker, attempt, HEALTH_ANSWER_S)
+        simulation.dispatch(HealthAnswered(worker, attempt, "GET /h answered 503"))
+        simulation.wait(HEALTH_PAUSE_S - 0.01)
+        assert len(simulation.of(CheckHealth)) == attempt
+        simulation.wait(0.02)
+    (finished,) = simulation.of(FinishReload)
+    assert isinstance(finished, FinishReload)
+    assert not finished.succeeded
+    assert finished.traceback == (
+        f"the new generation is not healthy: GET /h answered 503 ({HEALTH_ATTEMPTS} attempts)"
+    )
+    assert simulation.serving() == [1, 2]
+    assert not simulation.of(CommitGeneration, DrainWorker)
+
+
+def test_answer_that_does_not_come_counts_as_bad_and_a_late_one_not_at_all():
+    simulation = asking()
+    simulation.wait(HEALTH_ANSWER_S + HEALTH_REPORT_S - 0.01)
+    assert len(simulation.of(CheckHealth)) == 1
+    simulation.wait(0.02 + HEALTH_PAUSE_S)
+    assert asked(simulation) == CheckHealth(4, 2, HEALTH_ANSWER_S)
+    simulation.dispatch(HealthAnswered(3, 1))
+    simulation.dispatch(HealthAnswered(3, 2))
+    assert not simulation.of(CommitGeneration)
+    simulation.dispatch(HealthAnswered(4, 2))
+    assert simulation.of(CommitGeneration)
+
+
+def test_question_takes_no_longer_than_a_boot_may():
+    simulation = started()
+    simulation.policy = replace(POLICY, checks_health=True, boot_timeout=2.0)
+    simulation.dispatch(ReloadRequested(ReloadRequest("a")))
+    simulation.boot()
+    assert asked(simulation).within_s == 2.0

@@ -10,6 +10,8 @@ from prefork.arbiter.actions import (
     AbortMold,
     Action,
     BootMold,
+    CheckHealth,
+    CommitGeneration,
     DrainWorker,
     FinishReload,
     ForkWorker,
@@ -23,6 +25,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    HealthAnswered,
     MoldFailed,
     MoldGone,
     MoldReady,
@@ -57,6 +60,8 @@ class World:
         self.due: list[tuple[float, int, Event]] = []
         self.serial = 0
         self.accepting: set[int] = set()
+        self.gated: set[int] = set()  # generations that must be healthy, and those that were
+        self.healthy: set[int] = set()
         self.reloads: dict[str, int] = {}
         self.has_left = False
         self.exit_failed = False
@@ -68,6 +73,7 @@ class World:
             graceful_timeout=self.random.choice((2.0, 5.0, 12.0)),
             boot_timeout=self.random.choice((3.0, 10.0)),
             preload=self.random.random() < 0.7,
+            checks_health=self.random.random() < 0.5,
         )
 
     def later(self, event: Event, least: float = 0.0, most: float = 0.5) -> None:
@@ -82,6 +88,10 @@ class World:
                 self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
             case ReloadRequested(request):
                 self.reloads[request.id] = 0
+            case GenerationLoaded(number, policy) if policy.checks_health:
+                self.gated.add(number)
+            case HealthAnswered(worker, _, "") if worker in self.fleet.workers:
+                self.healthy.add(self.fleet.workers[worker].generation)
         self.fleet, actions = step(self.fleet, event, self.now)
         for action in actions:
             self.obey(action)
@@ -112,6 +122,13 @@ class World:
             case ForkWorker(worker):
                 self.later(WorkerSpawned(worker, 1000 + worker), 0, 0.1)
                 self.later(WorkerReady(worker), 0.1, 0.5)
+            case CheckHealth() if goes_wrong and self.random.random() < 0.5:
+                pass  # no answer
+            case CheckHealth(worker, attempt):
+                problem = "503" if goes_wrong else ""
+                self.later(HealthAnswered(worker, attempt, problem), 0, 12 if goes_wrong else 1)
+            case CommitGeneration(number, is_first):
+                assert is_first or number not in self.gated or number in self.healthy
             case StartWorker(worker):
                 self.accepting.add(worker)
             case DrainWorker(worker):
