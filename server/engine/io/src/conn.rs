@@ -339,7 +339,7 @@ impl Conn {
         match self.intake.make_room(&mut buffer.body, count, total, &context.memory, spool) {
             Room::Here => None,
             Room::NoSpool => Some(self.call(now_us)),
-            Room::Never => Some(self.refuse(Reject::BodyTooLarge, context, pool, now_us)),
+            Room::Never => Some(self.refuse_above_spool(context, pool, now_us)),
             Room::Broken(error) => Some(self.refuse_for_room(&error, context, pool, now_us)),
             Room::Full => {
                 self.phase = Phase::Full;
@@ -390,6 +390,13 @@ impl Conn {
         context.note_spool_failure(error);
         context.note_refusal(self, 503, "no_room_for_body");
         self.answer_and_close(503, "no room for the request body now", context, pool, now_us)
+    }
+
+    /// The body could wait for room forever.
+    fn refuse_above_spool(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+        context.note_refusal(self, 413, "body_above_spool_size");
+        let why = "the body is larger than what the server keeps of one (--spool-size)";
+        self.answer_and_close(413, why, context, pool, now_us)
     }
 
     /// Decodes the first `count` bytes of the pool's scratch; what follows when that ends the wait for the body.
@@ -503,7 +510,7 @@ impl Conn {
         }
         let spooled_max = context.body_spool.as_ref().map_or(u64::MAX, Spool::bytes);
         if matches!(framing, Framing::Length(length) if length > spooled_max) {
-            return self.refuse(Reject::BodyTooLarge, context, pool, now_us);
+            return self.refuse_above_spool(context, pool, now_us);
         }
         // Not by the app's first read, as PEP 3333 would also have it: threads are too scarce to wait there.
         if expects_continue && self.has_no_body_yet() && !self.send_continue() {

@@ -1,10 +1,13 @@
 //! Sockets, epoll, timers, the stats table and the handing over of connections, for one worker process.
 //!
 //! ```text
-//! sys ← buffer, unsent ← conn ← reactor ← server → threads
-//!                          ↑        ↑         ↑
-//!                        context (settings, stats, log), handover
+//! sys ← buffer, intake, unsent ← conn ← reactor ← server → threads
+//!         budget, spool, pace      ↑        ↑         ↑
+//!                                 context (settings, stats, log), handover
 //! ```
+//!
+//! What is on its way: `intake` a request's body, `unsent` an answer. Both take memory from one `budget`, disk from a
+//! `spool`, and time from the client's `pace`.
 //!
 //! Knows no Python: `py` gives calls to the app and brings back bytes.
 

@@ -5,8 +5,8 @@ import tempfile
 
 
 def resolve(configured: str) -> str:
-    """Return the directory of the spool: the configured one, else $TMPDIR, else /tmp."""
-    return configured or os.environ.get("TMPDIR") or "/tmp"
+    """Return the directory of the spool, absolute: the configured one, else $TMPDIR, else /tmp."""
+    return os.path.abspath(configured or os.environ.get("TMPDIR") or "/tmp")
 
 
 def explain_unusable(directory: str) -> str | None:
