@@ -25,10 +25,10 @@ def find_obstacle(app: App, live: Manifest) -> Issue | None:
     is_ours = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGED_BY
     if is_ours and not owners:
         return terminating(live) if "deletionTimestamp" in metadata else None
-    owner = f"belongs to {owners[0]['kind']} {owners[0]['name']}" if owners else "has another owner"
+    owner = f" (it belongs to {owners[0]['kind']} {owners[0]['name']})" if owners else ""
     return Issue(
         "NameConflict",
-        f"{kind} {metadata['name']} already exists and is not managed by this operator ({owner}); "
+        f"{kind} {metadata['name']} already exists and is not managed by this operator{owner}; "
         "give the WsgiApp another name, or delete that object",
     )
 
