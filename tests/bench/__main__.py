@@ -96,6 +96,10 @@ def _run(arguments: argparse.Namespace, *, generator: LoadGenerator, logs: Path)
     results.instructions, results.instructions_failed = count_instructions(
         servers, generator=generator, logs=logs, say=say
     )
+    logging = [s for s in peers.LOGGING if s.name in results.cost]
+    results.logging, results.logging_failed = count_instructions(
+        logging, generator=generator, logs=logs, say=lambda step: say(f"{step}, access log")
+    )
     if not arguments.quick:
         for server in servers:
             say(f"reload, stalled clients, killed worker: {server.name}")

@@ -199,7 +199,23 @@ def _instruction_section(results: Results) -> str:
         _markdown(("server", CASE_TITLES["bare"], CASE_TITLES["browser"]), rows),
     ]
     lines += [f"No count for {n}: {reason}." for n, reason in results.instructions_failed.items()]
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_logging_lines(results)])
+
+
+def _logging_lines(results: Results) -> list[str]:
+    """What an access log adds, beside the figures above."""
+    rows = []
+    for name in _names(results.logging):
+        without, counts = results.instructions.get(name, {}), results.logging[name]
+        added = [_k(counts[case] - without[case]) if case in without else _NONE for case in counts]
+        rows.append((name, *(f"{_k(count)} k" for count in counts.values()), " / ".join(added)))
+    header = ("server", CASE_TITLES["bare"], CASE_TITLES["browser"], "added, k")
+    lines = [
+        "With an access log to a file, in each server's own format:",
+        _markdown(header, rows),
+    ]
+    lines += [f"No count for {n}: {reason}." for n, reason in results.logging_failed.items()]
+    return lines if rows or results.logging_failed else []
 
 
 _SCENARIO_TITLES = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,8 @@ class Server:
     has_reload: bool = False
 
     def argv(self, *, app: str, port: int) -> list[str]:
-        first, *rest = self.command.format(app=app, port=port).split()
+        log = BUILD / "logs" / "access.log"
+        first, *rest = self.command.format(app=app, port=port, log=log).split()
         return [str(VENV / "bin" / first), *rest]
 
 
@@ -110,6 +111,19 @@ SERVERS = (
         is_supervised=True,
         has_reload=True,
     ),
+)
+
+# The same with an access log, each in its server's usual format, to a file: what a line costs.
+_LOG_OPTIONS = {
+    OURS: ("-w 1", "-w 1 --access-logfile {log}"),
+    "granian": ("--respawn", "--access-log --respawn"),
+    "uWSGI": ("--disable-logging", "--logto {log}"),
+    "gunicorn gthread": ("--log-level", "--access-logfile {log} --log-level"),
+}
+LOGGING = tuple(
+    replace(server, command=server.command.replace(*_LOG_OPTIONS[server.name]))
+    for server in SERVERS
+    if server.name in _LOG_OPTIONS
 )
 
 

@@ -25,6 +25,10 @@ class Results:
     cost_failed: dict[str, str] = field(default_factory=dict)
     instructions: dict[str, dict[str, float]] = field(default_factory=dict)
     instructions_failed: dict[str, str] = field(default_factory=dict)
+    logging: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # instructions, with an access log
+    logging_failed: dict[str, str] = field(default_factory=dict)
     reload: Figures = field(default_factory=dict)
     stalled: Figures = field(default_factory=dict)
     killed: Figures = field(default_factory=dict)
