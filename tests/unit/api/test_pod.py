@@ -1,11 +1,18 @@
 """What the pod's parts may do to each other."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from wsgiapp.resources.pod import build_pod
 
 from tests.unit.operator.samples import PLATFORM, make_app
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "wsgiapps"
 
 
 def containers(**spec: Any) -> dict[str, Any]:
@@ -37,3 +44,31 @@ def test_pull_secrets_of_the_installation_are_added_to_the_app_s_own() -> None:
     app = make_app(imagePullSecrets=[{"name": "own"}])
     assert build_pod(app, platform)["imagePullSecrets"] == [{"name": "own"}, {"name": "mirror"}]
     assert "imagePullSecrets" not in build_pod(make_app(), PLATFORM)
+
+
+@pytest.mark.parametrize(
+    ("ingress", "path", "host"),
+    [
+        (None, "/healthz", "127.0.0.1:8000"),
+        ({"hosts": ["*.example.com"], "path": "/shop"}, "/shop/healthz", "probe.example.com"),
+    ],
+)
+def test_server_and_agent_ask_the_app_the_same_question(
+    ingress: dict[str, Any] | None, path: str, host: str
+) -> None:
+    named = containers(ingress=ingress, healthCheck={"path": "/healthz"})
+    assert f"--health-path={path}" in named["app"]["args"]
+    assert f"--health-host={host}" in named["app"]["args"]
+    assert f"--probe=http://127.0.0.1:8000{path}" in named["agent"]["args"]
+    assert (f"--probe-host={host}" in named["agent"]["args"]) == (ingress is not None)
+    assert not any("--health" in argument for argument in containers()["app"]["args"])
+
+
+def test_server_understands_the_arguments_that_it_is_given(tmp_path: Path) -> None:
+    everything = yaml.safe_load((GOLDEN / "every-field.yaml").read_text("utf-8"))["spec"]
+    arguments = containers(**everything)["app"]["args"]
+    command = [sys.executable, "-m", "prefork", "--check-config", *arguments]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    # The options are taken, and the app is looked for: there is none.
+    assert "No module named 'shop'" in checked.stderr
+    assert checked.returncode == 3, checked.stderr

@@ -19,7 +19,12 @@ from wsgiapp.names import (
     config_variable,
 )
 from wsgiapp.resources.platform import Platform
-from wsgiapp.resources.server_args import server_arguments
+from wsgiapp.resources.server_args import (
+    health_arguments,
+    health_host,
+    health_path,
+    server_arguments,
+)
 from wsgiapp.resources.volumes import build_volumes, mount_content
 from wsgiapp.types import App, Manifest
 
@@ -63,7 +68,7 @@ def build_app_container(app: App) -> Manifest:
         "name": APP_CONTAINER,
         "image": app.image,
         "command": [app.server.python, PREFORK_DIR],
-        "args": server_arguments(app),
+        "args": server_arguments(app, further=health_arguments(app)),
         "env": build_env(app),
         "ports": [{"name": APP_PORT_NAME, "containerPort": APP_PORT, "protocol": "TCP"}],
         "resources": app.resources,
@@ -145,11 +150,9 @@ def build_agent(app: App, platform: Platform) -> Manifest:
         *(f"--content={content.name}={CONTENT_DIR}/{content.name}" for content in app.reloadable),
     ]
     if app.health_check.path is not None:
-        prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
-        arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{prefix}{app.health_check.path}")
-        if app.ingress is not None and app.ingress.hosts:
-            # An app that checks its Host (Django's ALLOWED_HOSTS) knows this one, and not 127.0.0.1.
-            arguments.append(f"--probe-host={app.ingress.hosts[0].replace('*', 'probe')}")
+        arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{health_path(app)}")
+        if app.ingress is not None:
+            arguments.append(f"--probe-host={health_host(app)}")
     return {
         "name": AGENT_CONTAINER,
         "image": platform.prefork_image,

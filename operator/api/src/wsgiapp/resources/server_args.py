@@ -1,13 +1,19 @@
 """prefork's command line, from the spec; `wsgiapp run` uses it as well."""
 
+from collections.abc import Sequence
+
 from wsgiapp.names import APP_PORT, RUN_DIR
 from wsgiapp.types import App
 
 
 def server_arguments(
-    app: App, *, bind: str = f"0.0.0.0:{APP_PORT}", run_dir: str = RUN_DIR
+    app: App,
+    *,
+    bind: str = f"0.0.0.0:{APP_PORT}",
+    run_dir: str = RUN_DIR,
+    further: Sequence[str] = (),
 ) -> list[str]:
-    """Return prefork's command line behind `python3 /prefork`; `wsgiapp run` uses it as well."""
+    """Return prefork's command line after `python3 /prefork`; `wsgiapp run` uses it as well."""
     server = app.server
     arguments = [
         f"--bind={bind}",
@@ -30,8 +36,29 @@ def server_arguments(
     if server.access_log:
         arguments.append("--access-logfile=-")
     arguments += proxy_arguments(app)
+    arguments += further
     arguments += [f"--content={content.name}={content.mount_path}" for content in app.reloadable]
     return [*arguments, *server.extra_args, app.callable]
+
+
+def health_arguments(app: App) -> list[str]:
+    """Return how a new generation shows its health before a reload lets it serve."""
+    if app.health_check.path is None:
+        return []
+    return [f"--health-path={health_path(app)}", f"--health-host={health_host(app)}"]
+
+
+def health_path(app: App) -> str | None:
+    """Return the path to ask, below the app's own path in the ingress."""
+    prefix = app.ingress.path.rstrip("/") if app.ingress is not None else ""
+    return None if app.health_check.path is None else prefix + app.health_check.path
+
+
+def health_host(app: App) -> str:
+    """Return the Host to ask with: one that an app which checks it (Django's ALLOWED_HOSTS) knows."""
+    if app.ingress is None:
+        return f"127.0.0.1:{APP_PORT}"
+    return app.ingress.hosts[0].replace("*", "probe")
 
 
 def proxy_arguments(app: App) -> list[str]:
