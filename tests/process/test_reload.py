@@ -1,14 +1,17 @@
 """Reloads with real processes: new code for every request, none lost, a broken app changes nothing."""
 
+import contextlib
 import resource
 import signal
 import textwrap
 import threading
+import time
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
-from tests.process.harness import APP, Prefork, wait_loaded, write_app
+from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 
@@ -259,3 +262,29 @@ def test_worker_that_catches_its_kill_is_killed_for_good(folder: Path):
         assert answer["result"] == "failed"
         assert "signal SIGKILL" in answer["message"]
         assert server.version() == "1"
+
+
+def test_reload_succeeds_only_when_an_old_worker_that_does_not_confirm_is_gone(folder: Path):
+    """Its call holds the interpreter, so it cannot even see the order to leave."""
+    holds = APP.replace(
+        'elif path == "/environ"',
+        'elif path == "/hold":\n            import ctypes\n            ctypes.PyDLL(None).sleep(600)\n        elif path == "/environ"',
+    )
+    write_app(folder, holds)
+    with Prefork("--timeout", "0", "--graceful-timeout", "3", cwd=folder) as server:
+        (old,) = server.workers()
+
+        def hold() -> None:
+            with contextlib.suppress(OSError, HTTPException):
+                server.get("/hold")
+
+        call = threading.Thread(target=hold)
+        call.start()
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
+        write_app(folder, holds, version="2")
+        began = time.monotonic()
+        assert server.reload()["result"] == "succeeded"
+        assert is_gone(old)
+        assert time.monotonic() - began >= 3
+        assert server.version() == "2"
+        call.join()

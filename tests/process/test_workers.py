@@ -5,9 +5,11 @@ import re
 import resource
 import signal
 import socket
+import statistics
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 
@@ -19,25 +21,32 @@ from tests.support.load_report import LoadPlan
 from tests.support.wait import wait_until
 
 
-def test_killed_worker_is_replaced_within_milliseconds(folder: Path):
+def test_killed_worker_is_replaced_within_50_ms(folder: Path):
+    """The median of five; measured again when the machine is too busy to tell."""
     with Prefork("-w", "2", cwd=folder) as server:
-        boots = []
-        for _ in range(5):
-            victim = server.workers()[0]
-            ready = server.log().count("worker ready")
-            began = time.monotonic()
-            os.kill(victim, signal.SIGKILL)
-            server.wait(
-                lambda before=ready: server.log().count("worker ready") > before,
-                what="no replacement",
-            )
-            boots.append(time.monotonic() - began)
-            server.wait_workers(2)
-        print(f"killed to ready: {[f'{boot * 1000:.0f} ms' for boot in boots]}")
-        # The promise is 50 ms; the waiting here looks only each 20 ms, on a machine that is shared.
-        assert min(boots) < 0.1
+        for _ in range(4):
+            boots = [time_replacement(server) for _ in range(5)]
+            print(f"killed to ready: {[f'{boot * 1000:.0f} ms' for boot in boots]}")
+            if statistics.median(boots) < 0.05:
+                break
+        assert statistics.median(boots) < 0.05
         assert "reason=killed" in server.log()
         assert {server.get()[0] for _ in range(20)} == {200}
+
+
+def time_replacement(server: Prefork) -> float:
+    """Kill a worker; return seconds until the log says that another one is ready."""
+    victim = server.wait_workers(2)[0]
+    seen = len(server.log())
+    began = time.time()
+    os.kill(victim, signal.SIGKILL)
+    ready = server.wait(lambda: re.search(r"^(\S+)Z INFO +worker ready", server.log()[seen:], re.M))
+    return logged_at(ready[1]) - began
+
+
+def logged_at(stamp: str) -> float:
+    """Return the seconds since the epoch of a log line's time."""
+    return datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp()
 
 
 def test_all_workers_killed_come_back(folder: Path):
@@ -226,6 +235,15 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
         waits = [float(text) for text in re.findall(r"wait_s=([\d.]+)", server.log())]
         assert waits == sorted(waits)
         assert waits[0] > 0
+        # The fork waits as long as the line before says.
+        pauses = re.findall(
+            r"^(\S+)Z .*wait_s=([\d.]+)$(?:\n(?!.*worker ready).*)*\n(\S+)Z .*worker ready",
+            server.log(),
+            re.M,
+        )
+        assert len(pauses) >= len(waits) - 1
+        for began, wait_s, ready in pauses:
+            assert logged_at(ready) - logged_at(began) >= float(wait_s) - 0.002
         # The pause is now long enough to be asked about.
         assert server.ask({"op": "status"})["crash_loop"]["crashes"] > 5
         assert 'how="exit code 7"' in server.log()
@@ -325,7 +343,7 @@ def test_hook_that_ends_the_program_does_not_end_the_server(folder: Path):
     with Prefork("-w", "1", cwd=folder) as server:
         server.signal(signal.SIGTTIN)
         server.wait_log("a step of the arbiter failed")
-        assert "SystemExit: 9" in server.log()
+        server.wait_log("SystemExit: 9")
         assert server.get()[0] == 200
         assert server.reload()["result"] == "succeeded"
 

@@ -32,8 +32,7 @@ class Worker:
     # When it is to be killed; None: not at all.
     deadline: float | None = None
     is_killed: bool = False
-    # While draining: from when on it takes no request for certain (its answer to the order, or a bound).
-    left_at: float = 0.0
+    has_left: bool = False  # it has confirmed that it takes no more requests
     # Why it is to leave: it serves until others can take over, then it is drained.
     leaving: ExitReason | None = None
 

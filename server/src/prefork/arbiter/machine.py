@@ -30,7 +30,6 @@ def next_deadline(fleet: Fleet, now: float) -> float | None:
     """
     times = [fleet.fork_at, fleet.next_drain_at]
     times += [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]
-    times += [worker.left_at for worker in fleet.workers.values()]
     for generation in (fleet.current, fleet.booting):
         if generation is not None:
             times += [

@@ -39,8 +39,6 @@ from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
 DRAIN_PACE_S = 0.05
-# A worker that has not confirmed its order to drain by then is busy, and takes no request for that reason.
-LEAVE_MAX_S = 1.0
 # An answer for the health path may take so long; then the worker has so long to report that it took longer.
 HEALTH_ANSWER_S = 10.0
 HEALTH_REPORT_S = 1.0
@@ -269,7 +267,7 @@ def drain_surplus(fleet: Fleet, now: float) -> Step:
     else:
         return fleet, ()
     drained = replace(
-        chosen, state=WorkerState.DRAINING, leaving=chosen.leaving or ExitReason.RETIRED, left_at=now + LEAVE_MAX_S,
+        chosen, state=WorkerState.DRAINING, leaving=chosen.leaving or ExitReason.RETIRED,
         deadline=now + chosen.graceful_timeout,
     )  # fmt: skip
     fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
@@ -277,12 +275,14 @@ def drain_surplus(fleet: Fleet, now: float) -> Step:
 
 
 def finish_reload(fleet: Fleet, now: float) -> Step:
-    """A reload is done when no worker of an older generation takes requests any more."""
+    """A reload is done when no worker of an older generation takes requests any more.
+
+    Each has confirmed it, or is gone: one that does neither is killed at its deadline.
+    """
     if fleet.finishing is None or fleet.current is None:
         return fleet, ()
     number = fleet.current.number
-    old = [worker for worker in fleet.workers.values() if worker.generation != number]
-    if any(worker.state is WorkerState.SERVING or worker.left_at > now for worker in old):
+    if any(w.generation != number and not w.has_left for w in fleet.workers.values()):
         return fleet, ()
     return replace(fleet, finishing=None), (FinishReload(fleet.finishing, True),)
 

@@ -50,6 +50,7 @@ from prefork.arbiter.fleet import (
     Generation,
     Mold,
     MoldState,
+    Worker,
     drop,
     is_booting,
     put,
@@ -81,6 +82,7 @@ WORKER_STATES: dict[tuple[WorkerState, type[Event]], WorkerState] = {
     (WorkerState.SERVING, WorkerStuck): WorkerState.STUCK,
     (WorkerState.DRAINING, WorkerStuck): WorkerState.STUCK,
     (WorkerState.BOOTING, WorkerStuck): WorkerState.STUCK,
+    (WorkerState.STUCK, WorkerLeaving): WorkerState.STUCK,
 }
 
 
@@ -146,16 +148,23 @@ def discard(fleet: Fleet, traceback: str, now: float) -> Step:
     discarded = [worker for worker in fleet.workers.values() if worker.generation == number]
     actions: list[Action] = [DiscardGeneration(number, traceback), StopMold(number)]
     actions += [StopWorker(worker.id) for worker in discarded]
-    fleet = put(fleet, *(
-        replace(worker, state=WorkerState.DRAINING, leaving=ExitReason.RETIRED, deadline=now + QUICK_STOP_S)
-        for worker in discarded
-    ))  # fmt: skip
+    fleet = put(fleet, *(end_by(worker, now + QUICK_STOP_S) for worker in discarded))
     if fleet.running is not None:
         actions.append(FinishReload(fleet.running, False, traceback))
     fleet = replace(fleet, booting=None, running=None)
     if fleet.current is None and fleet.state is ServerState.BOOTING:
-        fleet = replace(fleet, state=ServerState.STOPPING, has_failed=True)
+        if fleet.queued is not None:
+            actions.append(FinishReload(fleet.queued, False, "the server is stopping"))
+        fleet = replace(fleet, state=ServerState.STOPPING, has_failed=True, queued=None)
     return fleet, tuple(actions)
+
+
+def end_by(worker: Worker, deadline: float) -> Worker:
+    """Return a worker that was ordered to end: what it has to be done by gets no later, a stuck one stays it."""
+    state = worker.state if worker.state is WorkerState.STUCK else WorkerState.DRAINING
+    earlier = deadline if worker.deadline is None else min(deadline, worker.deadline)
+    leaving = worker.leaving or ExitReason.RETIRED
+    return replace(worker, state=state, leaving=leaving, deadline=earlier)
 
 
 # -- workers ----------------------------------------------------------------------------------
@@ -182,16 +191,14 @@ def on_worker_state(fleet: Fleet, event: Event, now: float) -> Step:
         and worker.state is not WorkerState.BOOTING
     ):
         deadline = min(deadline, worker.deadline)
-    leaving, left_at = worker.leaving, worker.left_at
-    if isinstance(event, WorkerLeaving):
-        left_at = now
+    leaving, has_left = worker.leaving, worker.has_left or isinstance(event, WorkerLeaving)
     if state is WorkerState.STUCK:
         leaving = ExitReason.TIMEOUT
     elif state is WorkerState.DRAINING:
         leaving = leaving or ExitReason.RETIRED
-    changes = replace(worker, state=state, deadline=deadline, leaving=leaving, left_at=left_at)
+    changes = replace(worker, state=state, deadline=deadline, leaving=leaving, has_left=has_left)
     is_current = fleet.current is not None and worker.generation == fleet.current.number
-    if state is WorkerState.STUCK:
+    if isinstance(event, WorkerStuck):
         # Whoever noticed it: a worker that is about to be replaced takes no more requests. One that has been ordered
         # to close does not go back to handing over.
         return put(fleet, changes), (DrainWorker(worker.id, "handover"),)
@@ -331,11 +338,8 @@ def on_stop_requested(fleet: Fleet, event: StopRequested, now: float) -> Step:
             actions.append(StopWorker(worker.id))
         else:
             actions.append(DrainWorker(worker.id, "close"))
-        state = worker.state if worker.state is WorkerState.STUCK else WorkerState.DRAINING
         wait = QUICK_STOP_S if event.quick else worker.graceful_timeout
-        deadline = min(now + wait, worker.deadline or now + wait)
-        leaving = worker.leaving or ExitReason.RETIRED
-        stopped.append(replace(worker, state=state, leaving=leaving, deadline=deadline))
+        stopped.append(end_by(worker, now + wait))
     fleet = put(fleet, *stopped)
     fleet = replace(
         fleet, state=ServerState.STOPPING, booting=None, running=None, queued=None, finishing=None

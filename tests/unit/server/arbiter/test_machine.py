@@ -47,7 +47,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.fleet import Fleet, MoldState, Policy, ReloadRequest, put
 from prefork.arbiter.machine import next_deadline, step
-from prefork.arbiter.reconcile import DRAIN_PACE_S, HEALTH_ANSWER_S, HEALTH_REPORT_S, LEAVE_MAX_S
+from prefork.arbiter.reconcile import DRAIN_PACE_S, HEALTH_ANSWER_S, HEALTH_REPORT_S
 from prefork.arbiter.transitions import (
     BACKOFF_MAX_S,
     CALM_S,
@@ -110,6 +110,11 @@ class Simulation:
                 seen += self.dispatch(WorkerSpawned(id, pid=10_000 + id))
                 seen += self.dispatch(WorkerReady(id))
         return seen
+
+    def leave(self, *workers: int) -> None:
+        """Have workers confirm that they take no more requests."""
+        for id in workers:
+            self.dispatch(WorkerLeaving(id))
 
     def serving(self, generation: int | None = None) -> list[int]:
         return [
@@ -194,12 +199,32 @@ def test_reload_drains_old_workers_only_when_all_new_ones_are_ready():
     assert StopMold(1) in simulation.actions
 
 
-def test_reload_does_not_wait_for_an_old_worker_that_is_too_busy_to_confirm():
+def test_reload_waits_for_an_old_worker_that_does_not_confirm_until_that_is_killed():
     simulation = started(workers=1)
     simulation.dispatch(ReloadRequested(ReloadRequest("r")))
     simulation.boot()
-    simulation.wait(LEAVE_MAX_S)
+    simulation.wait(POLICY.graceful_timeout - 0.01)
+    assert simulation.of(FinishReload, KillWorker) == []
+    simulation.wait(0.02)
+    assert simulation.of(KillWorker) == [KillWorker(1)]
+    assert simulation.of(FinishReload) == []
+    simulation.dispatch(WorkerGone(1, "killed"))
     assert simulation.of(FinishReload) == [FinishReload(ReloadRequest("r"), True)]
+
+
+@pytest.mark.parametrize("confirms_first", [True, False])
+def test_reload_counts_the_word_of_an_old_worker_that_is_stuck(confirms_first: bool):
+    simulation = started(workers=1)
+    simulation.dispatch(ReloadRequested(ReloadRequest("r")))
+    simulation.boot()
+    first, second = WorkerStuck(1), WorkerLeaving(1)
+    if confirms_first:
+        first, second = second, first
+    simulation.dispatch(first)
+    assert bool(simulation.of(FinishReload)) is confirms_first
+    simulation.dispatch(second)
+    assert simulation.of(FinishReload) == [FinishReload(ReloadRequest("r"), True)]
+    assert simulation.fleet.workers[1].state is WorkerState.STUCK
 
 
 def test_reload_that_does_not_import_leaves_the_old_generation_serving():
@@ -245,10 +270,12 @@ def test_second_reload_waits_and_the_newest_wins():
     assert simulation.of(FinishReload) == []
     simulation.boot()
     simulation.wait(2)
+    simulation.leave(1, 2)
     assert FinishReload(ReloadRequest("a"), True) in simulation.actions
     assert simulation.fleet.running == ReloadRequest("c")
     simulation.boot()
     simulation.wait(2)
+    simulation.leave(3, 4)
     assert simulation.of(FinishReload)[-1] == FinishReload(ReloadRequest("c"), True)
 
 
@@ -434,6 +461,7 @@ def test_reload_works_while_the_serving_generation_has_no_mold():
     simulation.dispatch(ReloadRequested(ReloadRequest("r")))
     simulation.boot()
     simulation.wait(2)
+    simulation.leave(1, 2)
     assert FinishReload(ReloadRequest("r"), True) in simulation.actions
 
 
@@ -729,3 +757,59 @@ def test_question_takes_no_longer_than_a_boot_may():
     simulation.dispatch(ReloadRequested(ReloadRequest("a")))
     simulation.boot()
     assert asked(simulation).within_s == 2.0
+
+
+# -- pauses and deadlines --------------------------------------------------------------------------
+
+
+def test_fork_after_crashes_waits_for_its_pause_and_no_longer():
+    """Nothing else happens meanwhile: the pause alone must wake the arbiter."""
+    simulation = started(workers=1)
+    while simulation.fleet.fork_at <= simulation.now:
+        simulation.dispatch(WorkerGone(max(simulation.fleet.workers), "exit code 7"))
+        simulation.ready_all()
+    fork_at = simulation.fleet.fork_at
+    simulation.forget()
+    assert next_deadline(simulation.fleet, simulation.now) == fork_at
+    simulation.wait(fork_at - simulation.now - 0.001)
+    assert simulation.of(ForkWorker) == []
+    simulation.wait(0.001)
+    assert len(simulation.of(ForkWorker)) == 1
+
+
+def test_reload_that_is_being_finished_is_answered_when_the_server_stops():
+    simulation = started(workers=1)
+    simulation.dispatch(ReloadRequested(ReloadRequest("a")))
+    simulation.boot()
+    simulation.dispatch(ReloadRequested(ReloadRequest("b")))
+    assert simulation.of(FinishReload) == []
+    simulation.dispatch(StopRequested())
+    assert simulation.of(FinishReload) == [
+        FinishReload(ReloadRequest("b"), False, "the server is stopping"),
+        FinishReload(ReloadRequest("a"), True),
+    ]
+
+
+def test_lost_mold_is_booted_again_when_its_pause_ends_and_nothing_else_happens():
+    simulation = started(workers=1)
+    for _ in range(2):
+        simulation.dispatch(MoldGone(1, "signal SIGKILL"))
+        simulation.dispatch(MoldFailed(1, "no"))
+    assert simulation.fleet.current is not None
+    retry_at = simulation.fleet.current.mold.retry_at
+    assert retry_at > simulation.now
+    assert next_deadline(simulation.fleet, simulation.now) == retry_at
+    simulation.forget()
+    simulation.wait(retry_at - simulation.now)
+    assert simulation.of(BootMold) == [BootMold(1, True, is_replacement=True)]
+
+
+def test_old_worker_has_the_graceful_timeout_of_its_own_generation():
+    simulation = started(workers=1)
+    simulation.policy = replace(POLICY, graceful_timeout=POLICY.graceful_timeout / 10)
+    simulation.dispatch(ReloadRequested(ReloadRequest("r")))
+    simulation.boot()
+    simulation.wait(POLICY.graceful_timeout - 0.01)
+    assert simulation.of(KillWorker) == []
+    simulation.wait(0.02)
+    assert simulation.of(KillWorker) == [KillWorker(1)]

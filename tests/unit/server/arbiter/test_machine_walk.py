@@ -29,6 +29,7 @@ from prefork.arbiter.events import (
     MoldFailed,
     MoldGone,
     MoldReady,
+    OnlyOverdueLeft,
     PreloadUnsafe,
     RecycleRequested,
     ReloadRequested,
@@ -41,7 +42,7 @@ from prefork.arbiter.events import (
     WorkerSpawned,
     WorkerStuck,
 )
-from prefork.arbiter.fleet import Fleet, Policy, ReloadRequest
+from prefork.arbiter.fleet import Fleet, Policy, ReloadRequest, Worker
 from prefork.arbiter.machine import next_deadline, step
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
@@ -65,6 +66,7 @@ class World:
         self.reloads: dict[str, int] = {}
         self.has_left = False
         self.exit_failed = False
+        self.left_at = 0.0
         self.dispatch(Tick())
 
     def draw_policy(self) -> Policy:
@@ -92,7 +94,9 @@ class World:
                 self.gated.add(number)
             case HealthAnswered(worker, _, "") if worker in self.fleet.workers:
                 self.healthy.add(self.fleet.workers[worker].generation)
+        before = self.fleet
         self.fleet, actions = step(self.fleet, event, self.now)
+        check_step(before, self.fleet, event, actions, self.now)
         for action in actions:
             self.obey(action)
         self.check()
@@ -142,7 +146,7 @@ class World:
             case FinishReload(request) | SupersedeReload(request):
                 self.reloads[request.id] += 1
             case Leave(failed):
-                self.has_left, self.exit_failed = True, failed
+                self.has_left, self.exit_failed, self.left_at = True, failed, self.now
 
     def check(self) -> None:
         slots = [worker.slot for worker in self.fleet.workers.values()]
@@ -161,6 +165,7 @@ class World:
                     WorkerStuck(self.random.choice(workers)),
                     RecycleRequested(self.random.choice(workers), ExitReason.MAX_REQUESTS),
                     WorkerLeaving(self.random.choice(workers)),
+                    OnlyOverdueLeft(self.random.choice(workers)),
                     MoldGone(current, "killed"),
                     ReloadRequested(ReloadRequest(f"w{len(self.reloads)}")),
                     ScaleRequested(self.random.randint(1, 4)),
@@ -190,6 +195,52 @@ class World:
             self.dispatch(Tick())
 
 
+def check_step(
+    before: Fleet, after: Fleet, event: Event, actions: tuple[Action, ...], now: float
+) -> None:
+    """What holds for each step, whatever the history."""
+    check_pause(before, after, actions, now)
+    killed = {action.worker for action in actions if isinstance(action, KillWorker)}
+    for id, worker in before.workers.items():
+        if id in after.workers:
+            check_worker(worker, after.workers[id], event, is_killed=id in killed)
+    for action in actions:
+        if isinstance(action, CommitGeneration):
+            assert (after.crashes, after.fork_at) == (0, 0.0), "a new generation starts afresh"
+
+
+def check_pause(before: Fleet, after: Fleet, actions: tuple[Action, ...], now: float) -> None:
+    """A pause after crashes is kept by the generation that crashed, and is never prolonged."""
+    for action in actions:
+        if isinstance(action, ForkWorker) and action.generation == after.serving_number():
+            assert now >= after.fork_at, "forked before its time"
+    if now < before.fork_at:
+        assert after.fork_at in (before.fork_at, 0.0), "the pause was prolonged"
+    if now < after.fork_at:
+        due = next_deadline(after, now)
+        assert due is not None
+        assert due <= after.fork_at, "the arbiter would oversleep the end of the pause"
+
+
+def check_worker(before: Worker, after: Worker, event: Event, *, is_killed: bool) -> None:
+    """What a step may make of a worker."""
+    if before.state is WorkerState.STUCK:
+        assert after.state is WorkerState.STUCK, "a worker that is stuck stays it to its end"
+    if before.state is not WorkerState.BOOTING and before.deadline is not None and not is_killed:
+        assert after.deadline is not None, "a worker that had to be gone in time no longer has to"
+        assert after.deadline <= before.deadline, "a deadline has grown"
+    if event == RecycleRequested(after.id, ExitReason.MAX_REQUESTS):
+        may_be = before.state is WorkerState.SERVING and before.leaving is None
+        assert (
+            may_be
+            or after.leaving is not ExitReason.MAX_REQUESTS
+            or before.leaving is after.leaving
+        )
+    if event == OnlyOverdueLeft(after.id) and before.state is not WorkerState.STUCK:
+        kept = after.deadline == before.deadline
+        assert kept or is_killed or after.state is not before.state, "not stuck, and yet hurried"
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_fleet_comes_back_to_what_is_wanted(seed: int):
     world = World(seed)
@@ -216,3 +267,24 @@ def test_fleet_comes_back_to_what_is_wanted(seed: int):
     world.run(CALM_S)
     assert world.has_left
     assert not world.exit_failed
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_stop_at_any_moment_ends_everything_and_answers_every_reload(seed: int):
+    world = World(seed)
+    for _ in range(world.random.randint(0, 60)):
+        world.disturb()
+        world.run(world.random.choice((0.0, 0.01, 0.05, 0.5)))
+        if world.has_left:
+            assert set(world.reloads.values()) <= {1}, "a reload was not answered"
+            return
+    left = max((w.graceful_timeout for w in world.fleet.workers.values()), default=0.0)
+    asked = world.now
+    world.dispatch(StopRequested(quick=world.random.random() < 0.3))
+    assert set(world.reloads.values()) <= {1}, "a reload was not answered"
+    if world.random.random() < 0.3:
+        world.dispatch(StopRequested(quick=True))
+    world.is_calm = True
+    world.run(CALM_S)
+    assert world.has_left
+    assert world.left_at <= asked + left + 5.0
