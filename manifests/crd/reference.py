@@ -36,6 +36,8 @@ def walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema, bool]]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
         yield f"{path}.{name}", field, name in required
+        if name == "podTemplate":  # Kubernetes' own reference has these fields
+            continue
         yield from walk(field, f"{path}.{name}")
         if "items" in field:
             yield from walk(field["items"], f"{path}.{name}[]")

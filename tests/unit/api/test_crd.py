@@ -1,5 +1,6 @@
 """The CRD holds exactly the fields that work, each described and bounded, and says how to mend what it refuses."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from wsgiapp.schema import load_crd, load_spec_schema
 
+from manifests.crd.pod_template import CRD, generate
 from manifests.crd.reference import render_reference
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +36,12 @@ def paths_of(value: Any, path: str) -> Iterator[str]:
             yield from paths_of(item, f"{path}[]")
 
 
-FIELDS = dict(walk(load_spec_schema(), "spec"))
+# Below podTemplate everything is Kubernetes' own.
+FIELDS = {
+    path: schema
+    for path, schema in walk(load_spec_schema(), "spec")
+    if not path.startswith("spec.podTemplate.")
+}
 # As in a pod; Kubernetes' own meaning, passed on as they are.
 AS_IN_A_POD = re.compile(r"^spec\.(env|envFrom|resources|agent\.resources)\b")
 
@@ -91,6 +98,32 @@ def test_negative_manifest_names_field_and_remedy_and_is_a_wsgiapp(path: Path) -
     manifest = yaml.safe_load(text)
     assert manifest["kind"] == "WsgiApp"
     assert manifest["apiVersion"] == "wsgi.dev/v1alpha1"
+
+
+def test_schema_of_the_pod_template_is_fresh() -> None:
+    assert CRD.read_text("utf-8") == generate(), "run `make generate`"
+
+
+def nodes(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield schema
+    for item in schema.get("properties", {}).values():
+        yield from nodes(item)
+    for field in ("items", "additionalProperties"):
+        if isinstance(schema.get(field), dict):
+            yield from nodes(schema[field])
+
+
+def test_schema_is_structural_as_an_api_server_demands() -> None:
+    """https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/"""
+    for node in nodes(load_spec_schema()):
+        assert "type" in node or node.get("x-kubernetes-int-or-string"), node
+        assert not {"$ref", "oneOf", "anyOf"} & node.keys()
+        assert not {"properties", "additionalProperties"} <= node.keys()
+        assert "items" in node or node.get("type") != "array"
+
+
+def test_crd_fits_into_the_annotation_of_kubectl_apply() -> None:
+    assert len(json.dumps(yaml.safe_load(CRD.read_text("utf-8")))) < 200_000
 
 
 def test_reference_is_fresh() -> None:

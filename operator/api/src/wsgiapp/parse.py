@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsgiapp.names import SOURCE
+from wsgiapp.overlay import find_fault
 from wsgiapp.schema import Invalid, complete_spec
 from wsgiapp.types import (
     App,
@@ -58,6 +59,7 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         ),
         resources=spec.get("resources", {}),
         agent_resources=spec["agent"]["resources"],
+        pod_template=parse_pod_template(spec.get("podTemplate", {})),
         ingress=parse_ingress(spec.get("ingress")),
         reload=Reload(
             max_concurrent=spec["reload"]["maxConcurrent"],
@@ -129,6 +131,13 @@ def parse_server(server: Manifest) -> Server:
         python=server["python"],
         extra_args=tuple(server.get("extraArgs", ())),
     )
+
+
+def parse_pod_template(template: Manifest) -> Manifest:
+    fault = find_fault(template)
+    if fault is not None:
+        raise Invalid(*fault)
+    return template
 
 
 def parse_disruption_budget(budget: Manifest) -> DisruptionBudget:

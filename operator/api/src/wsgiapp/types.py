@@ -132,6 +132,7 @@ class App:
     health_check: HealthCheck
     resources: Manifest
     agent_resources: Manifest
+    pod_template: Manifest
     ingress: Ingress | None
     reload: Reload
     rollout: Rollout

@@ -21,7 +21,7 @@ def build_resources(
     `restart_digests` has the digest of each config entry whose change restarts the pods.
     """
     owned = [
-        build_service_account(app),
+        *([] if has_service_account(app) else [build_service_account(app)]),
         build_service(app),
         *([build_pod_disruption_budget(app)] if app.disruption_budget.enabled else []),
         build_deployment(app, platform, restart_digests),
@@ -29,3 +29,8 @@ def build_resources(
     if app.ingress is not None:
         owned.append(build_ingress(app, app.ingress))
     return owned
+
+
+def has_service_account(app: App) -> bool:
+    """Return whether the pods run as a ServiceAccount that somebody else keeps."""
+    return "serviceAccountName" in app.pod_template.get("spec", {})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from wsgiapp.digest import digest_json
 from wsgiapp.names import AGENT_PORT, RESTART_ANNOTATION, TEMPLATE_ANNOTATION
+from wsgiapp.overlay import lay_over
 from wsgiapp.resources.owned import build_owned, labels, selector
 from wsgiapp.resources.platform import Platform
 from wsgiapp.resources.pod import build_pod
@@ -45,7 +46,8 @@ def build_template(app: App, platform: Platform, restart_digests: Mapping[str, s
         "metadata": {"labels": labels(app), "annotations": annotations},
         "spec": build_pod(app, platform),
     }
-    annotations[TEMPLATE_ANNOTATION] = digest_json(template)
+    template = lay_over(template, app.pod_template)
+    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest_json(template)
     return template
 
 
