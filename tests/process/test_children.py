@@ -160,6 +160,31 @@ def test_processes_of_each_start_method_work_in_requests(folder: Path, method: s
         assert server.wait_exit() == 0
 
 
+def test_a_thread_that_forks_while_the_server_forks_gets_a_child_of_the_app(folder: Path):
+    """The children of a thread of the app's are the app's, also while a worker is being forked."""
+    script = """
+        import os, threading
+        from prefork.base import children
+        children.own()
+        read, write = os.pipe()
+        children.undo_in_children(lambda: os.write(write, b"undone"))
+        def fork():
+            if os.fork() == 0:
+                os._exit(0)
+        with children.own_fork():
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+            if os.fork() == 0:
+                os._exit(0)
+        os.wait(), os.wait()
+        os.close(write)
+        assert os.read(read, 99) == b"undone"
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=folder, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("kind", ["ProcessPoolExecutor", "Manager", "Pool"])
 def test_helpers_made_on_import_work_and_end_with_the_server(folder: Path, kind: str):
     made = {

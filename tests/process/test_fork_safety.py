@@ -7,14 +7,17 @@ import re
 import signal
 import sqlite3
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefork.worker.mold import END_S
 
 from tests.process.harness import Prefork, is_gone, run_prefork, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import children_of, wait_until
 
 
 @pytest.fixture
@@ -22,7 +25,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def serve(folder: Path, text: str, *options: str, environment: dict[str, str] | None = None):
+def serve(
+    folder: Path, text: str, *options: str, environment: dict[str, str] | None = None, **more: Any
+) -> Prefork:
     write_app(folder, text)
     (folder / "answer.py").write_text(
         "def answer(start_response, text):\n"
@@ -30,7 +35,7 @@ def serve(folder: Path, text: str, *options: str, environment: dict[str, str] | 
         "    start_response('200 OK', [('Content-Length', str(len(body)))])\n"
         "    return [body]\n"
     )
-    return Prefork(*options, cwd=folder, environment=environment)
+    return Prefork(*options, cwd=folder, environment=environment, **more)
 
 
 def ask_many(server: Prefork, path: str = "/", *, count: int = 40) -> list[str]:
@@ -80,6 +85,14 @@ UNSAFE = {
     "numpy RandomState": ("import numpy\nG = numpy.random.RandomState(1)", r"random generator numpy.random.mtrand.RandomState app.G"),
     "multiprocessing pool": ("import multiprocessing\nPOOL = multiprocessing.get_context('fork').Pool(2)", r"thread|child process"),
     "multiprocessing manager": ("import multiprocessing\nM = multiprocessing.get_context('fork').Manager()", r"child process"),
+    "locked folder": ("import fcntl, os\nD = os.open('.', os.O_RDONLY)\nfcntl.flock(D, fcntl.LOCK_EX | fcntl.LOCK_NB)", r"folder locked: "),
+    "timer": ("import signal\nsignal.signal(signal.SIGALRM, print)\nsignal.setitimer(signal.ITIMER_REAL, 3600)", r"timer ITIMER_REAL"),
+    "Random frozen by the app": ("import gc, random\nR = random.Random()\ngc.freeze()", r"random generator random.Random app.R \(app.py:2\)"),
+    "many Randoms": ("import random\nR = [random.Random() for _ in range(300)]", r"random generator random.Random app.R .*and 297 more"),
+    "many sockets": ("import socket\nS = [socket.socket() for _ in range(100)]", r"held by app.S .*and 97 more"),
+    "numpy seed sequence": ("import numpy\nS = numpy.random.SeedSequence()", r"random generator numpy.random.bit_generator.SeedSequence app.S"),
+    "numpy bit generator": ("import numpy\nB = numpy.random.PCG64()", r"random generator numpy.random._pcg64.PCG64 app.B"),
+    "finalizer": ("import weakref\nclass Client: pass\nC = Client()\nweakref.finalize(C, print, 'bye')", r"finalizer builtins:print"),
     "exit function": ("import atexit\natexit.register(print, 'bye')", r"exit function print registered by app \(app.py:2\)"),
 }  # fmt: skip
 
@@ -90,7 +103,9 @@ def test_what_cannot_be_shared_makes_each_worker_import_for_itself(folder: Path,
     text = f"{lines}\nfrom answer import answer\ndef app(e, s): return answer(s, 1)\n"
     # A lock that only one import can take leaves room for one worker, here as in any server.
     workers = "1" if "lock" in name else "2"
-    with serve(folder, text, "-w", workers) as server:
+    # Native threads only where they are meant.
+    environment = ONE_BLAS_THREAD if "seed" in name or "bit" in name else None
+    with serve(folder, text, "-w", workers, environment=environment) as server:
         assert re.search(r"each worker imports for itself .*found=.*" + found, server.log()), (
             server.log()
         )
@@ -101,6 +116,12 @@ def test_what_cannot_be_shared_makes_each_worker_import_for_itself(folder: Path,
 SAFE = {
     "nothing": "",
     "log file": "import logging\nlogging.basicConfig(filename='app.log')",
+    "rotating log": "import logging\nfrom logging.handlers import *\nlogging.getLogger().addHandler(RotatingFileHandler('app.log', maxBytes=9999))\nlogging.getLogger().addHandler(TimedRotatingFileHandler('timed.log'))",
+    "log on stderr": "import logging\nlogging.basicConfig(filename='/dev/stderr')",
+    "system log": "from logging.handlers import SysLogHandler\nH = SysLogHandler(('127.0.0.1', 9))",
+    "receiver of a Django signal": "from django.dispatch import Signal\nclass R:\n    def heard(self, **_): pass\nR1 = R()\nS = Signal()\nS.connect(R1.heard)",
+    "destructor": "class C:\n    def __del__(self): pass\nC1 = C()",
+    "ended threads": "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(16) as E:\n    list(E.map(abs, range(99)))",
     "closed file": "open('x', 'w').close()",
     "device": "import os\nN = open(os.devnull, 'w')\nU = open('/dev/urandom', 'rb')",
     "folder": "import os\nD = os.open('.', os.O_RDONLY)",
@@ -205,18 +226,29 @@ def test_sqlite_connected_on_import_keeps_every_row(folder: Path):
     database.close()
 
 
+OWN_FILE = """
+class OwnFile:
+    def __init__(self):
+        self.name = tempfile.mktemp()
+        open(self.name, 'w').close()
+    def __del__(self):
+        os.unlink(self.name)
+"""
+
+
 @pytest.mark.parametrize(
     "made",
     [
+        f"import os, tempfile\n{OWN_FILE}\nF = OwnFile()\nD = F.name",
         "import tempfile\nT = tempfile.TemporaryDirectory()\nD = T.name",
         "import atexit, shutil, tempfile\nD = tempfile.mkdtemp()\natexit.register(shutil.rmtree, D)",
     ],
-    ids=["TemporaryDirectory", "atexit"],
+    ids=["__del__", "TemporaryDirectory", "atexit"],
 )
 def test_a_folder_made_on_import_is_there_after_workers_exited_and_gone_after_the_stop(
     folder: Path, made: str
 ):
-    text = f"{made}\nimport os\nfrom answer import answer\ndef app(e, s): return answer(s, f'{{D}} {{os.path.isdir(D)}}')\n"
+    text = f"{made}\nimport os\nfrom answer import answer\ndef app(e, s): return answer(s, f'{{D}} {{os.path.exists(D)}}')\n"
     temporary = folder / "tmp"
     temporary.mkdir()
     environment = {"TMPDIR": str(temporary)}
@@ -234,6 +266,91 @@ def test_a_folder_made_on_import_is_there_after_workers_exited_and_gone_after_th
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
         assert list(temporary.glob("tmp*")) == []
+
+
+def test_a_handler_of_the_import_does_not_end_the_mold_before_its_workers(folder: Path):
+    """`systemctl stop` and Ctrl-C signal every process of the server."""
+    text = """
+        import os, signal, sys, tempfile, time
+        from answer import answer
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        FOLDER = tempfile.TemporaryDirectory()
+        def app(environ, start_response):
+            open("begun", "w").close()
+            time.sleep(1)
+            return answer(start_response, os.path.isdir(FOLDER.name))
+    """
+    with serve(folder, text, "-w", "1", process_group=0) as server:
+        assert imports(server) == 1
+        answers: list[str] = []
+        request = threading.Thread(target=lambda: answers.append(server.get()[1]))
+        request.start()
+        wait_until((folder / "begun").exists, within_s=10, what="the request has begun")
+        os.killpg(server.process.pid, signal.SIGTERM)
+        request.join()
+        assert server.wait_exit() == 0
+        assert answers == ["True"]
+
+
+def test_a_signal_to_a_worker_that_imports_is_followed_when_it_has_booted(folder: Path):
+    text = """
+        import os, time
+        open(f"importing-{os.getpid()}", "w").close()
+        time.sleep(1)
+        from answer import answer
+        def app(e, s): return answer(s, os.getpid())
+    """
+    with serve(folder, text, "-w", "1", "--preload=never", wait=False) as server:
+        wait_until(lambda: list(folder.glob("importing-*")), within_s=20, what="a worker imports")
+        first = int(next(folder.glob("importing-*")).name.partition("-")[2])
+        os.kill(first, signal.SIGTERM)
+        wait_until(lambda: is_gone(first), within_s=20, what="the worker has ended")
+        server.wait_serving()
+        assert server.get()[1] != str(first)
+
+
+def test_an_exit_function_that_hangs_in_c_code_does_not_keep_an_old_mold(folder: Path):
+    # Where no handler of a signal runs, for minutes.
+    text = """
+        import atexit
+        atexit.register(sum, range(10**12))
+        from answer import answer
+        def app(e, s): return answer(s, 1)
+    """
+    with serve(folder, text, "-w", "1", "--preload") as server:
+        old = set(children_of(server.process.pid))
+        assert server.reload()["result"] == "succeeded"
+        wait_until(lambda: all(map(is_gone, old)), within_s=30, what="the old mold has ended")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+def test_a_thread_of_the_import_delays_no_start(folder: Path):
+    text = """
+        import threading, time
+        threading.Thread(target=time.sleep, args=(60,)).start()  # not a daemon
+        from answer import answer
+        def app(e, s): return answer(s, 1)
+    """
+    started = time.monotonic()
+    with serve(folder, text, "-w", "1", "--graceful-timeout", "1") as server:
+        assert time.monotonic() - started < END_S
+        assert server.get() == (200, "1")
+
+
+def test_what_the_import_prints_appears_once(folder: Path):
+    text = """
+        import io, sys
+        print("from the import")
+        sys.stdout = io.StringIO()  # the old one has it in its buffer
+        from answer import answer
+        def app(e, s): return answer(s, 1)
+    """
+    with serve(folder, text, "-w", "2") as server:
+        assert imports(server) == 1
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert server.out_path.read_text() == "from the import\n"
 
 
 def test_what_a_worker_registers_itself_runs_at_its_exit(folder: Path):

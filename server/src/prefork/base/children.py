@@ -24,7 +24,9 @@ NUMBERS = (
 _masks = threading.local()
 _undo: list[Callable[[], None]] = []
 _is_ours = False  # this process is one of the server's
-_is_own_fork = False
+_own_forker = (
+    0  # the thread that forks a process of the server right now; others may fork meanwhile
+)
 _is_registered = False
 
 
@@ -57,28 +59,32 @@ def close_all(descriptors: Iterable[int]) -> None:
 @contextlib.contextmanager
 def own_fork() -> Iterator[None]:
     """Around a fork whose child is one of the server's processes. Called from the main thread only."""
-    global _is_own_fork
-    _is_own_fork = True
+    global _own_forker
+    _own_forker = threading.get_ident()
     try:
         yield
     finally:
-        _is_own_fork = False
+        _own_forker = 0
+
+
+def _is_own_fork() -> bool:
+    return _own_forker == threading.get_ident()
 
 
 def _hold() -> None:
     # A signal may arrive before the child has come to itself, and would be taken for one to this process.
-    if _is_ours and not _is_own_fork:
+    if _is_ours and not _is_own_fork():
         _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
 
 
 def _release() -> None:
-    if _is_ours and not _is_own_fork:
+    if _is_ours and not _is_own_fork():
         signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
 
 
 def _become() -> None:
     global _is_ours
-    if not _is_ours or _is_own_fork:
+    if not _is_ours or _is_own_fork():
         return
     _is_ours = False
     signal.set_wakeup_fd(-1)

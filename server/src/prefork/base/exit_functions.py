@@ -1,15 +1,22 @@
-"""What is registered for the end of the process: `atexit`, `weakref.finalize`, `multiprocessing`.
+"""What happens at the end of the process: `atexit`, `weakref.finalize`, `multiprocessing`, `__del__`.
 
 A forked process inherits its parent's registrations, and would carry them out a second time: remove
 a folder that others still use, end another process's children. Each process of the server therefore
 begins with none; what it registers itself runs at its own end. The import's registrations belong to
-the process that imported, so a mold carries them out when its last worker is gone.
+the process that imported, so a mold carries them out when its last worker is gone. So do the
+destructors of its objects: a closed `NamedTemporaryFile` removes its file in `__del__`.
 """
 
 import atexit
+import gc
 import sys
 import threading
+import types
 import weakref
+from typing import Any
+
+# Objects of the parent that have a `__del__` written in Python.
+_with_destructor: list[weakref.ref[Any]] = []
 
 
 def forget_inherited() -> None:
@@ -38,3 +45,27 @@ def run() -> None:
     for function in reversed(getattr(threading, "_threading_atexits", [])):
         function()
     atexit._run_exitfuncs()
+
+
+def note_destructors() -> None:
+    """Before forking: remember the objects that do something when they are destroyed."""
+    has_destructor: dict[type, bool] = {}
+    for candidate in gc.get_objects():
+        kind = type(candidate)
+        if kind not in has_destructor:
+            methods = (vars(base).get("__del__") for base in kind.__mro__)
+            written = any(isinstance(method, types.FunctionType) for method in methods)
+            has_destructor[kind] = written and bool(kind.__weakrefoffset__)
+        if has_destructor[kind]:
+            _with_destructor.append(weakref.ref(candidate))
+
+
+def spare_inherited() -> None:
+    """At the end of a forked process: do not destroy what is its parent's.
+
+    What the process has let go of before is gone. A ring of references that the garbage collector
+    does not see is never taken apart.
+    """
+    ring: list[Any] = [alive for found in _with_destructor if (alive := found()) is not None]
+    ring.append(ring)
+    gc.freeze()

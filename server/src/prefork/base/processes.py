@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from prefork.base import children, exit_functions
 
@@ -90,11 +90,11 @@ def begin() -> None:
     exit_functions.forget_inherited()
 
 
-def flush() -> None:
+def flush(*more: IO[Any]) -> None:
     """Write buffered output now, or both parent and child would."""
-    for stream in (sys.stdout, sys.stderr):
-        # Closed by the app, or a pipe whose reader is gone: nothing to do about either.
-        with contextlib.suppress(OSError, ValueError):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__, *more):
+        # Closed by the app, or a pipe whose reader is gone, or of a class of the app: nothing to do about it.
+        with contextlib.suppress(Exception):
             if stream is not None:
                 stream.flush()
 

@@ -17,6 +17,10 @@ class SignalSocket:
         for end in (self.receiving, self.sending):
             end.setblocking(False)
         self.numbers = tuple(numbers)
+        self.install()
+
+    def install(self) -> None:
+        """Set the handlers; once more where other code may have set its own."""
         for number in self.numbers:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)

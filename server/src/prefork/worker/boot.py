@@ -12,7 +12,7 @@ from typing import Any
 
 from prefork import __version__
 from prefork._engine import Engine
-from prefork.base import children, fd_limits, messages, processes, spool_dir
+from prefork.base import children, exit_functions, fd_limits, messages, processes, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -53,6 +53,8 @@ def run_worker(
     inheritance: Inheritance,
 ) -> int:
     """Be a worker until drained or stopped; `app` is None where each worker imports for itself."""
+    signals = SignalSocket(SIGNALS)  # what arrives during the boot is done after it
+    children.undo_in_children(signals.close_in_child)
     channel.send(messages.WorkerSpawned(os.getpid()))
     processes.name_process("prefork-worker")
     faulthandler.enable(file=log.fd)
@@ -83,8 +85,7 @@ def run_worker(
         )
         channel.send(messages.BootFailed(messages.shorten(failure)))
         processes.exit_now(Exit.APP)
-    # After the import, which may have set handlers of its own.
-    signals = SignalSocket(SIGNALS)
+    signals.install()  # the import may have set handlers of its own
     threads = [
         threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
         for number in range(1, options.threads + 1)
@@ -105,12 +106,12 @@ def run_worker(
         inheritance.handover,
         partial(ask_health, app, options, settings),
     )
-    children.undo_in_children(signals.close_in_child)
     loop.run()
     worker.alive = False
     hooks.call("worker_exit", server, worker)
     if loop.skip_cleanup:
         processes.exit_now(Exit.OK)
+    exit_functions.spare_inherited()
     return Exit.OK
 
 

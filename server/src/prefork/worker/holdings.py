@@ -6,9 +6,13 @@ import gc
 import io
 import os
 import random
+import signal
 import socket
+import stat
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,9 @@ from typing import Any
 
 # How far from a module's names an object is looked for: file → buffer → attribute → instance → module.
 _HOLDER_DEPTH = 6
-_HOLDER_OBJECTS = 4000
+_HOLDER_OBJECTS = 60
+# A thread that was joined is in /proc for a moment longer.
+_THREAD_GONE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Descriptor:
     flags: int  # O_…
     identity: tuple[int, int]  # device, inode
     is_locked: bool = False
-    is_log: bool = False  # appended to by a file handler of `logging`
+    is_log: bool = False  # of a handler of `logging` that is made for several processes
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,28 @@ class Holdings:
     mappings: tuple[Mapping, ...] = ()
     children: tuple[tuple[int, str], ...] = ()  # pid, command
     threads: tuple[str, ...] = ()
-    generators: tuple[str, ...] = ()  # of random numbers, each with who holds it
+    timers: tuple[str, ...] = ()  # that send this process a signal
+    generators: tuple[
+        str, ...
+    ] = ()  # of random numbers, each with who holds it, as far as they are shown
+    finalizers: tuple[
+        str, ...
+    ] = ()  # of `weakref.finalize`, to be called at the end of the process
 
 
-def observe(*, generators: bool = False) -> Holdings:
-    """Return what this process holds now; random generators only on request, as that takes some milliseconds."""
+def observe(*, objects: bool = False, shown: int = 3) -> Holdings:
+    """Return what this process holds now; what the garbage collector has to be asked for only with `objects`.
+
+    That takes some milliseconds; to find out who holds an object takes more, and is done for the first `shown`.
+    """
     return Holdings(
         descriptors=tuple(_descriptors()),
         mappings=tuple(_mappings()),
         children=tuple(_children()),
         threads=tuple(_threads()),
-        generators=tuple(_generators()) if generators else (),
+        timers=tuple(_timers()),
+        generators=_generators(shown) if objects else (),
+        finalizers=tuple(_finalizers()) if objects else (),
     )
 
 
@@ -77,23 +94,22 @@ def holder_of_descriptor(number: int) -> str:
 def holder_of(wanted: object) -> str:
     """Return the module's name that leads to an object, with the line that assigns it; "" if there is none."""
     modules = {id(vars(m)): m for m in list(sys.modules.values()) if type(m) is type(sys)}
-    seen = {id(wanted)}
+    seen = {id(wanted), id(modules)}
     layer: list[Any] = [wanted]
     for _ in range(_HOLDER_DEPTH):
-        referrers: list[Any] = []
-        for inner in layer:
-            for outer in gc.get_referrers(inner):
-                if id(outer) in modules:
-                    module = modules[id(outer)]
-                    names = [name for name, value in list(vars(module).items()) if value is inner]
-                    if names and module.__name__ != __name__:
-                        return _assignment(module, names[0])
-                if id(outer) not in seen and outer is not layer and type(outer) is not _FRAME:
-                    seen.add(id(outer))
-                    referrers.append(outer)
-        if len(seen) > _HOLDER_OBJECTS:
-            return ""
-        layer = referrers
+        outers = [o for o in gc.get_referrers(*layer) if type(o) is not _FRAME and o is not layer]
+        for outer in outers:
+            module = modules.get(id(outer))
+            if module is not None and module.__name__ != __name__:
+                inner = {id(i) for i in layer}
+                names = [name for name, value in list(vars(module).items()) if id(value) in inner]
+                if names:
+                    return _assignment(module, names[0])
+        # Each further object makes the next search of the whole heap slower.
+        layer = [o for o in outers if id(o) not in seen][:_HOLDER_OBJECTS]
+        seen.update(map(id, outers))
+        if not layer:
+            break
     return ""
 
 
@@ -131,22 +147,37 @@ def _descriptors() -> Iterator[Descriptor]:
             continue
         yield Descriptor(
             number, target, status.st_mode, flags, (status.st_dev, status.st_ino),
-            is_locked="\nlock:" in info, is_log=number in logs and bool(flags & os.O_APPEND),
+            is_locked="\nlock:" in info,
+            is_log=number in logs and (bool(flags & os.O_APPEND) or stat.S_ISSOCK(status.st_mode)),
         )  # fmt: skip
 
 
+# Of exactly these types: what a subclass keeps beside its file is not known.
+_APPENDING = (
+    "logging.FileHandler",
+    "logging.handlers.WatchedFileHandler",
+    "logging.handlers.RotatingFileHandler",
+    "logging.handlers.TimedRotatingFileHandler",
+)
+
+
 def _log_descriptors() -> set[int]:
-    """Return the descriptors of `logging`'s plain file handlers: appending to one file is made for several processes."""
+    """Return the descriptors of `logging`'s handlers that mean the same whether they are shared or opened twice.
+
+    Files that are only appended to, and the datagrams of the system log, which are only sent.
+    """
     found: set[int] = set()
     logging = sys.modules.get("logging")
     for reference in list(logging._handlerList) if logging else ():
         handler = reference()
-        # Of exactly these types: a subclass may rotate the file, or keep something beside it.
         kind = f"{type(handler).__module__}.{type(handler).__qualname__}"
-        if kind in ("logging.FileHandler", "logging.handlers.WatchedFileHandler"):
-            stream = handler.stream
-            if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-                found.add(stream.fileno())
+        stream = getattr(handler, "stream", None) if kind in _APPENDING else None
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            found.add(stream.fileno())
+        if kind == "logging.handlers.SysLogHandler":
+            sender = getattr(handler, "socket", None)
+            if isinstance(sender, socket.socket) and sender.type == socket.SOCK_DGRAM:
+                found.add(sender.fileno())
     return found
 
 
@@ -178,27 +209,72 @@ def _threads() -> Iterator[str]:
         code = getattr(getattr(thread, "_target", None), "__code__", None)
         where = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else ""
         yield f"{thread.name}{where}"
-    native = len(os.listdir("/proc/self/task")) - 1 - len(named)
-    if native > 0:
-        yield f"{native} native"
+    deadline = time.monotonic() + _THREAD_GONE_S
+    while (native := len(os.listdir("/proc/self/task")) - 1 - len(named)) > 0:
+        if time.monotonic() > deadline:
+            yield f"{native} native"
+            break
+        time.sleep(0.005)
 
 
-def _generators() -> Iterator[str]:
+def _timers() -> Iterator[str]:
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        if signal.getitimer(getattr(signal, name))[0]:
+            yield name
+
+
+def _generators(shown: int) -> tuple[str, ...]:
     """Random generators that would repeat in each worker; the modules' own are seeded anew after a fork."""
+    # First all, then who holds them: a tuple or list that is being built would be found as a holder, and broken by it.
+    found = _find_generators()
+    named = []
+    for number, generator in enumerate(found):
+        kind = type(generator)
+        holder = holder_of(generator) if number < shown else ""
+        named.append(f"{kind.__module__}.{kind.__qualname__}" + (f" {holder}" if holder else ""))
+    return tuple(named)
+
+
+def _find_generators() -> list[Any]:
     harmless = {id(random._inst)}
     tempfile = sys.modules.get("tempfile")
     names = getattr(tempfile, "_name_sequence", None)
     harmless.add(id(getattr(names, "_rng", None)))  # made anew in another process (tempfile.py)
-    kinds: list[type] = [random.Random]
-    numpy = sys.modules.get("numpy.random")
+    numpy: Any = sys.modules.get("numpy.random")
+    kinds: tuple[type, ...] = (random.Random,)
     if numpy is not None:
-        kinds += [numpy.Generator, numpy.RandomState]
+        kinds += (numpy.Generator, numpy.RandomState, numpy.BitGenerator, numpy.SeedSequence)
         harmless.add(id(numpy.mtrand._rand))
-    for candidate in gc.get_objects():
-        # Of the type, never by isinstance: a lazy object would be brought to life by the question.
-        kind = type(candidate)
-        if id(candidate) in harmless or issubclass(kind, random.SystemRandom):
-            continue
-        if issubclass(kind, tuple(kinds)):
-            holder = holder_of(candidate)
-            yield f"{kind.__module__}.{kind.__qualname__}" + (f" {holder}" if holder else "")
+    # Of the type, never by isinstance: a lazy object would be brought to life by the question.
+    found = [
+        o for o in gc.get_objects()
+        if issubclass(type(o), kinds) and not issubclass(type(o), random.SystemRandom)
+    ]  # fmt: skip
+    if numpy is not None:
+        harmless |= _parts_of_generators(numpy, found)
+    return [o for o in found if id(o) not in harmless]
+
+
+def _parts_of_generators(numpy: Any, found: list[Any]) -> set[int]:
+    """Return the ids of what numpy's generators are made of: a generator is named once."""
+    parts: set[int] = set()
+    for generator in found:
+        source = None
+        if isinstance(generator, numpy.Generator):
+            source = generator.bit_generator
+        elif isinstance(generator, numpy.RandomState):
+            source = generator._bit_generator
+        elif isinstance(generator, numpy.BitGenerator):
+            parts.add(id(generator.seed_seq))
+        if source is not None:
+            parts |= {id(source), id(getattr(source, "seed_seq", None))}
+    return parts
+
+
+def _finalizers() -> Iterator[str]:
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        alive = finalizer.peek() if finalizer.atexit else None
+        if alive is not None:
+            function = alive[1]
+            named = getattr(function, "__qualname__", None) or repr(function)
+            yield f"{getattr(function, '__module__', '')}:{named}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefork.base.threads import refuse_replaced
 from prefork.worker.app_import import WsgiApp, import_app
-from prefork.worker.fork_safety import find_hazards
+from prefork.worker.fork_safety import SHOWN, find_hazards
 from prefork.worker.holdings import holder_of_descriptor, observe
 
 # Registers the way out of a context that does nothing for files on disk, whenever `requests` is imported.
@@ -33,12 +33,26 @@ def import_and_inspect(name: str) -> Imported:
     with exit_functions_recorded() as registered:
         app = import_app(name)
     refuse_replaced()
-    gc.collect()  # what is no longer referenced is closed by now, and not found
-    after = observe(generators=True)
-    hazards = find_hazards(before, after, holder_of_descriptor)
+    with every_object_visible():
+        gc.collect()  # what is no longer referenced is closed by now, and not found
+        after = observe(objects=True, shown=SHOWN)
+        hazards = find_hazards(before, after, holder_of_descriptor)
     old = {pid for pid, _ in before.children}
     children = tuple(pid for pid, _ in after.children if pid not in old)
     return Imported(app, (*hazards, *registered), children)
+
+
+@contextlib.contextmanager
+def every_object_visible() -> Iterator[None]:
+    """Let the garbage collector see what the app has frozen, as apps do for a server that forks."""
+    was_frozen = gc.get_freeze_count() > 0
+    if was_frozen:
+        gc.unfreeze()
+    try:
+        yield
+    finally:
+        if was_frozen:
+            gc.freeze()
 
 
 @contextlib.contextmanager

@@ -7,12 +7,14 @@ what the import registered for that (`atexit`).
 
 import faulthandler
 import gc
+import io
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 from prefork.base import children, exit_functions, fd_limits, messages, processes, spool_dir
 from prefork.base.channel import Channel
@@ -55,17 +57,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     forget()
     processes.name_process("prefork-mold")
     take_settings(mold)
-    # Ctrl-C in a terminal and `systemctl stop` reach the whole group; when a mold ends is the
-    # arbiter's decision. Not SIG_IGN: programs that the app starts would inherit that.
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):
-        signal.signal(number, lambda *_: None)
+    disregard_signals()
     children.undo_in_children(mold.channel.close)
     children.close_in_children(mold.stack_fd)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
@@ -78,12 +70,24 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             app = preload(mold)
         except UnsafePreload as unsafe:
             mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
-            end_import(unsafe.children)
+            return end_import(mold, unsafe.children)
         except BaseException as error:
             mold.channel.send(messages.BootFailed(messages.shorten(describe_failure(error))))
             processes.exit_now(Exit.APP)
+        disregard_signals()  # the import may have set handlers of its own
     mold.channel.send(messages.MoldReady())
     return serve_forks(mold, app)
+
+
+def disregard_signals() -> None:
+    """Ctrl-C in a terminal and `systemctl stop` reach the whole group; when a mold ends is the arbiter's decision.
+
+    Not SIG_IGN: programs that the app starts would inherit that.
+    """
+    for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    ):  # fmt: skip
+        signal.signal(number, lambda *_: None)
 
 
 def take_settings(mold: Mold) -> None:
@@ -129,6 +133,8 @@ def preload(mold: Mold) -> WsgiApp:
             "the import holds what processes must not share, workers share it all the same (--preload)",
             found=summarize(imported.hazards),
         )  # fmt: skip
+    processes.flush(*buffered_streams())
+    exit_functions.note_destructors()
     gc.freeze()
     mold.log.info(
         "app imported", generation=mold.generation, pid=os.getpid(), seconds=time.monotonic() - started
@@ -154,24 +160,40 @@ def serve_forks(mold: Mold, app: WsgiApp | None) -> int:
         processes.exit_now(Exit.OK)
     os.close(held_by_workers)
     os.read(workers_gone, 1)
-    end_import(())
+    return end_import(mold, ())
 
 
-def end_import(started: tuple[int, ...]) -> NoReturn:
+def buffered_streams() -> list[IO[Any]]:
+    """Return the streams that may hold what the import has printed, also those that it has replaced since."""
+    kinds = (io.TextIOWrapper, io.BufferedWriter)
+    return [stream for stream in gc.get_objects() if issubclass(type(stream), kinds)]
+
+
+def end_import(mold: Mold, started: tuple[int, ...]) -> int:
     """End as the process that imported the app: what the import registered is carried out, its children end.
 
-    Exit functions that hang are left after END_S; those that hang in C code until the arbiter kills this process.
+    Exit functions and destructors that hang are left after END_S each; those that hang in C code a little
+    later, where no handler of a signal runs.
     """
 
     def leave(*_: object) -> NoReturn:
         end_children(started)
         processes.exit_now(Exit.OK)
 
+    faulthandler.dump_traceback_later(END_S + 2 * CHILDREN_END_S + 1, exit=True, file=mold.stack_fd)
     signal.signal(signal.SIGALRM, leave)
     signal.setitimer(signal.ITIMER_REAL, END_S)
     exit_functions.run()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    leave()
+    others = (t for t in threading.enumerate() if t is not threading.main_thread())
+    if any(not thread.daemon for thread in others):  # Python would wait for it
+        leave()
+    end_children(started)
+    # What is left are destructors, which the interpreter calls; handlers do not run any more.
+    gc.unfreeze()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, END_S)
+    return Exit.OK
 
 
 def end_children(pids: tuple[int, ...]) -> None:
