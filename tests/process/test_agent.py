@@ -300,6 +300,21 @@ def test_newer_request_takes_the_place_of_one_whose_content_never_came(folder: P
         agent.wait_reload("now", "succeeded")
 
 
+def test_reload_request_that_the_server_rejects_fails_and_the_agent_goes_on(folder: Path):
+    annotation = folder / "reload"
+    with (
+        Prefork(cwd=folder) as server,
+        running_agent(server.run_dir, "--reload-file", str(annotation)) as agent,
+    ):
+        server.reload("first")  # a server that was never reloaded is asked for its content only
+        request_reload(annotation, "x" * 129)
+        failed = agent.wait_reload("x" * 129, "failed")
+        assert "1 to 128 characters" in failed["message"]
+        request_reload(annotation, "good")
+        agent.wait_reload("good", "succeeded")
+        agent.wait_ready()
+
+
 def test_agent_that_is_restarted_does_not_repeat_a_reload(folder: Path):
     code, file = folder / "code", folder / "request"
     code.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prefork
-from prefork.agent.control import ControlClient, Unreachable
+from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.http import Response, listen
 from prefork.agent.options import AgentOptions, parse_options
 from prefork.agent.probe import Probe
@@ -147,7 +147,7 @@ class Agent:
         try:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 status = await self.control.ask({"op": "status"})
-        except (Unreachable, TimeoutError) as error:
+        except (Unreachable, Rejected, TimeoutError) as error:
             why = str(error) or f"no answer within {STATUS_TIMEOUT_S:g} s"
             return Response.json(
                 503, {"state": "unreachable", "error": why, "reload": request, "queue": queue}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefork.agent.content import find_missing
-from prefork.agent.control import ControlClient, Unreachable
+from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.table import TableFile
 from prefork.base.log import Log
 
@@ -46,6 +46,33 @@ def parse_reload_request(text: str) -> ReloadRequest | None:
         ):
             return ReloadRequest(id, content)
     raise ValueError('it is not {"id": …, "content": {NAME: DIGEST}}')
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What a reload request has to know of the server's status."""
+
+    is_booting: bool
+    content: Mapping[str, Any]
+    last: Progress | None  # how the last reload ended; None: there was none
+
+
+def parse_status(answer: Mapping[str, Any]) -> ServerStatus:
+    """Return the status as the control socket has it; pure. Raises Rejected."""
+    match answer:
+        case {"state": str(state), "content": dict(content), "reload": None}:
+            return ServerStatus(state == "booting", content, None)
+        case {"state": str(state), "content": dict(content), "reload": dict(last)}:
+            return ServerStatus(state == "booting", content, parse_result(last))
+    raise Rejected(f"the server's status cannot be read: {str(answer)[:80]}")
+
+
+def parse_result(answer: Mapping[str, Any]) -> Progress:
+    """Return how a reload ended; pure. Raises Rejected."""
+    match answer:
+        case {"id": str(id), "result": "succeeded" | "failed" as result, "message": str(message)}:
+            return Progress(id, result, message)
+    raise Rejected(f"the server's answer to a reload cannot be read: {str(answer)[:80]}")
 
 
 class ReloadWatcher:
@@ -117,30 +144,32 @@ class ReloadWatcher:
             await asyncio.sleep(PERIOD_S)
         while True:
             try:
-                answer = await self.reload_once(request)
+                ended = await self.reload_once(request)
             except Unreachable as error:
                 self.set_progress(request, "pending", str(error))
                 await asyncio.sleep(PERIOD_S)
                 continue
-            self.set_progress(request, answer["result"], answer["message"])
-            self.log.info("reload request done", id=request.id, result=answer["result"])
+            except Rejected as error:
+                ended = Progress(request.id, "failed", str(error))
+            self.set_progress(request, ended.result, ended.message)
+            self.log.info("reload request done", id=request.id, result=ended.result)
             return
 
-    async def reload_once(self, request: ReloadRequest) -> dict[str, Any]:
-        """Ask the server, unless it has loaded that already; return result and message."""
-        status = await self.control.ask({"op": "status"})
-        while status["state"] == "booting":
+    async def reload_once(self, request: ReloadRequest) -> Progress:
+        """Ask the server, unless it has loaded that already; return how it ended."""
+        while (status := await self.ask_status()).is_booting:
             self.set_progress(request, "pending", "the server is booting")
             await asyncio.sleep(PERIOD_S)
-            status = await self.control.ask({"op": "status"})
-        last = status["reload"]
-        if last is not None and last["id"] == request.id:
-            return last  # type: ignore[no-any-return]
-        loaded = {name: status["content"].get(name) for name in request.content}
-        if last is None and loaded == dict(request.content):
-            return {"result": "succeeded", "message": ""}
+        if status.last is not None and status.last.id == request.id:
+            return status.last
+        loaded = {name: status.content.get(name) for name in request.content}
+        if status.last is None and loaded == dict(request.content):
+            return Progress(request.id, "succeeded")
         self.set_progress(request, "running", "")
-        return await self.control.ask({"op": "reload", "id": request.id})
+        return parse_result(await self.control.ask({"op": "reload", "id": request.id}))
+
+    async def ask_status(self) -> ServerStatus:
+        return parse_status(await self.control.ask({"op": "status"}))
 
     def set_progress(self, request: ReloadRequest, result: str, message: str) -> None:
         self.progress = Progress(request.id, result, message)

@@ -1,7 +1,8 @@
 """The control socket: one JSON object per line each way (docs/contracts.md, section 4).
 
 Owns sockets and lines. What an operation means is the arbiter's matter: a request arrives as an
-`Request`, and `answer` sends the reply whenever it is known.
+`Request`, and `answer` sends the reply whenever it is known. A client may end its side after its
+requests, and gets its answers all the same; one that takes no answers is dropped.
 """
 
 import json
@@ -17,6 +18,9 @@ from prefork.errors import Exit, StartupError
 
 LINE_LIMIT = 64 * 1024
 CLIENTS_MAX = 32
+# What one client may leave unread, and how many answers it may wait for.
+UNREAD_LIMIT = 1024 * 1024
+UNANSWERED_MAX = 64
 
 
 @dataclass(eq=False)
@@ -26,6 +30,8 @@ class Client:
     sock: socket.socket
     received: bytearray = field(default_factory=bytearray)
     to_send: bytearray = field(default_factory=bytearray)
+    unanswered: int = 0
+    has_ended: bool = False  # sends no more requests
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class ControlServer:
         """Send the reply to a request; a client that has left gets none."""
         client = request.client
         if client in self.clients:
+            client.unanswered -= 1
             client.to_send += json.dumps(reply).encode() + b"\n"
             self._flush(client)
 
@@ -74,9 +81,7 @@ class ControlServer:
         sock.setblocking(False)
         client = Client(sock)
         self.clients.add(client)
-        self.selector.register(
-            sock, selectors.EVENT_READ, lambda events: self._on_client(client, events)
-        )
+        self._wait_for(client)
 
     def _on_client(self, client: Client, events: int) -> None:
         # An earlier event of the same moment may have ended it.
@@ -91,31 +96,48 @@ class ControlServer:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        client.received += data
-        if not data or len(client.received) > LINE_LIMIT:
             self._drop(client)
             return
+        client.has_ended = not data
+        client.received += data
         *lines, rest = client.received.split(b"\n")
+        if client.has_ended and rest:
+            lines, rest = [*lines, rest], bytearray()
         client.received = bytearray(rest)
-        for line in lines:
-            self._on_line(client, bytes(line))
+        for line in (*lines, *([rest] if len(rest) > LINE_LIMIT else [])):
+            if client in self.clients:
+                self._on_line(client, bytes(line))
+        if client in self.clients:
+            self._flush(client)
 
     def _on_line(self, client: Client, line: bytes) -> None:
+        if len(line) > LINE_LIMIT:
+            client.has_ended = True
+            self._refuse(client, f"a line has at most {LINE_LIMIT} bytes")
+            return
         try:
             body = json.loads(line)
         except (ValueError, RecursionError):
             body = None
-        if isinstance(body, dict):
-            try:
-                self.handle(Request(client, body))
-            except Exception:
-                self._drop(client)  # rather than let it wait for an answer
-                raise
-        else:
-            self.answer(Request(client, {}), {"error": "a line holds one JSON object"})
+        if not isinstance(body, dict):
+            self._refuse(client, "a line holds one JSON object")
+            return
+        client.unanswered += 1
+        if client.unanswered > UNANSWERED_MAX:
+            self._drop(client)
+            return
+        try:
+            self.handle(Request(client, body))
+        except Exception:
+            self._drop(client)  # rather than let it wait for an answer
+            raise
+
+    def _refuse(self, client: Client, why: str) -> None:
+        client.unanswered += 1
+        self.answer(Request(client, {}), {"error": why})
 
     def _flush(self, client: Client) -> None:
+        """Send what can be sent now, and wait for whatever is still to come: requests, room, answers."""
         try:
             sent = client.sock.send(client.to_send) if client.to_send else 0
         except BlockingIOError:
@@ -124,13 +146,27 @@ class ControlServer:
             self._drop(client)
             return
         del client.to_send[:sent]
-        waits = selectors.EVENT_WRITE if client.to_send else 0
-        handler = self.selector.get_key(client.sock).data
-        self.selector.modify(client.sock, selectors.EVENT_READ | waits, handler)
+        is_done = client.has_ended and not client.to_send and not client.unanswered
+        if is_done or len(client.to_send) > UNREAD_LIMIT:
+            self._drop(client)
+        else:
+            self._wait_for(client)
+
+    def _wait_for(self, client: Client) -> None:
+        """A client that has ended its side would be readable all the time."""
+        reads = 0 if client.has_ended else selectors.EVENT_READ
+        writes = selectors.EVENT_WRITE if client.to_send else 0
+        if client.sock in self.selector.get_map():
+            self.selector.unregister(client.sock)
+        if reads | writes:
+            self.selector.register(
+                client.sock, reads | writes, lambda events: self._on_client(client, events)
+            )
 
     def _drop(self, client: Client) -> None:
         self.clients.discard(client)
-        self.selector.unregister(client.sock)
+        if client.sock in self.selector.get_map():
+            self.selector.unregister(client.sock)
         client.sock.close()
 
 

@@ -23,7 +23,7 @@ from prefork.arbiter.events import (
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
-from prefork.base.channel import Channel
+from prefork.base.channel import Channel, Sent
 from prefork.base.processes import Ended
 from prefork.base.tracebacks import clean_stack, describe_failure, last_line
 from prefork.errors import StartupError
@@ -90,10 +90,10 @@ class Molds:
         except Exception as error:  # no descriptors, no processes left
             self.dispatch(MoldFailed(order.generation, describe_failure(error)))
 
-    def order_fork(self, number: int, order: messages.Fork, *, descriptors: Iterable[int]) -> bool:
-        """Send a mold the order to fork a worker; False when the mold is gone."""
+    def order_fork(self, number: int, order: messages.Fork, *, descriptors: Iterable[int]) -> Sent:
+        """Send a mold the order to fork a worker."""
         handle = self.handles.get(number)
-        return handle is not None and handle.channel.send(order, descriptors=descriptors)
+        return Sent.GONE if handle is None else handle.channel.send(order, descriptors=descriptors)
 
     def abort(self, number: int) -> None:
         """Kill a mold so that it writes its stack first."""

@@ -42,6 +42,8 @@ DRAIN_PACE_S = 0.05
 # An answer for the health path may take so long; then the worker has so long to report that it took longer.
 HEALTH_ANSWER_S = 10.0
 HEALTH_REPORT_S = 1.0
+# Orders to fork that a mold has not carried out yet; its channel holds a multiple of that, listeners included.
+ORDERS_MAX = 32
 
 
 def reconcile(fleet: Fleet, now: float) -> Step:
@@ -160,7 +162,7 @@ def fork_missing(fleet: Fleet, now: float) -> Step:
         if generation is fleet.current and now < fleet.fork_at:
             continue
         there = sum(1 for worker in fleet.workers.values() if counts(worker, generation.number))
-        for _ in range(fleet.desired - there):
+        for _ in range(min(fleet.desired - there, ORDERS_MAX - count_unforked(fleet, generation))):
             slot = free_slot(fleet)
             if slot is None:
                 break
@@ -172,6 +174,11 @@ def fork_missing(fleet: Fleet, now: float) -> Step:
             fleet = replace(put(fleet, worker), last_worker=number)
             actions.append(ForkWorker(number, slot, generation.number))
     return fleet, tuple(actions)
+
+
+def count_unforked(fleet: Fleet, generation: Generation) -> int:
+    """Return how many workers the generation's mold has been ordered to fork and has not."""
+    return sum(1 for w in fleet.workers.values() if w.generation == generation.number and not w.pid)
 
 
 def counts(worker: Worker, generation: int) -> bool:

@@ -28,7 +28,7 @@ from prefork.arbiter.generations import Generations
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
-from prefork.base.channel import Channel
+from prefork.base.channel import Channel, Sent
 from prefork.base.messages import Message
 from prefork.base.processes import Ended
 from prefork.base.stats import ExitReason
@@ -104,8 +104,9 @@ class Workers:
         self.selector.register(
             ours, selectors.EVENT_READ, lambda _: self._read(order.worker, handle)
         )
-        if not sent:
-            # The mold is just ending; its end is an event of its own.
+        if sent is Sent.GONE:
+            # The mold is just ending; its end is an event of its own. One that does not read its orders has not
+            # forked in time either, and is given up for that.
             drop_channel(self.selector, ours)
             self.dispatch(WorkerGone(order.worker, "its mold is gone"))
 

@@ -5,6 +5,8 @@ reports the end of the other process as end of file.
 """
 
 import array
+import enum
+import errno
 import json
 import socket
 from collections.abc import Iterable
@@ -17,6 +19,17 @@ PACKET_LIMIT = 128 * 1024
 # The kernel's own limit for one message (SCM_MAX_FD in unix(7)).
 RIGHTS_LIMIT = 253
 RIGHTS_SPACE = socket.CMSG_SPACE(RIGHTS_LIMIT * array.array("i").itemsize)
+
+
+class Sent(enum.Enum):
+    """What became of a message; only `DONE` is true."""
+
+    DONE = enum.auto()
+    FULL = enum.auto()  # the other end does not read, for now
+    GONE = enum.auto()
+
+    def __bool__(self) -> bool:
+        return self is Sent.DONE
 
 
 class Channel:
@@ -42,16 +55,19 @@ class Channel:
     def close(self) -> None:
         self.end.close()
 
-    def send(self, message: Message, *, descriptors: Iterable[int] = ()) -> bool:
-        """Send without waiting; False when the other end is gone or does not read."""
+    def send(self, message: Message, *, descriptors: Iterable[int] = ()) -> Sent:
+        """Send without waiting."""
         packet = encode(message)
         rights = array.array("i", descriptors)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
         try:
             self.end.sendmsg([packet], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            return False
-        return True
+        except BlockingIOError:
+            return Sent.FULL
+        except OSError as error:
+            # Descriptors on their way are limited for each user (RLIMIT_NOFILE, unix(7)): room comes as they are read.
+            return Sent.FULL if error.errno == errno.ETOOMANYREFS else Sent.GONE
+        return Sent.DONE
 
     def receive(self, *, wait: bool = True) -> tuple[Message, list[int]] | None:
         """Return the next message with its descriptors; None at the end.

@@ -1,12 +1,17 @@
-"""Signals as bytes on a socket: handlers only record and wake, the loop decides when it looks."""
+"""Signals as a queue and a socket: handlers record and wake, the loop decides when it looks."""
 
+import contextlib
 import signal
 import socket
+from collections import deque
 from collections.abc import Iterable
 
 
 class SignalSocket:
     """Readable when one of `numbers` has arrived.
+
+    The socket only wakes: it holds some hundred bytes, and what does not fit is lost. What arrived is
+    in a queue.
 
     Handlers in Python, not SIG_IGN: an ignored signal stays ignored in programs that are started
     from here, a handler does not.
@@ -17,23 +22,24 @@ class SignalSocket:
         for end in (self.receiving, self.sending):
             end.setblocking(False)
         self.numbers = tuple(numbers)
+        self.arrived: deque[int] = deque()
         self.install()
 
     def install(self) -> None:
         """Set the handlers; once more where other code may have set its own."""
         for number in self.numbers:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda number, _: self.arrived.append(number))
         signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         return self.receiving.fileno()
 
-    def take(self) -> bytes:
+    def take(self) -> list[int]:
         """Return the numbers that have arrived, in order; the same one may be there several times."""
-        try:
-            return self.receiving.recv(4096)
-        except BlockingIOError:
-            return b""
+        # The socket first: a signal that arrives after that wakes again.
+        with contextlib.suppress(BlockingIOError):
+            self.receiving.recv(4096)
+        return [self.arrived.popleft() for _ in range(len(self.arrived))]
 
     def close_in_child(self) -> None:
         """In a forked child: be woken no more by what is its parent's."""

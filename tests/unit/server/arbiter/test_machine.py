@@ -47,7 +47,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.fleet import Fleet, MoldState, Policy, ReloadRequest, put
 from prefork.arbiter.machine import next_deadline, step
-from prefork.arbiter.reconcile import DRAIN_PACE_S, HEALTH_ANSWER_S, HEALTH_REPORT_S
+from prefork.arbiter.reconcile import DRAIN_PACE_S, HEALTH_ANSWER_S, HEALTH_REPORT_S, ORDERS_MAX
 from prefork.arbiter.transitions import (
     BACKOFF_MAX_S,
     CALM_S,
@@ -813,3 +813,14 @@ def test_old_worker_has_the_graceful_timeout_of_its_own_generation():
     assert simulation.of(KillWorker) == []
     simulation.wait(0.02)
     assert simulation.of(KillWorker) == [KillWorker(1)]
+
+
+def test_orders_to_fork_wait_until_the_mold_has_carried_out_earlier_ones():
+    simulation = Simulation(workers=100, slots=300)
+    simulation.dispatch(Tick())
+    assert len(simulation.dispatch(MoldReady(1))) == ORDERS_MAX
+    for worker in range(1, 101):
+        assert worker in simulation.fleet.workers
+        more = simulation.dispatch(WorkerSpawned(worker, 1000 + worker))
+        assert len(more) == (1 if worker <= 100 - ORDERS_MAX else 0)
+    assert len(simulation.of(ForkWorker)) == 100

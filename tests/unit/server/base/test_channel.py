@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from prefork.base import messages
-from prefork.base.channel import PACKET_LIMIT, Channel
+from prefork.base.channel import PACKET_LIMIT, Channel, Sent
 
 
 @pytest.fixture
@@ -42,7 +42,17 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel]):
         assert other.receive() == (message, [])
     one.close()
     assert other.receive() is None
-    assert not other.send(messages.Stop())
+    assert other.send(messages.Stop()) is Sent.GONE
+
+
+def test_channel_that_is_not_read_is_full_not_gone(ends: tuple[Channel, Channel]):
+    one, other = ends
+    while one.send(messages.Stop()) is Sent.DONE:
+        pass
+    assert one.send(messages.Stop()) is Sent.FULL
+    other.receive()
+    other.receive()
+    assert one.send(messages.Stop()) is Sent.DONE
 
 
 def test_descriptors_travel_with_a_message(ends: tuple[Channel, Channel]):
