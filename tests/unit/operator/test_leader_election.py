@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from wsgiapp.types import Manifest
 from wsgiapp_operator import leader_election as election_module
 from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.leader_election import NAME, LeaderElection, LeadershipLost
@@ -101,3 +102,22 @@ async def test_missing_permission_is_told_instead_of_waited_for() -> None:
     cluster.refusals["Lease"] = ApiError(403, "leases is forbidden")
     with pytest.raises(ApiError, match="forbidden"):
         await make(cluster, "first").acquire()
+
+
+async def test_holder_stops_at_its_deadline_while_the_api_server_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(election_module, "RENEW_S", 0.01)
+    monkeypatch.setattr(election_module, "DEADLINE_S", 0.2)
+    cluster = FakeCluster()
+    election = make(cluster, "a")
+    await election.acquire()
+
+    async def hang(manifest: Manifest) -> Manifest:
+        await asyncio.Event().wait()
+        return manifest
+
+    monkeypatch.setattr(cluster, "replace", hang)
+    with pytest.raises(LeadershipLost, match="could not be renewed"):
+        async with asyncio.timeout(10):
+            await election.keep()

@@ -45,3 +45,7 @@ def test_names_of_pull_secrets_are_read() -> None:
     settings = read_settings(["--prefork-pull-secrets", "a, b"], {})
     assert settings.prefork_pull_secrets == ("a", "b")
     assert read_settings([], {}).prefork_pull_secrets == ()
+
+
+def test_two_operators_on_one_machine_are_two_holders() -> None:
+    assert read_settings([], {}).identity != read_settings([], {}).identity

@@ -61,17 +61,23 @@ class LeaderElection:
             await asyncio.sleep(TRY_S)
 
     async def keep(self) -> None:
-        """Renew until cancelled. Raises LeadershipLost when that is no longer possible."""
+        """Renew until cancelled. Raises LeadershipLost when that is no longer possible.
+
+        The deadline also ends a request that is not answered: an API server that hangs must not make two
+        leaders when it goes on.
+        """
         loop = asyncio.get_running_loop()
         renewed = loop.time()
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                await self._renew()
-                renewed = loop.time()
+                async with asyncio.timeout_at(renewed + DEADLINE_S):
+                    started = loop.time()
+                    await self._renew()
+                    renewed = started  # the renewal counts from when it was asked for
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("lease not renewed: error=%r", error)
-            if loop.time() - renewed > DEADLINE_S:
+            if loop.time() - renewed >= DEADLINE_S:
                 raise LeadershipLost(
                     f"the Lease {NAME} could not be renewed for {DEADLINE_S:.0f} s"
                 )

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def read_settings(
     )  # fmt: skip
     add("--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080", "HOST:PORT of /metrics and /healthz")
     add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
-    add("--identity", "POD_NAME", socket.gethostname(), "holder's name in the Lease")
+    # Two that run on one machine are not one holder.
+    identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    add("--identity", "POD_NAME", identity, "holder's name in the Lease")
     add("--log-level", "WSGIAPP_OPERATOR_LOG_LEVEL", "info", "least level that is logged", LEVELS)
     values = parser.parse_args(arguments)
     host, _, port = values.listen.rpartition(":")
