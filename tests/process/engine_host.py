@@ -121,6 +121,13 @@ def first_line(environ: Environ, start_response: StartResponse) -> Iterable[byte
     return [line]
 
 
+def answered_while_read(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    reader = threading.Thread(target=environ["wsgi.input"].read, daemon=True)
+    reader.start()
+    start_response("200 OK", [*PLAIN, ("Content-Length", "5")])
+    return [b"early"]
+
+
 def lines(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     stream = environ["wsgi.input"]
     parts = [stream.readline(), stream.readline(3), stream.readline(0), *stream.readlines(1)]
@@ -300,7 +307,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, write, parts, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
         closed, file, memory_file, environ_of,
     )

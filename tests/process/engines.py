@@ -356,6 +356,18 @@ class Client:
         rest, self._held = self._held, b""
         return rest
 
+    def until_body(self) -> bytes:
+        """Read the head of an answer only."""
+        return self._until(b"\r\n\r\n")
+
+    def exactly(self, count: int) -> bytes:
+        """Read so many bytes of a body."""
+        return self._exactly(count)
+
+    def held(self) -> int:
+        """Return how many bytes were read that nobody has asked for yet."""
+        return len(self._held)
+
     def is_ended(self) -> bool:
         """Wait for the end of the connection; false when bytes come instead."""
         return not self._held and not self._more()

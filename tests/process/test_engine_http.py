@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -524,3 +525,29 @@ def test_at_the_connection_limit_the_longest_idle_one_gives_way() -> None:
             for client in kept[2:]:
                 client.send(b"Host: t\r\n\r\n")
                 assert client.read().body == b"hello"
+
+
+def test_at_the_connection_limit_nobody_is_closed_for_nobody() -> None:
+    """Also while all threads are in calls, and after each of them."""
+    with stage() as it, ExitStack() as stack:
+        it.start(max_connections=5, threads=2)
+        clients = [stack.enter_context(it.connect()) for _ in range(5)]
+        for _ in range(20):
+            for client in clients:
+                client.send(b"GET /slow?ms=3 HTTP/1.1\r\nHost: t\r\n\r\n")
+            assert [client.read().body for client in clients] == [b"slow"] * 5
+        for client in clients:
+            assert client.ask().body == b"hello"
+        assert it.cell(1, "connections") == 5
+
+
+def test_response_is_sent_while_another_thread_of_the_app_waits_for_the_body() -> None:
+    """The wait is nobody else's: neither that response's nor, by the GIL, that of any other thread."""
+    with stage() as it:
+        it.start(stream_request_bodies=True, threads=3, body_timeout_s=60)
+        with it.connect() as uploading, it.connect() as client:
+            uploading.send(
+                b"POST /answered_while_read HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\nx"
+            )
+            assert uploading.read().body == b"early"
+            assert client.ask().body == b"hello"

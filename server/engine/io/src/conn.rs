@@ -61,7 +61,7 @@ impl Phase {
 pub enum Next {
     /// Wait for the client.
     Wait,
-    /// More can be read, but others come first.
+    /// More can be read or sent, but others come first.
     Yield,
     /// A request is complete enough for its call.
     Call,
@@ -691,10 +691,10 @@ impl Conn {
                 context.count_disconnect();
                 Next::Close
             }
-            Flushed::Blocked => {
+            Flushed::Blocked | Flushed::More => {
                 let patience = context.settings.response_patience;
                 self.deadline_us = self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us);
-                Next::Wait
+                if flushed == Flushed::More { Next::Yield } else { Next::Wait }
             }
             Flushed::All => self.after_answer(context, now_us),
         }

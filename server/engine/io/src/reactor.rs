@@ -37,6 +37,9 @@ const PASS_PATIENCE_US: u64 = 10_000_000;
 /// How long idle connections may bring one more request when the server stops.
 const LAST_REQUEST_US: u64 = 2_000_000;
 
+/// Slices of answers sent between two polls; what else can be sent waits for the next one.
+const SLICES_PER_POLL: u32 = 4;
+
 /// Connections accepted in one go: few, so that workers which wake together share them.
 const ACCEPTS_PER_TURN: usize = 4;
 
@@ -112,6 +115,8 @@ pub struct Reactor {
     batch: [Event; BATCH],
     batch_at: usize,
     batch_len: usize,
+    /// Slices that may still be sent before the next poll.
+    slices_left: u32,
     listeners: Vec<Listener>,
     pair: Option<Pair>,
     /// Whether listeners and the shared pair are polled.
@@ -166,6 +171,7 @@ impl Reactor {
             batch: [sys::NO_EVENT; BATCH],
             batch_at: 0,
             batch_len: 0,
+            slices_left: SLICES_PER_POLL,
             listeners,
             pair,
             is_welcoming: false,
@@ -299,6 +305,7 @@ impl Reactor {
     fn poll(&mut self, timeout: Option<Duration>) {
         let timeout = self.wait_at_most(timeout);
         self.batch_at = 0;
+        self.slices_left = SLICES_PER_POLL;
         // An error here would be a bug of ours; the turn then sees no events and the deadlines still work.
         self.batch_len = self.epoll.wait(&mut self.batch, timeout).unwrap_or(0);
         self.last_turn_us = self.now_us;
@@ -348,9 +355,19 @@ impl Reactor {
         slot.is_ended |= flags & (sys::PEER_ENDED | sys::BROKEN) != 0;
         let Some(conn) = slot.conn.take() else { return };
         let is_writable = flags & (sys::WRITE | sys::BROKEN) != 0;
+        if !is_writable || conn.phase != Phase::Write {
+            return self.guarded(index, conn, |_, _, _, _| Next::Wait);
+        }
+        if self.slices_left == 0 {
+            return self.guarded(index, conn, |_, _, _, _| Next::Yield);
+        }
+        let mut is_slice = false;
         self.guarded(index, conn, |conn, context, _, now_us| {
-            if is_writable { conn.on_writable(context, now_us) } else { Next::Wait }
+            let next = conn.on_writable(context, now_us);
+            is_slice = next == Next::Yield;
+            next
         });
+        self.slices_left -= u32::from(is_slice);
     }
 
     /// Runs `step` on a connection, then all that follows from it. A panic costs this connection only.
@@ -409,7 +426,9 @@ impl Reactor {
     fn yield_turn(&mut self, index: u32, mut conn: Box<Conn>) {
         self.slots[index as usize].is_unread = false;
         conn.is_write_armed = false;
-        if self.epoll.modify(conn.raw_fd(), sys::READ | sys::EDGE, conn.token).is_err() {
+        if conn.phase != Phase::Write
+            && self.epoll.modify(conn.raw_fd(), sys::READ | sys::EDGE, conn.token).is_err()
+        {
             self.close(index, conn);
             return;
         }
@@ -474,8 +493,7 @@ impl Reactor {
     /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
     /// the other workers, and polling it would only spin.
     fn welcome(&mut self, is_free: bool) {
-        let is_full = self.open >= self.context.settings.max_connections;
-        let has_room = !is_full || self.longest_idle().is_some();
+        let has_room = self.has_room();
         let is_wanted = match self.order {
             Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
             Order::Close => {
@@ -502,11 +520,12 @@ impl Reactor {
         let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
         for count in 0..most {
             let has_call = count > 0 && !self.ready.is_empty();
-            if has_call || self.accepts_left == Some(0) || !self.make_room() {
+            if has_call || self.accepts_left == Some(0) || !self.has_room() {
                 return;
             }
             match sys::accept(fd) {
                 Ok((socket, address)) => {
+                    self.make_room();
                     if is_tcp {
                         sys::set_no_delay(socket.as_raw_fd());
                     }
@@ -535,16 +554,20 @@ impl Reactor {
         idle.min().map(|(_, index)| index)
     }
 
-    /// Makes sure that one more connection is within bounds: at the limit a new client is worth more than one that has
-    /// its answer and keeps its connection.
-    fn make_room(&mut self) -> bool {
-        if self.open < self.context.settings.max_connections {
-            return true;
+    /// Whether one more connection is within bounds, or another one can be closed for it.
+    fn has_room(&self) -> bool {
+        self.open < self.context.settings.max_connections || self.longest_idle().is_some()
+    }
+
+    /// Closes an idle connection for one that was just accepted: at the limit a new client is worth more than one that
+    /// has its answer and keeps its connection. Never before: perhaps nobody is waiting.
+    fn make_room(&mut self) {
+        if self.open >= self.context.settings.max_connections
+            && let Some(index) = self.longest_idle()
+            && let Some(conn) = self.slots[index].conn.take()
+        {
+            self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
         }
-        let Some(index) = self.longest_idle() else { return false };
-        let Some(conn) = self.slots[index].conn.take() else { return false };
-        self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
-        true
     }
 
     fn open_conn(&mut self, socket: OwnedFd, address: &Address) {

@@ -30,7 +30,7 @@ use crate::settings::Settings;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Direction, Epoll};
 use crate::threads::{Overdue, Thread};
-use crate::unsent::{FileOut, Flushed, Shared, UNSENT_BYTES_MAX, Unsent};
+use crate::unsent::{FileOut, Flushed, SLICE_BYTES, Shared, UNSENT_BYTES_MAX, Unsent};
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
@@ -374,9 +374,8 @@ impl Server {
         self.absorb(&mut reactor);
         // The helper may have left ready requests a moment ago, before it gave the lead away.
         let wait = if self.ready_count.load(SeqCst) > 0 { Duration::ZERO } else { wait };
-        if wait > Duration::ZERO {
-            self.flush_threads();
-        }
+        let is_sending = wait > Duration::ZERO && self.flush_threads();
+        let wait = if is_sending { Duration::ZERO } else { wait };
         let turn = reactor.turn(Role::App, self.order(), Some(wait));
         if reactor.take_bell() {
             self.bell.hush();
@@ -627,7 +626,10 @@ impl Server {
         let mut sent = 0;
         if !thread.has_unsent() && call.unsent.is_empty() {
             let result = match &body {
-                Some((body, end)) => sys::send_two(call.raw_fd(), head, &(**body).as_ref()[..*end]),
+                Some((body, end)) => {
+                    let slice = (*end).min(SLICE_BYTES);
+                    sys::send_two(call.raw_fd(), head, &(**body).as_ref()[..slice])
+                }
                 None => sys::send(call.raw_fd(), head),
             };
             match result {
@@ -656,9 +658,7 @@ impl Server {
             add(&mut call.unsent);
         } else {
             thread.with_unsent(|unsent, _| add(unsent));
-            // From now on whoever leads is woken when there is room. A failure only leaves it to the next block.
-            let interest = sys::READ | sys::WRITE | sys::EDGE;
-            let _ = self.epoll.modify(call.raw_fd(), interest, call.token);
+            self.watch_room(call);
         }
         Sent::Fine
     }
@@ -685,7 +685,7 @@ impl Server {
             match self.flush_thread(thread) {
                 Flushed::All => return Sent::Fine,
                 Flushed::Broken => return Sent::Gone,
-                Flushed::Blocked => {}
+                Flushed::Blocked | Flushed::More => {}
             }
             let has_room = |unsent: &mut Unsent| {
                 unsent.held() <= UNSENT_BYTES_MAX / 2 && unsent.cover(&self.context.memory)
@@ -771,21 +771,19 @@ impl Server {
         }
     }
 
-    /// Waits until more of a request's body has come; false when it comes too slowly. The client's time is not the
-    /// app's: a slow upload is no reason to give a worker up.
-    ///
-    /// # Errors
-    /// What `poll(2)` says.
-    pub fn wait_body(&self, number: usize, call: &mut Call) -> io::Result<bool> {
-        let thread = &self.threads[number];
+    /// From now on the call waits for more of its body; returns where to wait for it, and how long. The client's time is
+    /// not the app's: a slow upload is no reason to give a worker up.
+    pub fn begin_body_wait(&self, number: usize, call: &mut Call) -> (RawFd, Duration) {
         let now_us = sys::monotonic_us();
         call.intake.resume(now_us);
         let deadline_us = call.intake.deadline_us(self.context.settings.body_patience);
-        let wait = Duration::from_micros(deadline_us.saturating_sub(now_us));
-        thread.begin_waiting(now_us);
-        let result = sys::wait_for(call.raw_fd(), Direction::Read, wait);
-        thread.end_waiting(sys::monotonic_us());
-        result
+        self.threads[number].begin_waiting(now_us);
+        (call.raw_fd(), Duration::from_micros(deadline_us.saturating_sub(now_us)))
+    }
+
+    /// That wait is over; to be called while the call is not.
+    pub fn end_body_wait(&self, number: usize) {
+        self.threads[number].end_waiting(sys::monotonic_us());
     }
 
     /// Whether the client is so far behind that there has to be room before the app adds to the answer.
@@ -798,13 +796,16 @@ impl Server {
             })
     }
 
-    /// Goes on with the answers that apps are still producing.
-    fn flush_threads(&self) {
+    /// Goes on with the answers that apps are still producing; true when more can be sent at once.
+    fn flush_threads(&self) -> bool {
+        let mut has_more = false;
         for thread in self.threads.iter().filter(|thread| thread.has_unsent()) {
             // A broken connection is noticed by the app thread, at its next block. One that moves its answer to the
             // spool right now is left alone: the disk may be slow.
-            let _ = thread.try_with_unsent(|unsent, fd| self.flush(unsent, fd));
+            let flushed = thread.try_with_unsent(|unsent, fd| self.flush(unsent, fd));
+            has_more |= flushed == Some(Flushed::More);
         }
+        has_more
     }
 
     fn flush_thread(&self, thread: &Thread) -> Flushed {
@@ -818,15 +819,25 @@ impl Server {
         flushed
     }
 
-    /// Adds a file behind everything sent so far; it goes out while the thread serves others.
+    /// Adds a file behind everything sent so far; whoever leads sends it, while the app closes it or the thread serves
+    /// others.
     pub fn send_file(&self, number: usize, call: &mut Call, head: &[u8], file: FileOut) -> Sent {
-        if forked::is_forked() || !self.threads[number].claim() {
+        let thread = &self.threads[number];
+        if forked::is_forked() || !thread.claim() {
             return Sent::Gone;
         }
-        call.unsent = self.threads[number].take_unsent();
-        call.unsent.push(head);
-        call.unsent.push_file(file);
+        thread.with_unsent(|unsent, _| {
+            unsent.push(head);
+            unsent.push_file(file);
+        });
+        self.watch_room(call);
         Sent::Fine
+    }
+
+    /// From now on whoever leads is woken when the client takes more. A failure only leaves it to the next look.
+    fn watch_room(&self, call: &Call) {
+        let interest = sys::READ | sys::WRITE | sys::EDGE;
+        let _ = self.epoll.modify(call.raw_fd(), interest, call.token);
     }
 
     fn wake_helper(&self) {
@@ -931,8 +942,8 @@ impl Server {
             let until_timeout = self.watch_calls();
             self.absorb(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
-            self.flush_threads();
-            let rest = if is_queued { TICK } else { HELPER_WAIT };
+            let has_more = self.flush_threads();
+            let rest = if is_queued || has_more { TICK } else { HELPER_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             self.plan_look(wait);
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
@@ -994,7 +1005,7 @@ impl Looks {
         self.quiet = if server.is_quiet() { self.quiet + 1 } else { 0 };
         server.helper_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
         self.until_timeout = server.watch_calls();
-        server.flush_threads();
+        let _ = server.flush_threads();
         let leads = server.lead_count.load(SeqCst);
         let is_vacant = leads == self.leads && server.leader.load(SeqCst) == LEADER_NONE;
         self.leads = leads;

@@ -324,12 +324,10 @@ pub fn send_two(fd: RawFd, first: &[u8], second: &[u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// `WouldBlock` when nothing fits; `InvalidInput` for a descriptor that cannot be sent; else sendfile(2).
-pub fn send_file(fd: RawFd, file: RawFd, offset: &mut i64, length: u64) -> io::Result<usize> {
-    // The kernel sends no more than this at once.
-    let count = usize::try_from(length.min(0x7fff_f000)).unwrap_or(0);
+pub fn send_file(fd: RawFd, file: RawFd, offset: &mut i64, length: usize) -> io::Result<usize> {
     // SAFETY: `offset` lives through the call. sendfile has no flag against SIGPIPE: CPython ignores that signal,
     // and `Server::new` makes sure of it.
-    retry(|| check_size(unsafe { libc::sendfile(fd, file, offset, count) }))
+    retry(|| check_size(unsafe { libc::sendfile(fd, file, offset, length) }))
 }
 
 /// Bytes given to the kernel that the other side has not acknowledged (`SIOCOUTQ`); 0 where that is unknown.
@@ -341,21 +339,11 @@ pub fn unacknowledged(fd: RawFd) -> u64 {
     if result == 0 { u64::try_from(count).unwrap_or(0) } else { 0 }
 }
 
-/// Whether a file lies on a file system that stores it: what /proc and /sys show is made as it is read, and its size
-/// is not its length.
-#[must_use]
-pub fn is_on_storage(fd: RawFd) -> bool {
-    // SAFETY: all-zero is a valid value of this plain struct.
-    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `status` lives through the call.
-    let result = unsafe { libc::fstatfs(fd, &raw mut status) };
-    let made = [
-        libc::PROC_SUPER_MAGIC,
-        libc::SYSFS_MAGIC,
-        libc::CGROUP_SUPER_MAGIC,
-        libc::CGROUP2_SUPER_MAGIC,
-    ];
-    result == 0 && !made.contains(&status.f_type)
+/// Has the kernel read no more of a file ahead than is asked for. Where it reads ahead megabytes (8 MiB on some machines),
+/// one small piece of a file that is not in memory would take tens of milliseconds.
+pub fn read_no_further(file: RawFd) {
+    // SAFETY: no pointers. It is advice: a failure changes nothing.
+    unsafe { libc::posix_fadvise(file, 0, 0, libc::POSIX_FADV_RANDOM) };
 }
 
 /// Ignores SIGPIPE, which sendfile(2) cannot be told to leave out.

@@ -111,6 +111,8 @@ impl Thread {
             line.row = request.head.method as usize;
         }
         self.waited_us.store(0, Relaxed);
+        // A reader of an earlier call's body may not have come back from its wait.
+        self.waiting_since_us.store(0, Relaxed);
         self.fd.store(conn.raw_fd(), Relaxed);
         let call = (self.stage.load(Relaxed) >> STAGE_BITS) + 1;
         self.stage.store(call << STAGE_BITS | OPEN, Release);
@@ -125,7 +127,9 @@ impl Thread {
     /// The wait is over.
     pub fn end_waiting(&self, now_us: u64) {
         let since_us = self.waiting_since_us.swap(0, Relaxed);
-        self.waited_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
+        if since_us > 0 {
+            self.waited_us.fetch_add(now_us.saturating_sub(since_us), Relaxed);
+        }
     }
 
     /// So much time was nobody's: the process did not run.

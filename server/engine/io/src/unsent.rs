@@ -12,6 +12,10 @@ use crate::sys;
 /// Of an answer that goes on, memory holds no more than this, and what the app adds at once.
 pub const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 
+/// Sent of one answer in one go; then the others have their turn. A client on the same machine takes a file as fast as
+/// it is sent: without a bound, one call would go on for gigabytes.
+pub const SLICE_BYTES: usize = 512 * 1024;
+
 /// A file to be sent behind the bytes of an answer.
 pub struct FileOut {
     /// A descriptor of our own: the app may close its file.
@@ -88,6 +92,8 @@ pub enum Flushed {
     All,
     /// The socket is full.
     Blocked,
+    /// [`SLICE_BYTES`] are sent, and the socket may take more.
+    More,
     /// The client is gone, or the file ended early.
     Broken,
 }
@@ -234,7 +240,7 @@ impl Unsent {
         }
     }
 
-    /// Sends what the socket takes; adds what went out to `sent`.
+    /// Sends what the socket takes, [`SLICE_BYTES`] at most; adds what went out to `sent`.
     pub fn flush(&mut self, fd: RawFd, sent: &mut u64) -> Flushed {
         let before = *sent;
         let flushed = self.flush_pieces(fd, sent);
@@ -251,22 +257,26 @@ impl Unsent {
     }
 
     fn flush_pieces(&mut self, fd: RawFd, sent: &mut u64) -> Flushed {
+        let mut slice = SLICE_BYTES;
         while let Some(piece) = self.pieces.front_mut() {
+            if slice == 0 {
+                return Flushed::More;
+            }
             let (result, left) = match piece {
-                Piece::Bytes(bytes) => (sys::send(fd, &bytes[self.at..]), bytes.len() - self.at),
+                Piece::Bytes(bytes) => send_some(fd, &bytes[self.at..], slice),
                 Piece::Shared { bytes, end } => {
-                    let rest = &(**bytes).as_ref()[self.at..*end];
-                    (sys::send(fd, rest), rest.len())
+                    send_some(fd, &(**bytes).as_ref()[self.at..*end], slice)
                 }
                 Piece::Spooled { offset, left } => {
                     let file = self.spooled.as_ref().map_or(-1, AsRawFd::as_raw_fd);
                     let whole = usize::try_from(*left).unwrap_or(usize::MAX);
-                    (sys::send_file(fd, file, offset, *left), whole)
+                    (sys::send_file(fd, file, offset, whole.min(slice)), whole)
                 }
-                Piece::File(file) => (
-                    sys::send_file(fd, file.fd.as_raw_fd(), &mut file.offset, file.left),
-                    usize::try_from(file.left).unwrap_or(usize::MAX),
-                ),
+                Piece::File(file) => {
+                    let whole = usize::try_from(file.left).unwrap_or(usize::MAX);
+                    let from = file.fd.as_raw_fd();
+                    (sys::send_file(fd, from, &mut file.offset, whole.min(slice)), whole)
+                }
             };
             let count = match result {
                 // Only of a file: it is shorter than it was.
@@ -276,6 +286,7 @@ impl Unsent {
                 Err(_) => return Flushed::Broken,
             };
             *sent += count as u64;
+            slice = slice.saturating_sub(count);
             match piece {
                 Piece::Bytes(_) | Piece::Shared { .. } => {
                     self.held -= count;
@@ -305,6 +316,11 @@ impl Unsent {
             self.at = 0;
         }
     }
+}
+
+/// Sends some of `rest`; returns how that went, and how much there was.
+fn send_some(fd: RawFd, rest: &[u8], most: usize) -> (io::Result<usize>, usize) {
+    (sys::send(fd, &rest[..rest.len().min(most)]), rest.len())
 }
 
 #[cfg(test)]

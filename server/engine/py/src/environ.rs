@@ -21,6 +21,9 @@ use crate::text::{is_ascii_text, latin1};
 /// Keys of unknown names kept at most: beyond, they are made anew, so that hostile names cost no memory.
 const UNKNOWN_KEYS_MAX: usize = 256;
 
+/// Longest unknown name whose key is kept. 256 names of 8 kB would stay in each thread for its life.
+const KEPT_NAME_BYTES: usize = 64;
+
 /// Settings that reach the app.
 pub struct Facts {
     /// `SCRIPT_NAME`: the path this app is mounted at, without a slash at its end.
@@ -309,7 +312,7 @@ impl Environ {
         }
         // Not interned: interned strings may stay for ever, and names are the client's.
         let key = PyString::new(py, &key_of(name)).unbind();
-        if self.unknown_keys.len() < UNKNOWN_KEYS_MAX {
+        if name.len() <= KEPT_NAME_BYTES && self.unknown_keys.len() < UNKNOWN_KEYS_MAX {
             self.unknown_keys.insert(name.to_vec(), key.clone_ref(py));
         }
         set_new(environ, &key, &value)

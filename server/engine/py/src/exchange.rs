@@ -390,8 +390,13 @@ impl Exchange {
         !matches!(self.lock().progress, Progress::Silent)
     }
 
-    /// Ends the body: sends what is left of the answer. The client has all of it before the app's `close()` runs.
+    /// Ends the body: sends what is left of the answer. The client can have all of it while the app's `close()` runs.
     pub fn end_body(&self) {
+        self.send_end(false);
+    }
+
+    /// `is_rest`: the call is over, so what the client does not take at once goes with the connection.
+    fn send_end(&self, is_rest: bool) {
         let mut state = self.lock();
         if state.ended.is_some() {
             return;
@@ -408,13 +413,13 @@ impl Exchange {
             }
         }
         if !state.is_gone && !state.out.is_empty() {
-            self.send(&mut state, None, true);
+            self.send(&mut state, None, is_rest);
         }
     }
 
     /// Ends the answer, and gives the call back with what it came to.
     pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
-        self.end_body();
+        self.send_end(true);
         let mut state = self.lock();
         let keeps = state.ended == Some(true) && !state.is_gone;
         let held = state.held.take()?;

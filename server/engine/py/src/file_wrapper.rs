@@ -1,7 +1,8 @@
 //! `wsgi.file_wrapper` (PEP 3333): an iterable over a file that the server may send by sendfile(2).
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use prefork_io::sys;
 use prefork_io::unsent::FileOut;
@@ -55,15 +56,15 @@ impl FileWrapper {
         let file = plain_file(self.filelike.bind(py))?;
         let fd: i32 = file.call_method0("fileno").ok()?.extract().ok()?;
         let offset: i64 = file.call_method0("tell").ok()?.extract().ok()?;
-        let own: OwnedFd = sys::duplicate(fd).ok()?;
-        if !sys::is_on_storage(own.as_raw_fd()) {
-            return None;
-        }
-        let file = File::from(own);
+        let file = File::from(sys::duplicate(fd).ok()?);
         let metadata = file.metadata().ok()?;
         let left = metadata.len().saturating_sub(u64::try_from(offset).ok()?);
-        // Size 0: maybe a file that is made as it is read.
-        (metadata.is_file() && left > 0).then(|| FileOut { fd: file.into(), offset, left })
+        // What is made as it is read, as in /proc and /sys, has any size but its own: is there a last byte?
+        let is_stored = metadata.is_file()
+            && left > 0
+            && matches!(file.read_at(&mut [0], metadata.len() - 1), Ok(1));
+        sys::read_no_further(file.as_raw_fd());
+        is_stored.then(|| FileOut { fd: file.into(), offset, left })
     }
 }
 
@@ -99,9 +100,10 @@ fn is_true(file: &Bound<'_, PyAny>, method: &str) -> bool {
     file.call_method0(method).and_then(|answer| answer.extract()).unwrap_or(false)
 }
 
-/// The object was given its own `read`.
+/// The object was given its own `read`, or another method that reading comes to.
 fn has_own_read(object: &Bound<'_, PyAny>) -> bool {
-    object.getattr("__dict__").is_ok_and(|own| own.contains("read").unwrap_or(true))
+    let Ok(own) = object.getattr("__dict__") else { return false };
+    ["read", "readinto", "readall"].iter().any(|name| own.contains(name).unwrap_or(true))
 }
 
 /// `tempfile` wraps the real file, and passes everything on.

@@ -10,7 +10,7 @@ use prefork_core::Reject;
 use prefork_io::reactor::Call;
 use prefork_io::server::Server;
 use prefork_io::spool::SpoolFile;
-use prefork_io::sys;
+use prefork_io::sys::{self, Direction};
 use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -73,7 +73,8 @@ impl Stream {
         Arc::new(Self { server, number, state: Mutex::new(state) })
     }
 
-    /// INVARIANT: whoever holds this lock needs no GIL to release it, so that it may be waited for with the GIL held.
+    /// INVARIANT: whoever holds this lock waits for nothing, neither the client nor the GIL, so that it may be waited for
+    /// with the GIL held.
     fn lock(&self) -> MutexGuard<'_, StreamState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,48 +114,64 @@ impl Stream {
     /// Fills `into` from the front, waiting for the client; 0 is the end of the body. Needs no GIL.
     fn read(&self, into: &mut [u8]) -> Result<usize, Failure> {
         let mut state = self.lock();
-        let result = self.read_locked(&mut state, into);
+        let result = loop {
+            match read_received(&mut state, into) {
+                Ok(Some(count)) => break Ok(count),
+                Err(failure) => break Err(failure),
+                Ok(None) => {}
+            }
+            let Some(call) = state.call.as_mut() else { break Err(Failure::CallOver) };
+            let (fd, patience) = self.server.begin_body_wait(self.number, call);
+            // Not under the lock: meanwhile the app may answer in another thread.
+            drop(state);
+            let waited = sys::wait_for(fd, Direction::Read, patience);
+            state = self.lock();
+            if state.call.is_none() {
+                break Err(Failure::CallOver);
+            }
+            self.server.end_body_wait(self.number);
+            match waited {
+                Ok(true) => {}
+                Ok(false) => break Err(Failure::Slow),
+                Err(_) => break Err(Failure::Truncated),
+            }
+        };
         if let Err(failure) = result {
             state.failure = Some(failure);
         }
         result
     }
+}
 
-    fn read_locked(&self, state: &mut StreamState, into: &mut [u8]) -> Result<usize, Failure> {
-        if let Some(failure) = state.failure {
-            return Err(failure);
+/// What has come; `None` when that is nothing, and more is to come.
+fn read_received(state: &mut StreamState, into: &mut [u8]) -> Result<Option<usize>, Failure> {
+    if let Some(failure) = state.failure {
+        return Err(failure);
+    }
+    let is_continue_due = std::mem::take(&mut state.is_continue_due);
+    let call = state.call.as_mut().ok_or(Failure::CallOver)?;
+    if is_continue_due {
+        // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
+        if !call.send_continue() {
+            return Err(Failure::Truncated);
         }
-        let is_continue_due = std::mem::take(&mut state.is_continue_due);
-        let call = state.call.as_mut().ok_or(Failure::CallOver)?;
-        if is_continue_due {
-            // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
-            if !call.send_continue() {
-                return Err(Failure::Truncated);
-            }
+    }
+    loop {
+        let request = call.request_mut();
+        let ready = request.body().len().min(into.len());
+        if ready > 0 {
+            into[..ready].copy_from_slice(&request.body()[..ready]);
+            request.take_body(ready);
+            return Ok(Some(ready));
         }
-        loop {
-            let request = call.request_mut();
-            let ready = request.body().len().min(into.len());
-            if ready > 0 {
-                into[..ready].copy_from_slice(&request.body()[..ready]);
-                request.take_body(ready);
-                return Ok(ready);
-            }
-            if call.is_body_received() || into.is_empty() {
-                return Ok(0);
-            }
-            match call.receive_body(into, sys::monotonic_us()) {
-                Ok(0) => {}
-                Ok(count) => return Ok(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.server.wait_body(self.number, call) {
-                        Ok(true) => {}
-                        Ok(false) => return Err(Failure::Slow),
-                        Err(_) => return Err(Failure::Truncated),
-                    }
-                }
-                Err(error) => return Err(failure_of(&error)),
-            }
+        if call.is_body_received() || into.is_empty() {
+            return Ok(Some(0));
+        }
+        match call.receive_body(into, sys::monotonic_us()) {
+            Ok(0) => {}
+            Ok(count) => return Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(failure_of(&error)),
         }
     }
 }

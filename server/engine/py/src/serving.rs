@@ -115,7 +115,7 @@ impl<'py> Serving<'py> {
 
     /// Calls the app and sends what it returns; reports its error.
     fn run_app(&self, environ: PyResult<Bound<'py, PyDict>>, input: Option<Input>) -> PyResult<()> {
-        let environ = environ.inspect_err(|error| self.report(error, "a request"))?;
+        let environ = environ.inspect_err(|error| self.report(error, None))?;
         let result = match input {
             Some(input) => Bound::new(self.py, input)
                 .and_then(|input| self.environ.set_input(&environ, input.as_any()))
@@ -125,9 +125,7 @@ impl<'py> Serving<'py> {
         if is_forked() {
             self.end_child(result.err());
         }
-        result.inspect_err(|error| {
-            self.report(error, request_line_of(&environ).as_deref().unwrap_or("a request"));
-        })
+        result.inspect_err(|error| self.report(error, Some(&environ)))
     }
 
     /// The app forked, and this is the child on its way out of the app: it ends as a script would, without answering.
@@ -163,15 +161,20 @@ impl<'py> Serving<'py> {
             return self.send_blocks(tuple.iter());
         }
         let sent = self.send_iterable(&iterable);
-        let is_all = sent.as_ref().is_ok_and(|&is_all| is_all);
-        if is_all {
-            self.exchange.get().end_body();
+        if is_forked() {
+            return sent.map(drop);
         }
-        let closed = self.close(&iterable, is_all);
-        sent?;
-        if is_all && let Err(error) = &closed {
-            // The client has its answer: this is only to be reported.
-            self.report(error, "a request, in close()");
+        // Before close(): the client does not wait for that, and its failure is not the client's.
+        if let Err(error) = &sent {
+            self.report(error, Some(environ));
+            self.exchange.get().fail(self.py);
+        }
+        self.exchange.get().end_body();
+        let closed = self.close(&iterable, sent.is_ok_and(|is_all| is_all));
+        if !is_forked()
+            && let Err(error) = &closed
+        {
+            self.report(error, Some(environ));
             return Ok(());
         }
         closed
@@ -240,8 +243,9 @@ impl<'py> Serving<'py> {
     }
 
     /// Writes the traceback to `wsgi.errors`.
-    fn report(&self, error: &PyErr, request_line: &str) {
+    fn report(&self, error: &PyErr, environ: Option<&Bound<'py, PyDict>>) {
         let py = self.py;
+        let request_line = environ.and_then(request_line_of).unwrap_or_else(|| "a request".into());
         let text = py
             .import("traceback")
             .and_then(|module| module.call_method1("format_exception", (error.value(py),)))
