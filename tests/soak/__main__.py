@@ -13,6 +13,7 @@ import datetime
 import os
 import platform
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,12 +26,14 @@ from tests.soak.clients import Crowd
 from tests.soak.disturbances import WORKERS, Disturber
 
 _ROOT = Path(__file__).resolve().parents[2]
+_KEPT_LOG = _ROOT / "build" / "soak" / "server.log"
 _OPTIONS = (
     "-w", str(WORKERS), "--threads", "2", "--max-requests", "3000", "--max-requests-jitter", "1000",
     "--graceful-timeout", "60", "--timeout", "30",
 )  # fmt: skip
 _WARM_UP_S = 20.0
 _PROGRESS_S = 60.0
+_LOST_SHOWN = 50
 
 
 def main() -> int:
@@ -45,6 +48,10 @@ def main() -> int:
         write_app(folder, (Path(__file__).parent / "app.py").read_text())
         with Prefork(*_OPTIONS, cwd=folder) as server:
             figures, faults = soak(server, minutes=arguments.minutes, seed=arguments.seed)
+        if faults:
+            _KEPT_LOG.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(server.log_path, _KEPT_LOG)
+            faults.append(f"the server's log: {_KEPT_LOG}")
     print("\n".join(["", *figures, *(f"FAULT: {fault}" for fault in faults)]))
     if arguments.write_docs and not faults:
         write_page(figures, arguments.minutes)
@@ -77,13 +84,13 @@ def soak(server: Prefork, *, minutes: float, seed: int) -> tuple[list[str], list
     code = server.wait_exit(60)
     if code != 0:
         faults.append(f"the server ended with exit code {code}")
-    if found.failed:
-        faults += [f"{found.failed} requests failed or were answered wrongly", *found.failures]
+    lost = found.lost()
+    faults += [f"lost: {f.shown_at} {f.kind}: {f.error}" for f in lost[:_LOST_SHOWN]]
     table = [
         "| what | count |", "| --- | --- |",
         *(f"| {kind} | {count:,} |" for kind, count in sorted(found.answered.items())),
-        f"| lost or wrong | {found.failed} |",
-        f"| lost with a worker killed by SIGKILL | {found.excused} |",
+        f"| lost or wrong | {len(lost)} |",
+        f"| lost with a worker killed by SIGKILL | {len(found.failures) - len(lost)} |",
         f"| slowest hello, ms | {found.slowest_s * 1000:.0f} |",
         *(f"| {kind} | {count:,} |" for kind, count in sorted(disturber.done.items())),
         *(
@@ -98,7 +105,7 @@ def show_progress(elapsed: float, crowd: Crowd, disturber: Disturber, server: Pr
     found = crowd.findings
     arbiter = leaks.look(server)[leaks.ARBITER]
     print(
-        f"  {elapsed / 60:5.1f} min  {sum(found.answered.values()):,} answered, {found.failed} lost or wrong,"
+        f"  {elapsed / 60:5.1f} min  {sum(found.answered.values()):,} answered, {len(found.lost())} lost or wrong,"
         f" {sum(disturber.done.values())} disturbances, arbiter {arbiter.rss_kib / 1024:.0f} MiB"
         f" {arbiter.descriptors} descriptors",
         flush=True,

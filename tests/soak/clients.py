@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from tests.soak.app import BLOCK
 
 _TIMEOUT_S = 60.0
-_FAILURES_KEPT = 50
 _SLOW_READ_BYTES = 64 * 1024
 _STALL_S = 8.0
 # What a stalled client sends before it falls silent; it never reads either.
@@ -36,15 +35,31 @@ class WrongAnswerError(Exception):
     """A complete answer that is not the one asked for."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A request that was not answered, between its connection's last good answer and the moment it failed."""
+
+    kind: str
+    error: str
+    since: float
+    at: float
+    shown_at: str
+
+    def is_excused(self, kills: list[tuple[float, float]]) -> bool:
+        """Whether a worker was killed meanwhile. A kill is the time from just before it to the process's end."""
+        is_wrong = self.error.startswith(WrongAnswerError.__name__)
+        return not is_wrong and any(
+            began <= self.at and ended >= self.since for began, ended in kills
+        )
+
+
 @dataclass
 class Findings:
     """What all clients saw; shared by their threads."""
 
-    kills: list[float] = field(default_factory=list)  # monotonic times of SIGKILLs of workers
+    kills: list[tuple[float, float]] = field(default_factory=list)  # SIGKILLs of workers
     answered: Counter[str] = field(default_factory=Counter)  # by kind of request
-    excused: int = 0
-    failures: list[str] = field(default_factory=list)  # the first _FAILURES_KEPT
-    failed: int = 0
+    failures: list[Failure] = field(default_factory=list)
     slowest_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,12 +71,13 @@ class Findings:
 
     def bad(self, kind: str, error: Exception, since: float) -> None:
         with self._lock:
-            if not isinstance(error, WrongAnswerError) and any(t >= since for t in self.kills):
-                self.excused += 1
-                return
-            self.failed += 1
-            if len(self.failures) < _FAILURES_KEPT:
-                self.failures.append(f"{time.strftime('%H:%M:%S')} {kind}: {error!r}")
+            now = time.monotonic()
+            shown = time.strftime("%H:%M:%S")
+            self.failures.append(Failure(kind, repr(error), since, now, shown))
+
+    def lost(self) -> list[Failure]:
+        """The failures that nothing excuses; only final when no kill is under way."""
+        return [failure for failure in self.failures if not failure.is_excused(self.kills)]
 
 
 class Crowd:
@@ -201,4 +217,6 @@ def _read_slowly(response: http.client.HTTPResponse) -> bytes:
     while part := response.read(_SLOW_READ_BYTES):
         digest.update(part)
         time.sleep(_SLOW_READ_BYTES / (2 << 20))  # as above
+    if response.length:  # http.client raises this only where all is read at once
+        raise http.client.IncompleteRead(b"", response.length)
     return digest.digest()

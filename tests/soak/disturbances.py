@@ -62,9 +62,9 @@ class Disturber:
         self._end_worker(signal.SIGTERM)
 
     def kill_worker(self) -> None:
-        self._findings.kills.append(time.monotonic())
+        began = time.monotonic()
         self._end_worker(signal.SIGKILL)
-        self._findings.kills.append(time.monotonic())
+        self._findings.kills.append((began, time.monotonic()))
 
     def kill_mold(self) -> None:
         mold = self._server.mold()
