@@ -35,11 +35,11 @@ def check_rules(manifest: Manifest) -> None:
         if not read_cel(rule["rule"])(scope):
             field += rule.get("fieldPath", "")
             message = rule.get("message") or read_cel(rule["messageExpression"])(scope)
-            raise Invalid(field or KIND, _behind(field, message))
+            raise Invalid(field or KIND, _after(field, message))
 
 
-def _behind(field: str, message: str) -> str:
-    """Return `message` as it goes on behind its field; many begin with the field themselves."""
+def _after(field: str, message: str) -> str:
+    """Return `message` as it continues after its field; many begin with the field themselves."""
     begins = f"{field} "
     return message.removeprefix(begins) if message.startswith(begins) else f"is refused: {message}"
 
@@ -90,7 +90,7 @@ def read_cel(source: str) -> Expression:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """CEL's `matches`: RE2, found anywhere. RE2's `$` is the end, Python's may have a line end behind."""
+    """CEL's `matches`: RE2, found anywhere. RE2's `$` is the end, Python's may be before a line end."""
     return re.search(pattern.replace("$", r"\Z"), text) is not None
 
 

@@ -26,7 +26,7 @@ TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class Invalid(Exception):  # noqa: N818 -- named for what it says of the object
-    """A WsgiApp that cannot be carried out until somebody changes it."""
+    """A WsgiApp that cannot be carried out until it is changed."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field} {reason}")

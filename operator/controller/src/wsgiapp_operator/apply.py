@@ -2,7 +2,7 @@
 
 Writes only where something differs: a resource that carries the hash of what is wanted, and still has
 every wanted field, is left alone, so that a resync of a settled cluster writes nothing and an edit by
-somebody else is put back.
+anyone else is put back.
 """
 
 import json

@@ -145,7 +145,7 @@ class Cluster:
         return await self._call("create", manifest["kind"], body=manifest, namespace=namespace)
 
     async def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object; 409 when somebody else changed it since it was read."""
+        """Replace the object; 409 when it was changed since it was read."""
         metadata = manifest["metadata"]
         return await self._call(
             "replace",

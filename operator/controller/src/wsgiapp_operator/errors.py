@@ -10,7 +10,7 @@ class RequeueAfter(Exception):  # noqa: N818 -- named for what is to be done
 
 
 class OwnerDeleted(Exception):  # noqa: N818 -- named for what has happened
-    """The WsgiApp with this uid was deleted, and the cache was not told yet."""
+    """The WsgiApp with this uid was deleted, which the cache does not know yet."""
 
     def __init__(self, app: str, uid: str) -> None:
         super().__init__(f"{app} with uid {uid}")

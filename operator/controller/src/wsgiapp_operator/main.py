@@ -37,7 +37,7 @@ IMAGE_VOLUMES_SINCE = (1, 35)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop; the exit code is 1 when leadership or the connection was lost."""
+    """Run until stopped; the exit code is 1 when leadership or the connection was lost."""
     settings = read_settings(arguments)
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -198,7 +198,7 @@ async def keep(election: LeaderElection, stop: asyncio.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
-    """Run `work` beside the body, and end it with the body."""
+    """Run `work` next to the body, and end it with the body."""
     task = asyncio.create_task(work)
     try:
         yield task

@@ -117,7 +117,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def start_server(listen: str, metrics: Metrics, heartbeat: Heartbeat) -> ThreadingServer:
-    """Serve /metrics and /healthz from a thread of its own, so that a stuck loop can be told.
+    """Serve /metrics and /healthz from a thread of its own, so that a stuck loop is reported.
 
     `listen` is HOST:PORT. Raises OSError where the address cannot be had.
     """

@@ -17,7 +17,7 @@ from wsgiapp_operator.state import Issue, Pod, ReloadRequest
 
 OUT_OF_MEMORY = "OOMKilled"
 ENDED = ("Failed", "Succeeded")
-# Reasons for which a container waits that no waiting will mend.
+# Reasons for which a container waits that do not pass by waiting.
 STUCK = frozenset({
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
@@ -90,7 +90,7 @@ def find_end(status: Manifest) -> datetime | None:
 
 
 def parse_reload_request(text: str | None) -> ReloadRequest | None:
-    """Return the request on a pod; one that somebody garbled counts as none and is written anew."""
+    """Return the request on a pod; a garbled one counts as none and is written anew."""
     try:
         request = json.loads(text or "")
         return ReloadRequest(str(request["id"]), dict(request["content"]))

@@ -300,7 +300,7 @@ def ready_condition(
 
 
 def stalled_condition(conditions: Iterable[Condition]) -> Condition:
-    """Return whether waiting is in vain until somebody changes something, as GitOps tools ask it.
+    """Return whether waiting is in vain until something is changed, as GitOps tools ask.
 
     https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
     """

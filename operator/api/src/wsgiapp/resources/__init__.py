@@ -32,5 +32,5 @@ def build_resources(
 
 
 def has_service_account(app: App) -> bool:
-    """Return whether the pods run as a ServiceAccount that somebody else keeps."""
+    """Return whether the pods run as a ServiceAccount of the user's own."""
     return "serviceAccountName" in app.pod_template.get("spec", {})

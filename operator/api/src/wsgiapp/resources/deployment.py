@@ -1,4 +1,4 @@
-"""The Deployment: app container, agent beside it, and the volumes that they share.
+"""The Deployment: its rollout, and the template with the podTemplate laid over it.
 
 docs/contracts.md §5 is the contract with the server. Everything passes the restricted Pod Security
 Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) on a read-only root.

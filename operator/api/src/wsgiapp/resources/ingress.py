@@ -1,4 +1,4 @@
-"""The Ingress, with the nginx.org annotations that fit the server behind it."""
+"""The Ingress, with the nginx.org annotations that fit the server."""
 
 from wsgiapp.names import SERVICE_PORT
 from wsgiapp.resources.owned import build_owned
@@ -28,7 +28,7 @@ def nginx_annotations(app: App) -> dict[str, str]:
     return {
         # Idle connections to the pods; the server keeps them longer than nginx does.
         "nginx.org/keepalive": "32",
-        # A pod that vanished shall cost seconds, not nginx's minute.
+        # A pod that vanished costs seconds, not nginx's minute.
         "nginx.org/proxy-connect-timeout": "5s",
         # The server answers 504 itself, with the stack in its log: nginx must not be first.
         "nginx.org/proxy-read-timeout": f"{timeout_s + 10 if timeout_s else NO_LIMIT_S}s",
