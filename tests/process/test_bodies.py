@@ -8,13 +8,12 @@ import json
 import os
 import random
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.process.engine_host import read_at_random
-from tests.process.engines import Client, Stage, sending, stage
+from tests.process.engines import Client, Host, Stage, sending, stage
 from tests.process.harness import PREFORK, Prefork, write_app
 from tests.support.wait import wait_until
 
@@ -39,11 +38,10 @@ def digest_of(body: bytes) -> bytes:
     return f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
 
 
-def assert_answers(it: Stage, within_s: float = 2.0) -> None:
+def assert_answers(it: Stage) -> None:
+    """Ask for something else; a client that stalled before it would hold the only app thread for a minute."""
     with it.connect() as client:
-        began = time.monotonic()
         assert client.ask().body == b"hello"
-        assert time.monotonic() - began < within_s
 
 
 # -- a body that is still coming holds nothing -----------------------------------------------------
@@ -63,7 +61,7 @@ STALLS = {
 @pytest.mark.parametrize("sent", STALLS.values(), ids=STALLS.keys())
 def test_body_that_is_still_coming_holds_no_app_thread(sent: bytes) -> None:
     with stage() as it:
-        it.start(threads=1)
+        it.start(threads=1, body_timeout_s=60.0)
         stalled = [it.connect() for _ in range(8)]
         for client in stalled:
             client.send(sent)
@@ -176,35 +174,39 @@ def test_input_reads_as_a_file_does(size: int, seed: int) -> None:
 # -- the spool -------------------------------------------------------------------------------------
 
 
+def wait_spooled(host: Host, folder: Path, count: int) -> None:
+    """Wait until the engine has so many files in `folder` open."""
+
+    def spooled() -> int:
+        links = (os.readlink(f.path) for f in os.scandir(f"/proc/{host.process.pid}/fd"))
+        return sum(link.startswith(str(folder)) for link in links)
+
+    wait_until(lambda: spooled() == count, within_s=10, what=f"{count} spool files")
+
+
 def test_spooled_body_has_no_name_and_ends_with_its_request(tmp_path: Path) -> None:
     with stage() as it:
         host = it.start(spool_dir=str(tmp_path))
-
-        def spooled() -> int:
-            links = (os.readlink(f.path) for f in os.scandir(f"/proc/{host.process.pid}/fd"))
-            return sum(link.startswith(str(tmp_path)) for link in links)
-
         with it.connect() as client:
             client.send(head("/digest", "Content-Length: 3000000") + b"x" * 2_000_000)
-            wait_until(lambda: spooled() == 1, within_s=5, what="a spool file")
+            wait_spooled(host, tmp_path, 1)
             assert os.listdir(tmp_path) == []
             client.send(b"x" * 1_000_000)
             assert client.read().body == digest_of(b"x" * 3_000_000)
-            wait_until(lambda: spooled() == 0, within_s=5, what="its end")
+            wait_spooled(host, tmp_path, 0)
         with it.connect() as client:
             client.send(head("/digest", "Content-Length: 3000000") + b"x" * 2_000_000)
-            wait_until(lambda: spooled() == 1, within_s=5, what="a spool file")
-        wait_until(lambda: spooled() == 0, within_s=5, what="its end with the connection's")
+            wait_spooled(host, tmp_path, 1)
+        wait_spooled(host, tmp_path, 0)
 
 
-def test_body_waits_unread_while_the_spool_is_full() -> None:
+def test_body_waits_unread_while_the_spool_is_full(tmp_path: Path) -> None:
     with stage() as it:
-        it.start(spool_size=4 * MIB, body_timeout_s=5.0)
+        host = it.start(spool_size=4 * MIB, spool_dir=str(tmp_path), body_timeout_s=30.0)
         body = noise(3 * MIB)
         with it.connect() as first, it.connect() as second:
             first.send(head("/digest", f"Content-Length: {len(body)}") + body[:-1])
-            wait_until(lambda: it.cell(1, "connections") == 2, within_s=5, what="both")
-            assert_answers(it)
+            wait_spooled(host, tmp_path, 1)
             # In a thread of its own: the kernel takes only part of it while nobody reads.
             second.sock.settimeout(20)
             with sending(second, head("/digest", f"Content-Length: {len(body)}") + body):
@@ -216,12 +218,13 @@ def test_body_waits_unread_while_the_spool_is_full() -> None:
                 assert second.read().body == digest_of(body)
 
 
-def test_body_that_finds_no_room_in_time_gets_503() -> None:
+def test_body_that_finds_no_room_in_time_gets_503(tmp_path: Path) -> None:
     """One that keeps coming, however slowly, keeps its place."""
     with stage() as it:
-        it.start(spool_size=4 * MIB, body_timeout_s=2.0)
+        host = it.start(spool_size=4 * MIB, spool_dir=str(tmp_path), body_timeout_s=2.0)
         with it.connect() as first, it.connect() as second:
             first.send(head("/digest", "Content-Length: 4000000") + b"x" * 2_000_000)
+            wait_spooled(host, tmp_path, 1)
             with sending(first, b"x" * 1_999_999, every_s=0.1, step=4000):
                 second.send(head("/digest", "Content-Length: 2000000") + b"x" * 1_500_000)
                 answer = second.read()
@@ -229,12 +232,13 @@ def test_body_that_finds_no_room_in_time_gets_503() -> None:
                 assert_answers(it)
 
 
-def test_body_that_does_not_move_makes_way_for_one_that_waits() -> None:
+def test_body_that_does_not_move_makes_way_for_one_that_waits(tmp_path: Path) -> None:
     with stage() as it:
-        it.start(spool_size=4 * MIB, body_timeout_s=30.0)
+        host = it.start(spool_size=4 * MIB, spool_dir=str(tmp_path), body_timeout_s=30.0)
         body = noise(2 * MIB)
         with it.connect() as first, it.connect() as second:
             first.send(head("/digest", "Content-Length: 4000000") + b"x" * 2_000_000)
+            wait_spooled(host, tmp_path, 1)
             second.sock.settimeout(25)
             with sending(second, head("/digest", f"Content-Length: {len(body)}") + body):
                 assert second.read().body == digest_of(body)
@@ -320,7 +324,7 @@ def test_memory_of_bodies_that_are_still_coming_is_bounded() -> None:
         for client in clients:
             client.send(head("/echo", "Content-Length: 1000000") + b"x" * 900_000)
         wait_until(lambda: it.cell(1, "connections") == 100, within_s=10, what="all of them")
-        assert_answers(it, within_s=5)
+        assert_answers(it)
         assert rss() - before < 8 * MIB + 12 * MIB
         for client in clients:
             client.send(b"x" * 100_000)
@@ -334,13 +338,12 @@ def test_fast_upload_does_not_keep_the_others_waiting() -> None:
             total = 300 * MIB
             fast.send(head("/length", f"Content-Length: {total}"))
             with sending(fast, b"x" * total) as writer:
-                slowest = 0.0
+                answered = 0
                 while not writer.is_done():
-                    began = time.monotonic()
                     assert other.ask().body == b"hello"
-                    slowest = max(slowest, time.monotonic() - began)
+                    answered += 1
             assert fast.read().body == str(total).encode()
-        assert slowest < 0.5
+        assert answered > 20
 
 
 # -- streaming on request ---------------------------------------------------------------------------

