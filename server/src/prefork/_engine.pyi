@@ -76,7 +76,8 @@ class Engine:
 
         `("timeout", thread_ident, method, target, elapsed_us)`: a call is over its time; the 504 was sent when
         nothing else had been, and this worker takes no new requests. `("max_requests",)`. `("shut",)`: nothing is
-        accepted any more, the listeners can be closed. `("spool_failed", why)`: a request body or a response could not
+        accepted any more, the listeners can be closed. `("log_lost", lines)`: so many lines of the
+        access log were not written. `("spool_failed", why)`: a request body or a response could not
         be kept in the spool. `("left_out", name)`: a hop-by-hop header of the app was not sent, reported once for each
         name. `("drained",)`.
         """

@@ -90,6 +90,11 @@ pub enum Notice {
         /// Its name in lower case.
         name: Vec<u8>,
     },
+    /// Lines of the access log were lost.
+    LogLost {
+        /// How many.
+        lines: u64,
+    },
     /// The worker has served as many requests as it should.
     MaxRequests,
     /// No connection is accepted any more: the listeners can be closed.
@@ -399,10 +404,18 @@ impl Server {
         if let Some(why) = self.context.take_spool_failure() {
             self.notify(Notice::SpoolFailed { why });
         }
+        self.report_lost_lines();
         if reactor.is_shut() && !self.is_shut.swap(true, Relaxed) {
             // Their numbers may soon belong to something else.
             reactor.forget_listeners();
             self.notify(Notice::Shut);
+        }
+    }
+
+    fn report_lost_lines(&self) {
+        let lines = self.context.log.take_lost();
+        if lines > 0 {
+            self.notify(Notice::LogLost { lines });
         }
     }
 
@@ -472,6 +485,7 @@ impl Server {
         if !self.is_done.swap(true, SeqCst) {
             if self.context.settings.is_access_logged {
                 self.context.log.finish();
+                self.report_lost_lines();
             }
             if !self.is_shut.swap(true, Relaxed) {
                 self.notify(Notice::Shut);

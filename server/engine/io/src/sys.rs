@@ -364,6 +364,16 @@ pub fn shut_down(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
+/// Whether `fd` is a regular file: appending to it is atomic at any size.
+#[must_use]
+pub fn is_regular_file(fd: RawFd) -> bool {
+    // SAFETY: all-zero is a valid value of this plain struct.
+    let mut status: libc::stat = unsafe { zeroed() };
+    // SAFETY: `status` lives through the call.
+    let result = unsafe { libc::fstat(fd, &raw mut status) };
+    result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
 /// Writes all of `bytes` to a file, pipe or terminal, waiting as long as that takes.
 ///
 /// # Errors

@@ -185,6 +185,7 @@ impl Engine {
                     .into_pyobject(py)?,
                 Notice::SpoolFailed { why } => ("spool_failed", why).into_pyobject(py)?,
                 Notice::LeftOut { name } => ("left_out", latin1(py, &name)?).into_pyobject(py)?,
+                Notice::LogLost { lines } => ("log_lost", lines).into_pyobject(py)?,
                 Notice::MaxRequests => PyTuple::new(py, ["max_requests"])?,
                 Notice::Shut => PyTuple::new(py, ["shut"])?,
                 Notice::Drained => PyTuple::new(py, ["drained"])?,

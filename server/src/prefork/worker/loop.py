@@ -25,8 +25,8 @@ from prefork.worker.hooks import Hooks, HookWorker
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
-# A spool that fails is logged so often.
-SPOOL_REPORT_PERIOD_S = 10.0
+# A spool that fails, and lost lines of the access log, are logged so often.
+REPORT_PERIOD_S = 10.0
 # TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
 # they mean is the arbiter's decision, and none may end a worker in the middle of a request.
 SIGNALS = (
@@ -58,6 +58,8 @@ class WorkerLoop:
     # Set once the arbiter is gone, which would have ended this process in time.
     deadline: float | None = None
     spool_report_after: float = 0.0
+    lost_log_lines: int = 0
+    lost_report_after: float = 0.0
 
     def run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -152,6 +154,9 @@ class WorkerLoop:
             match event:
                 case ("timeout", ident, method, target, elapsed_us):
                     self.report_timeout(ident, method, target, elapsed_us / 1e6)
+                case ("log_lost", lines):
+                    self.lost_log_lines += lines
+                    self.report_lost_log_lines()
                 case ("spool_failed", why):
                     self.report_spool_failure(why)
                 case ("left_out", name):
@@ -166,13 +171,29 @@ class WorkerLoop:
                 case ("drained",):
                     self.stop_listening()
                     self.is_over = True
+        if self.is_over:
+            self.lost_report_after = 0.0
+            self.report_lost_log_lines()
+
+    def report_lost_log_lines(self) -> None:
+        """Log how many lines of the access log are missing, at most once in a while."""
+        now = time.monotonic()
+        if not self.lost_log_lines or now < self.lost_report_after:
+            return
+        self.lost_report_after = now + REPORT_PERIOD_S
+        lines, self.lost_log_lines = self.lost_log_lines, 0
+        self.log.warning(
+            "access log lines were lost: its reader is too slow, or it cannot be written",
+            pid=os.getpid(),
+            lines=lines,
+        )
 
     def report_spool_failure(self, why: str) -> None:
         """Log it, at most once in a while: when a disk is full, every large request fails."""
         now = time.monotonic()
         if now < self.spool_report_after:
             return
-        self.spool_report_after = now + SPOOL_REPORT_PERIOD_S
+        self.spool_report_after = now + REPORT_PERIOD_S
         self.log.error(
             "cannot keep a request body or a response in the spool: see --spool-dir and --spool-size",
             pid=os.getpid(),
