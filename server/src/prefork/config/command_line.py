@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from prefork import __version__
 from prefork.config.gunicorn import UNSUPPORTED
-from prefork.config.options import SETTINGS
+from prefork.config.options import PRELOAD_VALUES, SETTINGS
 from prefork.config.settings import show_value
 from prefork.errors import StartupError
 
@@ -81,8 +81,7 @@ def help_of(name: str) -> str:
 def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the settings given on the command line, as text, and warnings."""
     parser = build_parser()
-    spelled = [SPELLINGS.get(argument, argument) for argument in arguments]
-    known, unknown = parser.parse_known_args(spelled)
+    known, unknown = parser.parse_known_args(spell_preload(arguments))
     if unknown:
         raise StartupError(explain_unknown(unknown[0], parser))
     given = {
@@ -99,8 +98,19 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     return given, tuple(warnings)
 
 
-# An option with an optional value would swallow the app's name after it.
-SPELLINGS = {"--preload": "--preload=always", "--no-preload": "--preload=never"}
+def spell_preload(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a value for each `--preload`; pure.
+
+    An option with an optional value would swallow the app's name after it: only a word that is a
+    value of it is taken for one.
+    """
+    spelled: list[str] = []
+    for argument in arguments:
+        if spelled and spelled[-1] == "--preload" and argument in PRELOAD_VALUES:
+            spelled[-1] = f"--preload={argument}"
+        else:
+            spelled.append("--preload=never" if argument == "--no-preload" else argument)
+    return ["--preload=always" if argument == "--preload" else argument for argument in spelled]
 
 
 def explain_unknown(argument: str, parser: argparse.ArgumentParser) -> str:

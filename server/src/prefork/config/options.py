@@ -31,8 +31,9 @@ MIB = 1024 * 1024
 
 # Preloading is what gunicorn's flag `--preload` asks for; here it is the default, unless
 # the app is not safe to preload.
+PRELOAD_VALUES = ("auto", "always", "never")
 PRELOAD = choice(
-    "auto", "always", "never", aliases={True: "always", False: "never", None: "auto", "": "auto"}
+    *PRELOAD_VALUES, aliases={True: "always", False: "never", None: "auto", "": "auto"}
 )
 WORKER_CLASSES = choice(
     "threads", aliases={"sync": "threads", "gthread": "threads", "gunicorn.workers.sync.SyncWorker":
@@ -89,7 +90,7 @@ class Options:
         kind=PRELOAD,
         default="auto",
         section=APP,
-        help="Import the app once per generation, in the mold from which workers are forked. auto: unless the import leaves threads running. --preload alone means always.",
+        help="Import the app once per generation, in the mold from which workers are forked. auto: unless the import leaves what processes must not share, such as threads, connections, open files and random generators (docs/fork-safety.md). --preload alone means always.",
     )
 
     # Server socket

@@ -50,6 +50,26 @@ def test_a_gunicorn_command_line_is_understood():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "preload", "app"),
+    [
+        (["--preload", "app:app"], "always", "app:app"),
+        (["--preload", "never", "app:app"], "never", "app:app"),
+        (["--preload", "auto", "app:app"], "auto", "app:app"),
+        (["--preload=never", "app:app"], "never", "app:app"),
+        (["app:app", "--preload", "never"], "never", "app:app"),
+        (["app:app", "--preload"], "always", "app:app"),
+        (["--preload", "-w", "2", "app:app"], "always", "app:app"),
+        (["--no-preload", "never"], "never", "never"),
+        (["--preload=always", "never"], "always", "never"),
+        (["--preload", "--preload", "never", "app:app"], "never", "app:app"),
+    ],
+)
+def test_preload_takes_a_value_or_none(arguments: list[str], preload: str, app: str):
+    options = read(*arguments).options
+    assert (options.preload_app, options.wsgi_app) == (preload, app)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["-w", "0"], "workers is 0; use 1 to 512, or auto"),
