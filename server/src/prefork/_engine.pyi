@@ -28,6 +28,13 @@ def set_child_subreaper() -> None:
     Raises OSError when the kernel refuses.
     """
 
+def refuse_handshakes(fd: int) -> None:
+    """Have the kernel drop new handshakes on a listening TCP socket, for all who share it and until it is closed.
+
+    Those that have begun go on, so that a server which then empties its accept queue and closes it resets nobody
+    (SO_ATTACH_FILTER; no privilege needed). Raises OSError for a descriptor that is not a socket.
+    """
+
 def listen_queue(fd: int) -> tuple[int, int]:
     """Return (depth, limit) of a listening socket's accept queue, in connections; (0, 0) for a unix socket.
 

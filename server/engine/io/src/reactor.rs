@@ -37,6 +37,10 @@ const PASS_PATIENCE_US: u64 = 10_000_000;
 /// How long idle connections may bring one more request when the server stops.
 const LAST_REQUEST_US: u64 = 2_000_000;
 
+/// Once new handshakes are refused, those that had begun are waited for so long. Short, as clients whose handshake was
+/// dropped are refused only after it.
+const LAST_HANDSHAKES_US: u64 = 20_000;
+
 /// Slices of answers sent between two polls; what else can be sent waits for the next one.
 const SLICES_PER_POLL: u32 = 4;
 
@@ -131,6 +135,8 @@ pub struct Reactor {
     order: Order,
     /// When it was given.
     order_us: u64,
+    /// In `Close`: since when the kernel is known to refuse new handshakes on all TCP listeners; 0 when it does not.
+    refusing_since_us: u64,
     /// In `Close`: nobody was waiting in the accept queues and the shared pair when last looked.
     is_queue_empty: bool,
     /// In `Close`: from now on nobody is taken any more.
@@ -182,6 +188,7 @@ impl Reactor {
             next_deadline_us: u64::MAX,
             order: Order::Serve,
             order_us: 0,
+            refusing_since_us: 0,
             is_queue_empty: false,
             is_shut: false,
             accepts_left: None,
@@ -672,6 +679,7 @@ impl Reactor {
             Order::Serve => {}
             Order::HandOver => self.welcome(false),
             Order::Close => {
+                self.look_for_refusal();
                 let last_us = self.now_us + LAST_REQUEST_US;
                 for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
                     if conn.is_idle() {
@@ -703,7 +711,9 @@ impl Reactor {
             Order::Stop => self.close_where(|_| true),
         }
         // Only what was seen empty in this turn counts as empty.
-        let is_queue_empty = self.is_shut || (role == Role::App && self.is_queue_empty);
+        let is_waiting = self.refusing_since_us > 0;
+        let is_queue_empty =
+            self.is_shut || (role == Role::App && self.is_queue_empty && !is_waiting);
         let is_done = self.open == 0
             && self.ready.is_empty()
             && (self.order != Order::Close || is_queue_empty);
@@ -722,9 +732,16 @@ impl Reactor {
 
     /// Under load the accept queues may never be seen empty: those who wait at this moment are served, and no more.
     fn shut_when_served(&mut self) {
-        // For as long as clients may bring a last request, new ones are welcome too.
-        let is_early = self.now_us <= self.order_us + LAST_REQUEST_US;
-        if self.order != Order::Close || self.is_shut || is_early {
+        if self.order != Order::Close || self.is_shut {
+            return;
+        }
+        self.look_for_refusal();
+        let until_us = match self.refusing_since_us {
+            // For as long as clients may bring a last request, new ones are welcome too.
+            0 => self.order_us + LAST_REQUEST_US,
+            since_us => since_us + LAST_HANDSHAKES_US,
+        };
+        if self.now_us <= until_us {
             return;
         }
         if self.accepts_left.is_none() {
@@ -738,6 +755,17 @@ impl Reactor {
         self.is_shut = self.is_queue_empty || self.accepts_left == Some(0);
         if self.is_shut {
             self.welcome(false);
+        }
+    }
+
+    /// The arbiter has new handshakes refused before the whole server stops.
+    fn look_for_refusal(&mut self) {
+        let mut sockets = self.listeners.iter().filter(|listener| listener.is_tcp).peekable();
+        if self.refusing_since_us == 0
+            && sockets.peek().is_some()
+            && sockets.all(|listener| sys::refuses_handshakes(listener.fd))
+        {
+            self.refusing_since_us = self.now_us;
         }
     }
 

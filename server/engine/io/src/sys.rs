@@ -364,6 +364,60 @@ pub fn shut_down(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
+/// Drops on a listening TCP socket what begins a handshake, from now on and for all who share it: a segment with SYN and
+/// without ACK. Handshakes that have begun go on, so that no client is reset whose connection is there already; one that
+/// comes later is refused once the socket is closed, when it tries again after a second. Needs no privilege.
+///
+/// # Errors
+/// setsockopt(2): not a socket, or forbidden.
+pub fn refuse_handshakes(listener: RawFd) -> io::Result<()> {
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN_AND_ACK: u32 = 0x12;
+    const SYN: u32 = 0x02;
+    let step = |code: u32, jump_else: u8, value: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt: 0,
+        jf: jump_else,
+        k: value,
+    };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, FLAGS_OFFSET),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, SYN_AND_ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: 5, filter: steps.as_mut_ptr() };
+    // SAFETY: the program points to `steps`, of which it gives the length; the kernel copies them during the call.
+    check(unsafe {
+        libc::setsockopt(
+            listener,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length_of::<libc::sock_fprog>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Whether [`refuse_handshakes`] was called for this socket, here or in another process.
+#[must_use]
+pub fn refuses_handshakes(listener: RawFd) -> bool {
+    let mut steps: libc::socklen_t = 0;
+    // SAFETY: with length 0 the kernel writes nothing but the number of the filter's steps, to `steps`.
+    let result = unsafe {
+        libc::getsockopt(
+            listener,
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &raw mut steps,
+        )
+    };
+    result == 0 && steps > 0
+}
+
 /// Whether `fd` is a regular file: appending to it is atomic at any size.
 #[must_use]
 pub fn is_regular_file(fd: RawFd) -> bool {

@@ -27,6 +27,7 @@ mod _engine {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("LAYOUT", crate::layout::layout(module.py())?)?;
         module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
+        module.add_function(wrap_pyfunction!(super::refuse_handshakes, module)?)?;
         module.add_function(wrap_pyfunction!(super::listen_queue, module)?)
     }
 }
@@ -35,6 +36,12 @@ mod _engine {
 #[pyfunction]
 fn set_child_subreaper() -> PyResult<()> {
     Ok(prefork_io::sys::set_child_subreaper()?)
+}
+
+/// Have the kernel drop new handshakes on a listening TCP socket.
+#[pyfunction]
+fn refuse_handshakes(fd: i32) -> PyResult<()> {
+    Ok(prefork_io::sys::refuse_handshakes(fd)?)
 }
 
 /// Return (depth, limit) of a listening socket's accept queue.

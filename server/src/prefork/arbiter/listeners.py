@@ -4,9 +4,11 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefork import _engine
 from prefork.base.addresses import Address, explain, parse_address
 from prefork.errors import Exit, StartupError
 
@@ -19,6 +21,8 @@ class Listener:
     name: str
     # The file to remove at the end; empty for sockets that another process owns.
     path: str = ""
+    # Another process bound it, and may go on listening.
+    is_shared: bool = False
 
 
 def open_listeners(
@@ -53,7 +57,16 @@ def adopt(descriptor: int, name: str) -> Listener:
         raise StartupError(f"cannot listen on {name}: it is not a listening socket", Exit.LISTEN)
     os.set_inheritable(descriptor, False)
     sock.setblocking(False)
-    return Listener(sock, name)
+    return Listener(sock, name, is_shared=True)
+
+
+def refuse_handshakes(listener: Listener) -> None:
+    """Let no further connection reach the accept queue; those on their way are still served."""
+    if listener.is_shared or listener.sock.family == socket.AF_UNIX:
+        return
+    # Where the kernel forbids it, the last connections may be reset, as without it.
+    with suppress(OSError):
+        _engine.refuse_handshakes(listener.sock.fileno())
 
 
 def bind_tcp(address: Address, *, backlog: int) -> Listener:

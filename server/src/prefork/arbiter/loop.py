@@ -43,6 +43,7 @@ from prefork.arbiter.control import ControlServer, Request
 from prefork.arbiter.events import Event, ScaleRequested, StopRequested, Tick
 from prefork.arbiter.fleet import Fleet
 from prefork.arbiter.generations import Generations
+from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.monitor import (
@@ -264,6 +265,7 @@ class Arbiter:
         self.log.info("prefork stops", workers=len(self.fleet.workers))
         self.own.notifier.stopping()
         for listener in self.own.listeners:
+            refuse_handshakes(listener)
             listener.sock.close()
             if listener.path:
                 Path(listener.path).unlink(missing_ok=True)
