@@ -46,8 +46,8 @@ def test_preload_app_holds_from_the_reload_that_sets_it(folder: Path):
 
 @pytest.mark.parametrize("preload", [True, False])
 def test_boot_timeout_holds_from_the_reload_that_sets_it(folder: Path, preload: bool):
-    slow = "import time; time.sleep(2)\n"
-    write_config(folder, "boot_timeout = 1", f"preload_app = {preload}")
+    slow = "import time; time.sleep(6)\n"
+    write_config(folder, "boot_timeout = 4", f"preload_app = {preload}")
     with Prefork(cwd=folder) as server:
         write_app(folder, slow + "from old import app\n")
         write_app(folder, APP, name="old.py", version="2")

@@ -72,6 +72,7 @@ class StartWorker(Action):
 class DrainWorker(Action):
     worker: int
     mode: str
+    is_memory_short: bool = False
 
 
 @dataclass(frozen=True)

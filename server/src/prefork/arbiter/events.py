@@ -21,6 +21,7 @@ class GenerationLoaded(Event):
 
     generation: int
     policy: Policy
+    surge: int | None = None  # of `Generation`
 
 
 @dataclass(frozen=True)

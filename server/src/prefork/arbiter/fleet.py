@@ -32,6 +32,7 @@ class Worker:
     # When it is to be killed; None: not at all.
     deadline: float | None = None
     is_killed: bool = False
+    serves: bool = False  # it was let to accept connections
     has_left: bool = False  # it has confirmed that it takes no more requests
     # Why it is to leave: it serves until others can take over, then it is drained.
     leaving: ExitReason | None = None
@@ -78,6 +79,9 @@ class Generation:
     mold: Mold
     policy: Policy = Policy()  # the defaults until its own are read
     health: Health = Health()
+    # None: all its workers are there before an old one leaves. Else it takes over worker by worker, with so many above
+    # the desired number: 1, or 0, where an old one leaves before a new one is forked.
+    surge: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,39 @@ class Fleet:
     def serving_number(self) -> int:
         """Return the number of the serving generation, 0 before there is one."""
         return self.current.number if self.current is not None else 0
+
+
+def rolling(fleet: Fleet) -> Generation | None:
+    """Return the booting generation if it takes over worker by worker, for lack of memory."""
+    booting = fleet.booting
+    is_rolling = booting is not None and booting.surge is not None and fleet.current is not None
+    return booting if is_rolling else None
+
+
+def of_generation(fleet: Fleet, number: int) -> list[Worker]:
+    """Return the workers of a generation that serve, or will; those that are to leave soon are among them."""
+    return [
+        worker
+        for worker in fleet.workers.values()
+        if worker.generation == number
+        and worker.state in (WorkerState.BOOTING, WorkerState.SERVING)
+    ]
+
+
+def serving_of(fleet: Fleet, number: int) -> list[Worker]:
+    return [worker for worker in of_generation(fleet, number) if worker.serves]
+
+
+def surge_of(fleet: Fleet, booting: Generation) -> int:
+    """Return how many workers a rolling reload may have above the desired number; a single one has no room to make."""
+    return 1 if fleet.desired == 1 or booting.surge else 0
+
+
+def wanted_old(fleet: Fleet, booting: Generation) -> int:
+    """Return how many workers of the serving generation a rolling reload needs at this moment."""
+    missing = max(0, fleet.desired - len(serving_of(fleet, booting.number)))
+    makes_room = surge_of(fleet, booting) == 0 and booting.mold.state is MoldState.READY
+    return max(0, missing - 1) if makes_room else missing
 
 
 def put(fleet: Fleet, *workers: Worker) -> Fleet:

@@ -43,6 +43,7 @@ from prefork.arbiter.control import ControlServer, Request
 from prefork.arbiter.events import Event, ScaleRequested, StopRequested, Tick
 from prefork.arbiter.fleet import Fleet
 from prefork.arbiter.generations import Generations
+from prefork.arbiter.headroom import measure_footprint, plan_surge
 from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
@@ -65,6 +66,7 @@ from prefork.base.channel import Channel
 from prefork.base.signals import SignalSocket
 from prefork.base.termination_log import write_termination_message
 from prefork.base.tracebacks import last_line
+from prefork.config.capacity import observe_memory
 from prefork.config.sources import Configuration
 from prefork.errors import Exit
 
@@ -182,7 +184,7 @@ class Arbiter:
     def perform(self, action: Action) -> None:
         match action:
             case LoadGeneration(generation):
-                self.molds.load(generation)
+                self.molds.load(generation, self.plan_surge)
             case BootMold():
                 self.molds.boot(action)
             case StopMold(generation):
@@ -197,8 +199,8 @@ class Arbiter:
                 self.workers.send(worker, messages.CheckHealth(attempt, within_s))
             case StartWorker(worker):
                 self.workers.send(worker, messages.Serve())
-            case DrainWorker(worker, mode):
-                self.workers.drain(worker, mode)
+            case DrainWorker(worker, mode, is_memory_short):
+                self.workers.drain(worker, mode, is_memory_short=is_memory_short)
             case StopWorker(worker):
                 self.workers.send(worker, messages.Stop())
             case KillWorker():
@@ -221,6 +223,22 @@ class Arbiter:
                 getattr(self.log, level)(message, **dict(keys))
 
     # -- actions that concern the server as a whole -----------------------------------------
+
+    def plan_surge(self) -> int | None:
+        """Return how a new generation is to take over, by the memory there is; see `headroom`."""
+        memory = observe_memory() if self.fleet.current is not None else None
+        if memory is None:
+            return None
+        number = self.fleet.serving_number()
+        workers = [w.pid for w in self.fleet.workers.values() if w.generation == number]
+        need = measure_footprint(self.molds.sizes.get(number, 0), workers)
+        surge = plan_surge(memory, need, workers=self.fleet.desired)
+        if surge is not None:
+            self.log.info(
+                "memory is short, workers are replaced one by one", limit=memory.limit, used=memory.used,
+                generation_bytes=need.whole, one_worker_bytes=need.one,
+            )  # fmt: skip
+        return surge
 
     def stop_mold(self, number: int) -> None:
         self.molds.stop(number)

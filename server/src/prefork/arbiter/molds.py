@@ -21,6 +21,7 @@ from prefork.arbiter.events import (
     PreloadUnsafe,
 )
 from prefork.arbiter.generations import Generations
+from prefork.arbiter.proc import read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel, Sent
@@ -67,19 +68,22 @@ class Molds:
         self.dispatch = dispatch
         self.close_in_child = close_in_child
         self.handles: dict[int, MoldHandle] = {}
+        # Bytes that the import of each generation has added, measured before its first worker shares them.
+        self.sizes: dict[int, int] = {}
         self.ending: set[int] = set()  # pids of molds that outlive their workers, then end
 
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
 
-    def load(self, number: int) -> None:
-        """Read the settings of a new generation."""
+    def load(self, number: int, plan_surge: Callable[[], int | None]) -> None:
+        """Read the settings of a new generation, and see how much of it fits next to the old one."""
         try:
             self.generations.load(number)
+            surge = plan_surge()
         except BaseException as error:  # whatever the config file raises
             self.dispatch(MoldFailed(number, describe_failure(error)))
         else:
-            self.dispatch(GenerationLoaded(number, self.generations.policy(number)))
+            self.dispatch(GenerationLoaded(number, self.generations.policy(number), surge))
 
     def boot(self, order: BootMold) -> None:
         """Boot the mold of a generation, with the settings the generation was loaded with."""
@@ -104,6 +108,7 @@ class Molds:
     def stop(self, number: int) -> None:
         """Let a mold end: it does when its channel is closed and its workers are gone."""
         handle = self.handles.pop(number, None)
+        self.sizes.pop(number, None)
         if handle is not None:
             drop_channel(self.selector, handle.channel)
             os.close(handle.stack_fd)
@@ -184,6 +189,7 @@ class Molds:
                     drop_channel(self.selector, handle.channel)
                 case messages.MoldReady():
                     handle.is_ready = True
+                    self.sizes[number] = read_private(handle.pid)
                     self.dispatch(MoldReady(number))
                 case messages.PreloadUnsafe(found):
                     handle.unsafe = found

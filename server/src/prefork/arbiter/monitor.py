@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prefork._engine import listen_queue
 from prefork.arbiter.events import Event, OnlyOverdueLeft, RecycleRequested, WorkerStuck
-from prefork.arbiter.fleet import Fleet, Worker
+from prefork.arbiter.fleet import Fleet, Worker, rolling, serving_of, wanted_old
 from prefork.arbiter.listeners import Listener
 from prefork.arbiter.proc import read_listen_failures, read_memory
 from prefork.arbiter.workers import WorkerHandle
@@ -58,13 +58,27 @@ def publish(fleet: Fleet, table: Table, now: float) -> None:
     """Write the fleet into the stats table."""
     table.set_header("state", fleet.state.value)
     table.set_header("generation", fleet.serving_number())
-    table.set_header("workers_desired", fleet.desired)
+    table.set_header("workers_desired", wanted_now(fleet))
     table.set_header("crash_loop_backoff_us", int(max(0.0, fleet.fork_at - now) * 1e6))
     for worker in fleet.workers.values():
         table.set_slot(worker.slot, "pid", worker.pid)
         table.set_slot(worker.slot, "slot_generation", worker.generation)
-        table.set_slot(worker.slot, "worker_state", worker.state.value)
+        table.set_slot(worker.slot, "worker_state", shown_state(worker).value)
         table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
+
+
+def shown_state(worker: Worker) -> WorkerState:
+    """Return the state for all others: a worker that may not serve yet is still booting."""
+    waits = worker.state is WorkerState.SERVING and not worker.serves
+    return WorkerState.BOOTING if waits else worker.state
+
+
+def wanted_now(fleet: Fleet) -> int:
+    """Return how many workers are to serve: one fewer while a rolling reload makes room."""
+    booting = rolling(fleet)
+    if booting is None:
+        return fleet.desired
+    return min(fleet.desired, wanted_old(fleet, booting) + len(serving_of(fleet, booting.number)))
 
 
 def find_unreported(watched: Iterable[Watched], table: Table, log: Log, now: float) -> list[Event]:

@@ -6,16 +6,29 @@ from pathlib import Path
 
 def read_memory(pid: int, proc: Path = Path("/proc")) -> tuple[int, int]:
     """Return (resident, proportional) bytes of a process; (0, 0) when it is gone or not ours."""
-    found = {"Rss": 0, "Pss": 0}
+    found = read_rollup(pid, proc)
+    return found.get("Rss", 0), found.get("Pss", 0)
+
+
+def read_private(pid: int, proc: Path = Path("/proc")) -> int:
+    """Return the bytes that a process shares with none other; 0 when it is gone or not ours."""
+    found = read_rollup(pid, proc)
+    return found.get("Private_Clean", 0) + found.get("Private_Dirty", 0)
+
+
+def read_rollup(pid: int, proc: Path) -> dict[str, int]:
+    """Return the bytes of each kind of memory by the kernel's names (proc(5), smaps_rollup)."""
+    found = {}
     try:
         lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
-        return 0, 0
+        return {}
     for line in lines:
         name, _, rest = line.partition(":")
-        if name in found:
-            found[name] = int(rest.split()[0]) * 1024
-    return found["Rss"], found["Pss"]
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB":
+            found[name] = int(words[0]) * 1024
+    return found
 
 
 def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:

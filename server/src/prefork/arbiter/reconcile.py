@@ -31,8 +31,12 @@ from prefork.arbiter.fleet import (
     MoldState,
     Worker,
     drop,
+    of_generation,
     put,
     put_mold,
+    rolling,
+    surge_of,
+    wanted_old,
 )
 from prefork.arbiter.transitions import QUICK_STOP_S, count_unhealthy, end_mold
 from prefork.base.stats import ExitReason, ServerState, WorkerState
@@ -55,6 +59,7 @@ def reconcile(fleet: Fleet, now: float) -> Step:
         replace_mold,
         fork_missing,
         check_health,
+        roll,
         commit_generation,
         drain_surplus,
         finish_reload,
@@ -161,8 +166,8 @@ def fork_missing(fleet: Fleet, now: float) -> Step:
             continue
         if generation is fleet.current and now < fleet.fork_at:
             continue
-        there = sum(1 for worker in fleet.workers.values() if counts(worker, generation.number))
-        for _ in range(min(fleet.desired - there, ORDERS_MAX - count_unforked(fleet, generation))):
+        unforked = count_unforked(fleet, generation)
+        for _ in range(min(count_missing(fleet, generation), ORDERS_MAX - unforked)):
             slot = free_slot(fleet)
             if slot is None:
                 break
@@ -181,6 +186,20 @@ def count_unforked(fleet: Fleet, generation: Generation) -> int:
     return sum(1 for w in fleet.workers.values() if w.generation == generation.number and not w.pid)
 
 
+def count_missing(fleet: Fleet, generation: Generation) -> int:
+    """Return how many workers of this generation are to be forked now."""
+    booting = rolling(fleet)
+    if booting is None:
+        there = sum(1 for worker in fleet.workers.values() if counts(worker, generation.number))
+        return fleet.desired - there
+    there = len(of_generation(fleet, generation.number))
+    if generation is not booting:
+        return wanted_old(fleet, booting) - there
+    # Those that drain hold memory until they are gone, so all there are count.
+    room = fleet.desired + surge_of(fleet, booting) - len(fleet.workers)
+    return min(room, fleet.desired - there)
+
+
 def counts(worker: Worker, generation: int) -> bool:
     """Whether a worker counts towards the desired number of its generation."""
     stays = worker.state in (WorkerState.BOOTING, WorkerState.SERVING) and worker.leaving is None
@@ -197,12 +216,35 @@ def ready_to_commit(fleet: Fleet) -> list[Worker]:
     booting = fleet.booting
     if booting is None or booting.mold.state is not MoldState.READY:
         return []
-    ready = [
-        w
-        for w in fleet.workers.values()
-        if counts(w, booting.number) and w.state is WorkerState.SERVING
-    ]
+    ready = ready_workers(fleet, booting)
     return ready if len(ready) >= fleet.desired else []
+
+
+def ready_workers(fleet: Fleet, booting: Generation) -> list[Worker]:
+    """Return the workers of the booting generation that are ready."""
+    return [
+        w for w in of_generation(fleet, booting.number)
+        if w.state is WorkerState.SERVING and (w.leaving is None or rolling(fleet) is booting)
+    ]  # fmt: skip
+
+
+def roll(fleet: Fleet, now: float) -> Step:
+    """In a reload worker by worker: let those serve that are ready, and an old one leave for each."""
+    booting = rolling(fleet)
+    if booting is None or fleet.current is None or booting.mold.state is not MoldState.READY:
+        return fleet, ()
+    number = fleet.current.number
+    actions: list[Action] = []
+    if not must_be_healthy(fleet, booting):
+        fresh = [w for w in ready_workers(fleet, booting) if not w.serves]
+        fleet = put(fleet, *(replace(worker, serves=True) for worker in fresh))
+        actions += [StartWorker(worker.id) for worker in fresh]
+    old = of_generation(fleet, number)
+    if now >= fleet.next_drain_at and len(old) > wanted_old(fleet, booting):
+        leaving_first = sorted(old, key=lambda worker: (worker.leaving is None, worker.id))
+        fleet, more = drain_worker(fleet, leaving_first[0], now, is_memory_short=True)
+        actions += more
+    return fleet, tuple(actions)
 
 
 def check_health(fleet: Fleet, now: float) -> Step:
@@ -211,8 +253,11 @@ def check_health(fleet: Fleet, now: float) -> Step:
     Not on the first boot: nothing else serves then, and whether the app gets traffic is decided by
     who asks for its readiness.
     """
-    ready, booting = ready_to_commit(fleet), fleet.booting
-    if not ready or booting is None or not must_be_healthy(fleet, booting):
+    booting = fleet.booting
+    if booting is None or not must_be_healthy(fleet, booting):
+        return fleet, ()
+    ready = ready_workers(fleet, booting) if rolling(fleet) else ready_to_commit(fleet)
+    if not ready:
         return fleet, ()
     health, within_s = booting.health, min(HEALTH_ANSWER_S, booting.policy.boot_timeout)
     if now < health.due:
@@ -240,7 +285,9 @@ def commit_generation(fleet: Fleet, now: float) -> Step:
     number = fleet.booting.number
     old = fleet.current
     actions: list[Action] = [CommitGeneration(number, is_first=old is None)]
-    actions += [StartWorker(worker.id) for worker in ready]
+    fresh = [worker for worker in ready if not worker.serves]
+    actions += [StartWorker(worker.id) for worker in fresh]
+    fleet = put(fleet, *(replace(worker, serves=True) for worker in fresh))
     if old is not None:
         actions.append(StopMold(old.number))
     leaving = [
@@ -260,6 +307,8 @@ def drain_surplus(fleet: Fleet, now: float) -> Step:
     """Drain one worker if the others are enough; those that are leaving first."""
     if fleet.state is not ServerState.SERVING or fleet.current is None or now < fleet.next_drain_at:
         return fleet, ()
+    if rolling(fleet) is not None:  # then `roll` decides
+        return fleet, ()
     number = fleet.current.number
     staying = [w for w in fleet.workers.values() if counts(w, number)]
     serving = [w for w in staying if w.state is WorkerState.SERVING]
@@ -273,12 +322,17 @@ def drain_surplus(fleet: Fleet, now: float) -> Step:
         chosen = max(staying, key=lambda worker: worker.id)
     else:
         return fleet, ()
+    return drain_worker(fleet, chosen, now, is_memory_short=fleet.current.surge is not None)
+
+
+def drain_worker(fleet: Fleet, worker: Worker, now: float, *, is_memory_short: bool) -> Step:
+    """Have a worker hand its connections over and leave."""
     drained = replace(
-        chosen, state=WorkerState.DRAINING, leaving=chosen.leaving or ExitReason.RETIRED,
-        deadline=now + chosen.graceful_timeout,
+        worker, state=WorkerState.DRAINING, leaving=worker.leaving or ExitReason.RETIRED,
+        deadline=now + worker.graceful_timeout,
     )  # fmt: skip
     fleet = replace(put(fleet, drained), next_drain_at=now + DRAIN_PACE_S)
-    return fleet, (DrainWorker(chosen.id, "handover"),)
+    return fleet, (DrainWorker(worker.id, "handover", is_memory_short),)
 
 
 def finish_reload(fleet: Fleet, now: float) -> Step:

@@ -14,15 +14,14 @@ def build_status(
 ) -> dict[str, Any]:
     """Return the reply to `status`."""
     current = fleet.current
-    serving = [worker for worker in fleet.workers.values() if worker.state is WorkerState.SERVING]
-    ready = [w for w in serving if current is not None and w.generation == current.number]
+    serving = [w for w in fleet.workers.values() if w.state is WorkerState.SERVING and w.serves]
     return {
         "state": fleet.state.name.lower().replace("stopping", "draining"),
         "generation": fleet.serving_number(),
         "content": generations.configs[current.number].content if current else {},
         "workers": {
             "desired": fleet.desired,
-            "ready": min(len(ready), fleet.desired),
+            "ready": min(len(serving), fleet.desired),
             "busy": sum(1 for worker in serving if table.slot(worker.slot, "in_flight")),
         },
         "reload": dataclasses.asdict(last) if last else None,

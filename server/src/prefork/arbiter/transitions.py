@@ -90,7 +90,7 @@ def on_generation_loaded(fleet: Fleet, event: GenerationLoaded, now: float) -> S
     if not is_booting(fleet, event.generation):
         return fleet, ()
     mold = Mold(MoldState.BOOTING, started=now, preload=event.policy.preload)
-    loaded = Generation(event.generation, mold, event.policy)
+    loaded = Generation(event.generation, mold, event.policy, surge=event.surge)
     return replace(fleet, booting=loaded), (BootMold(loaded.number, mold.preload),)
 
 
@@ -147,8 +147,16 @@ def discard(fleet: Fleet, traceback: str, now: float) -> Step:
     number = fleet.booting.number
     discarded = [worker for worker in fleet.workers.values() if worker.generation == number]
     actions: list[Action] = [DiscardGeneration(number, traceback), StopMold(number)]
-    actions += [StopWorker(worker.id) for worker in discarded]
-    fleet = put(fleet, *(end_by(worker, now + QUICK_STOP_S) for worker in discarded))
+    for worker in discarded:
+        # In a rolling reload some serve already: their requests are finished.
+        is_serving = worker.serves and worker.state is WorkerState.SERVING
+        actions.append(
+            DrainWorker(worker.id, "handover", is_memory_short=True)
+            if is_serving
+            else StopWorker(worker.id)
+        )
+        wait = worker.graceful_timeout if worker.serves else QUICK_STOP_S
+        fleet = put(fleet, end_by(worker, now + wait))
     if fleet.running is not None:
         actions.append(FinishReload(fleet.running, False, traceback))
     fleet = replace(fleet, booting=None, running=None)
@@ -203,8 +211,9 @@ def on_worker_state(fleet: Fleet, event: Event, now: float) -> Step:
         # to close does not go back to handing over.
         return put(fleet, changes), (DrainWorker(worker.id, "handover"),)
     # A worker of the booting generation serves nothing until that is known to work as a whole.
-    starts = state is WorkerState.SERVING and is_current
-    return put(fleet, changes), (StartWorker(worker.id),) if starts else ()
+    if state is WorkerState.SERVING and is_current:
+        return put(fleet, replace(changes, serves=True)), (StartWorker(worker.id),)
+    return put(fleet, changes), ()
 
 
 def on_health_answered(fleet: Fleet, event: HealthAnswered, now: float) -> Step:
@@ -267,7 +276,8 @@ def on_worker_gone(fleet: Fleet, event: WorkerGone, now: float) -> Step:
     reason = ExitReason.KILLED if event.signalled else ExitReason.CRASH
     actions: tuple[Action, ...] = (RetireWorker(worker, reason, event.how),)
     if is_booting(fleet, worker.generation):
-        why = f"a worker ended before it was ready ({event.how})"
+        moment = "in the middle of the reload" if worker.serves else "before it was ready"
+        why = f"a worker ended {moment} ({event.how})"
         fleet, more = discard(fleet, why, now)
         return fleet, (*actions, *more)
     if fleet.state is ServerState.STOPPING:

@@ -110,9 +110,9 @@ class Workers:
             drop_channel(self.selector, ours)
             self.dispatch(WorkerGone(order.worker, "its mold is gone"))
 
-    def drain(self, number: int, mode: str) -> None:
+    def drain(self, number: int, mode: str, *, is_memory_short: bool) -> None:
         self.log.info("worker drains", **self.describe(number), mode=mode)
-        self.send(number, messages.Drain(mode))
+        self.send(number, messages.Drain(mode, is_memory_short))
 
     def send(self, number: int, message: Message) -> None:
         """Send a worker an order; one that is gone needs none."""

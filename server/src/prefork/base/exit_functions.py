@@ -69,3 +69,9 @@ def spare_inherited() -> None:
     ring: list[Any] = [alive for found in _with_destructor if (alive := found()) is not None]
     ring.append(ring)
     gc.freeze()
+
+
+def run_all() -> None:
+    """As `run`, after the threads that a process waits for at its end (not daemon threads)."""
+    threading._shutdown()  # type: ignore[attr-defined]  # carries out `_threading_atexits` as well
+    atexit._run_exitfuncs()

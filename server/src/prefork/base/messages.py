@@ -101,9 +101,13 @@ class CheckHealth(Message):
 
 @dataclass(frozen=True)
 class Drain(Message):
-    """Finish what runs and exit; `mode` as of `Engine.drain`."""
+    """Finish what runs and exit; `mode` as of `Engine.drain`.
+
+    Where memory is short, the interpreter is not taken apart at the end: that copies shared pages.
+    """
 
     mode: str
+    is_memory_short: bool = False
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,36 @@ def memory_limit(folder: Path, version: int) -> int | None:
     return int(value)
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """Of one cgroup, in bytes; `used` leaves out file pages that the kernel can take back."""
+
+    limit: int
+    used: int
+
+
+def observe_memory(root: Path = Path("/")) -> MemoryUse | None:
+    """Return limit and use of the cgroup of this process that is nearest to its limit; None: no limit."""
+    found = []
+    for version, folder in cgroup_folders(root):
+        limit = memory_limit(folder, version)
+        used = memory_used(folder, version) if limit is not None else None
+        if limit is not None and used is not None:
+            found.append(MemoryUse(limit, used))
+    return min(found, key=lambda use: use.limit - use.used, default=None)
+
+
+def memory_used(folder: Path, version: int) -> int | None:
+    """Return the bytes in use; None where this cgroup does not say."""
+    name = "memory.current" if version == 2 else "memory.usage_in_bytes"
+    field = "inactive_file" if version == 2 else "total_inactive_file"
+    usage = read_text(folder / name).strip()
+    if not usage.isdigit():
+        return None
+    statistics = dict(line.split(" ", 1) for line in read_text(folder / "memory.stat").splitlines())
+    return max(0, int(usage) - int(statistics.get(field, "0")))
+
+
 def read_text(path: Path) -> str:
     """Return a small file's text, empty when it is not there: most machines lack most of these."""
     try:

@@ -111,6 +111,11 @@ def run_worker(
     hooks.call("worker_exit", server, worker)
     if loop.skip_cleanup:
         processes.exit_now(Exit.OK)
+    if loop.is_memory_short:
+        # Without the interpreter's own end, which visits every object to free it: each page that the worker shares with
+        # its mold would be copied for that. Python does not promise destructors at exit.
+        exit_functions.run_all()
+        processes.exit_now(Exit.OK)
     exit_functions.spare_inherited()
     return Exit.OK
 

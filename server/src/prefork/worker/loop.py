@@ -54,6 +54,7 @@ class WorkerLoop:
     serves: bool = False
     has_stopped_listening: bool = False
     is_over: bool = False
+    is_memory_short: bool = False
     skip_cleanup: bool = False  # leave without the interpreter's clean end
     # Set once the arbiter is gone, which would have ended this process in time.
     deadline: float | None = None
@@ -95,7 +96,8 @@ class WorkerLoop:
                 ).start()
             case messages.Stop() if not self.serves:
                 self.is_over = True
-            case messages.Drain(mode):
+            case messages.Drain(mode, is_memory_short):
+                self.is_memory_short = is_memory_short
                 self.drain(mode)
             case messages.Stop():
                 self.hooks.call("worker_int", self.worker)

@@ -69,6 +69,7 @@ class Simulation:
         self.fleet = Fleet(desired=workers, slots=slots)
         self.now = 1000.0
         self.policy = POLICY
+        self.surge: int | None = None
         self.actions: list[Action] = []
 
     def dispatch(self, event: Event) -> list[Action]:
@@ -79,7 +80,9 @@ class Simulation:
             if isinstance(action, LoadGeneration):
                 actions.remove(action)
                 self.fleet, more = step(
-                    self.fleet, GenerationLoaded(action.generation, self.policy), self.now
+                    self.fleet,
+                    GenerationLoaded(action.generation, self.policy, self.surge),
+                    self.now,
                 )
                 actions += more
         self.actions += actions
@@ -824,3 +827,90 @@ def test_orders_to_fork_wait_until_the_mold_has_carried_out_earlier_ones():
         more = simulation.dispatch(WorkerSpawned(worker, 1000 + worker))
         assert len(more) == (1 if worker <= 100 - ORDERS_MAX else 0)
     assert len(simulation.of(ForkWorker)) == 100
+
+
+# -- a reload worker by worker ---------------------------------------------------------------------
+
+
+def roll(surge: int, workers: int = 3, *, checks_health: bool = False) -> Simulation:
+    """Return a reload for which memory is short, with its app imported."""
+    simulation = started(workers)
+    simulation.surge = surge
+    simulation.policy = replace(POLICY, checks_health=checks_health)
+    simulation.dispatch(ReloadRequested(ReloadRequest("r")))
+    simulation.dispatch(MoldReady(2))
+    return simulation
+
+
+def drained(simulation: Simulation) -> list[int]:
+    return [a.worker for a in simulation.of(DrainWorker) if isinstance(a, DrainWorker)]
+
+
+def test_with_room_for_one_worker_a_new_one_serves_before_an_old_one_leaves():
+    simulation = roll(surge=1)
+    for old, new in ((1, 4), (2, 5), (3, 6)):
+        assert [w for w in simulation.fleet.workers if w > 3] == list(range(4, new + 1))
+        assert drained(simulation) == list(range(1, old))
+        simulation.ready_all()
+        assert StartWorker(new) in simulation.actions
+        simulation.wait(DRAIN_PACE_S)
+        assert drained(simulation) == list(range(1, old + 1))
+        assert simulation.of(FinishReload) == []
+        simulation.dispatch(WorkerLeaving(old))
+        simulation.wait(5)
+        assert len(simulation.fleet.workers) == 4
+        simulation.dispatch(WorkerGone(old, "exit code 0", is_clean=True))
+    assert simulation.of(CommitGeneration) == [CommitGeneration(2, is_first=False)]
+    assert simulation.of(FinishReload) == [FinishReload(ReloadRequest("r"), True)]
+
+
+def test_without_room_an_old_worker_leaves_first_and_only_once_the_app_is_imported():
+    simulation = started(workers=2)
+    simulation.surge = 0
+    simulation.dispatch(ReloadRequested(ReloadRequest("r")))
+    simulation.wait(1)
+    assert drained(simulation) == []
+    simulation.dispatch(MoldReady(2))
+    assert drained(simulation) == [1]
+    assert simulation.of(ForkWorker) == []
+    simulation.dispatch(WorkerGone(1, "exit code 0"))
+    assert simulation.of(ForkWorker) == [ForkWorker(3, 1, 2)]
+    simulation.wait(5)
+    assert drained(simulation) == [1]
+
+
+def test_single_worker_is_never_the_one_that_makes_room():
+    simulation = roll(surge=0, workers=1)
+    assert drained(simulation) == []
+    assert simulation.of(ForkWorker) == [ForkWorker(2, 2, 2)]
+
+
+@pytest.mark.parametrize("surge", [0, 1])
+def test_failure_in_the_middle_takes_back_the_workers_that_had_left(surge: int):
+    simulation = roll(surge)
+    if surge == 0:
+        simulation.dispatch(WorkerGone(1, "exit code 0"))
+    simulation.ready_all()
+    simulation.wait(DRAIN_PACE_S)
+    new, *_ = [w.id for w in simulation.fleet.workers.values() if w.serves and w.generation == 2]
+    simulation.forget()
+    simulation.dispatch(MoldGone(2, "signal SIGKILL"))
+    (finished,) = simulation.of(FinishReload)
+    assert isinstance(finished, FinishReload)
+    assert not finished.succeeded
+    assert drained(simulation) == [new], "it serves: it finishes its requests"
+    forks = [a for a in simulation.of(ForkWorker) if isinstance(a, ForkWorker)]
+    assert {fork.generation for fork in forks} == {1}
+    simulation.ready_all()
+    assert len(simulation.serving(1)) == 3
+
+
+def test_first_new_worker_is_healthy_before_it_serves_and_before_an_old_one_leaves():
+    simulation = roll(surge=1, checks_health=True)
+    simulation.ready_all()
+    assert simulation.of(CheckHealth) == [CheckHealth(4, 1, HEALTH_ANSWER_S)]
+    simulation.wait(1)
+    assert simulation.of(StartWorker, DrainWorker) == []
+    simulation.dispatch(HealthAnswered(4, 1))
+    assert simulation.of(StartWorker) == [StartWorker(4)]
+    assert drained(simulation) == [1]

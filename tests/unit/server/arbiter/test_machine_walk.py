@@ -42,7 +42,14 @@ from prefork.arbiter.events import (
     WorkerSpawned,
     WorkerStuck,
 )
-from prefork.arbiter.fleet import Fleet, Policy, ReloadRequest, Worker
+from prefork.arbiter.fleet import (
+    Fleet,
+    Policy,
+    ReloadRequest,
+    Worker,
+    rolling,
+    surge_of,
+)
 from prefork.arbiter.machine import next_deadline, step
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
@@ -90,7 +97,7 @@ class World:
                 self.due = [d for d in self.due if getattr(d[2], "worker", None) != worker]
             case ReloadRequested(request):
                 self.reloads[request.id] = 0
-            case GenerationLoaded(number, policy) if policy.checks_health:
+            case GenerationLoaded(number, policy, _) if policy.checks_health:
                 self.gated.add(number)
             case HealthAnswered(worker, _, "") if worker in self.fleet.workers:
                 self.healthy.add(self.fleet.workers[worker].generation)
@@ -107,7 +114,8 @@ class World:
             case LoadGeneration(number) if goes_wrong:
                 self.later(MoldFailed(number, "bad settings"), 0, 0)
             case LoadGeneration(number):
-                self.later(GenerationLoaded(number, self.draw_policy()), 0, 0)
+                surge = self.random.choice((None, None, 0, 1))
+                self.later(GenerationLoaded(number, self.draw_policy(), surge), 0, 0)
             case BootMold(number) if goes_wrong:
                 failures = (
                     MoldFailed(number, "no"),
@@ -134,6 +142,7 @@ class World:
             case CommitGeneration(number, is_first):
                 assert is_first or number not in self.gated or number in self.healthy
             case StartWorker(worker):
+                assert worker not in self.accepting, "started twice"
                 self.accepting.add(worker)
             case DrainWorker(worker):
                 self.accepting.discard(worker)
@@ -204,6 +213,11 @@ def check_step(
     for id, worker in before.workers.items():
         if id in after.workers:
             check_worker(worker, after.workers[id], event, is_killed=id in killed)
+    booting = rolling(after)
+    if booting is not None and any(
+        isinstance(action, ForkWorker) and action.generation == booting.number for action in actions
+    ):
+        assert len(after.workers) <= after.desired + surge_of(after, booting), "no room for it"
     for action in actions:
         if isinstance(action, CommitGeneration):
             assert (after.crashes, after.fork_at) == (0, 0.0), "a new generation starts afresh"

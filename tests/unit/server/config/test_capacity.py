@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
-from prefork.config.capacity import Capacity, observe_capacity, plan_workers
+from prefork.config.capacity import (
+    Capacity,
+    MemoryUse,
+    observe_capacity,
+    observe_memory,
+    plan_workers,
+)
 
 GIB = 1 << 30
 
@@ -94,3 +100,37 @@ def test_machine_without_cgroups(tmp_path: Path):
 )
 def test_two_workers_per_cpu_as_far_as_memory_allows(capacity: Capacity, workers: int):
     assert plan_workers(capacity) == workers
+
+
+def test_memory_in_use_leaves_out_file_pages_that_can_be_taken_back_in_cgroup_v2(tmp_path: Path):
+    root = machine(tmp_path, "0::/\n")
+    write(
+        root,
+        {
+            "memory.max": "1000\n",
+            "memory.current": "700\n",
+            "memory.stat": "anon 400\ninactive_file 250\nactive_file 50\n",
+        },
+    )
+    assert observe_memory(root) == MemoryUse(limit=1000, used=450)
+
+
+def test_memory_in_use_is_that_of_the_ancestor_nearest_to_its_limit_in_cgroup_v1(tmp_path: Path):
+    root = machine(tmp_path, "4:memory:/pod/app\n")
+    for folder, limit, usage in (("pod/app", 900, 300), ("pod", 1000, 800)):
+        write(
+            root,
+            {
+                f"memory/{folder}/memory.limit_in_bytes": f"{limit}\n",
+                f"memory/{folder}/memory.usage_in_bytes": f"{usage}\n",
+                f"memory/{folder}/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
+            },
+        )
+    write(root, {"memory/memory.limit_in_bytes": f"{(1 << 63) - 4096}\n"})
+    assert observe_memory(root) == MemoryUse(limit=1000, used=700)
+
+
+def test_without_a_memory_limit_there_is_nothing_to_observe(tmp_path: Path):
+    root = machine(tmp_path, "0::/\n")
+    write(root, {"memory.max": "max\n", "memory.current": "700\n"})
+    assert observe_memory(root) is None
