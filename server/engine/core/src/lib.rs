@@ -4,26 +4,29 @@
 //! in; values, or one [`Reject`], come out:
 //!
 //! ```text
-//! bytes → head::parse → Head ┬→ body::Body::decode  → spans of body data
+//! bytes → head::parse → Head ┬→ request_body::BodyDecoder::decode → spans of body data
 //!                            └→ forwarded::scheme   → url_scheme
-//! status, fields → reply::Reply → bytes, and the Outgoing body that they promise
+//! status, fields → response::ResponseHead → bytes, and the BodyEncoder that they promise
 //! ```
 //!
 //! Nothing here allocates per request once its buffers have grown: [`Head`] is reused, its parts
 //! are [`Span`]s of the caller's buffer.
 #![forbid(unsafe_code)]
 
-pub mod body;
+pub mod date;
+pub mod error_page;
+mod field_value;
 pub mod forwarded;
 pub mod head;
 pub mod limits;
 pub mod name;
 pub mod reject;
-pub mod reply;
+pub mod request_body;
+pub mod response;
 mod scan;
 
-pub use body::Body;
 pub use head::{Framing, Head, Method, Parsed, Span};
 pub use limits::Limits;
 pub use name::NameId;
 pub use reject::Reject;
+pub use request_body::BodyDecoder;

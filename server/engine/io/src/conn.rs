@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use prefork_core::forwarded::{self, Scheme};
-use prefork_core::{Body, Framing, Head, Method, Parsed, Reject, head, reply};
+use prefork_core::{BodyDecoder, Framing, Head, Method, Parsed, Reject, head, response};
 
 use crate::buffer::{BUFFER_BYTES, Buffer, Pool};
 use crate::context::Context;
@@ -95,7 +95,7 @@ pub struct Conn {
     pub phase: Phase,
     /// When the current wait is over, on the monotonic clock.
     pub deadline_us: u64,
-    decoder: Body,
+    decoder: BodyDecoder,
     /// What is kept of the body, besides what the buffer holds.
     pub intake: Intake,
     /// The scheme of the current request.
@@ -477,7 +477,7 @@ impl Conn {
                     Err(reject) => return self.refuse(reject, context, pool, now_us),
                 }
             }
-            match Body::new(buffer.head.framing, &context.settings.limits) {
+            match BodyDecoder::new(buffer.head.framing, &context.settings.limits) {
                 Ok(decoder) => self.decoder = decoder,
                 Err(reject) => return self.refuse(reject, context, pool, now_us),
             }
@@ -528,8 +528,8 @@ impl Conn {
     /// Tells the client to go on. False when only part of that could be sent, after which nothing can be.
     #[must_use]
     pub fn send_continue(&self) -> bool {
-        match sys::send(self.raw_fd(), reply::CONTINUE) {
-            Ok(sent) => sent == reply::CONTINUE.len(),
+        match sys::send(self.raw_fd(), response::CONTINUE) {
+            Ok(sent) => sent == response::CONTINUE.len(),
             // Without it the client goes on after a moment of its own (RFC 9110 §10.1.1).
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
@@ -756,7 +756,7 @@ fn invalid(reject: Reject) -> io::Error {
 }
 
 #[allow(clippy::expect_used)]
-fn done_body() -> Body {
-    Body::new(Framing::None, &prefork_core::Limits::default())
+fn done_body() -> BodyDecoder {
+    BodyDecoder::new(Framing::None, &prefork_core::Limits::default())
         .expect("no body is within every limit")
 }

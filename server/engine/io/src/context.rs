@@ -8,7 +8,9 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, PoisonError};
 
-use prefork_core::{Method, reply};
+use prefork_core::Method;
+use prefork_core::date::http_date;
+use prefork_core::error_page::write_error;
 
 use crate::budget::Budget;
 use crate::conn::Conn;
@@ -117,21 +119,14 @@ impl Context {
     /// The `Date` of now.
     #[must_use]
     pub fn date(&self) -> [u8; 29] {
-        reply::http_date(sys::wall_us() / 1_000_000)
+        http_date(sys::wall_us() / 1_000_000)
     }
 
     /// A whole answer of the server itself, with which the connection ends.
     #[must_use]
     pub fn plain_answer(&self, status: u16, sentence: &str, is_head: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        reply::write_error(
-            &mut out,
-            status,
-            sentence,
-            is_head,
-            &self.settings.server,
-            &self.date(),
-        );
+        write_error(&mut out, status, sentence, is_head, &self.settings.server, &self.date());
         out
     }
 

@@ -320,7 +320,7 @@ const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
 
 /// `2026-11-22T13:05:48.`
 fn write_second(out: &mut Vec<u8>, seconds: u64) {
-    let date = prefork_core::reply::http_date(seconds);
+    let date = prefork_core::date::http_date(seconds);
     let month = MONTHS.chunks(3).position(|name| name == &date[8..11]).unwrap_or(0) + 1;
     out.extend_from_slice(&date[12..16]);
     let _ = write!(out, "-{month:02}-");

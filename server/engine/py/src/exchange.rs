@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
-use prefork_core::reply::{Answering, BadReply, Outgoing, Reply};
+use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
 use prefork_io::context::Outcome;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server};
@@ -72,9 +72,9 @@ enum Progress {
     #[default]
     Silent,
     /// The head can still be replaced.
-    Started(Reply),
+    Started(ResponseHead),
     /// The head is finished; the body follows it.
-    Body(Outgoing),
+    Body(BodyEncoder),
 }
 
 #[derive(Default)]
@@ -106,7 +106,7 @@ pub struct Exchange {
     date: Mutex<(u64, [u8; 29])>,
 }
 
-fn bad_reply(bad: BadReply, what: &[u8]) -> PyErr {
+fn bad_reply(bad: InvalidResponse, what: &[u8]) -> PyErr {
     PyValueError::new_err(format!("{bad}; it is '{}'", what.escape_ascii()))
 }
 
@@ -160,12 +160,12 @@ impl Exchange {
     }
 
     /// What of the request decides how its answer looks; `None` after the call.
-    fn answering(&self, state: &State) -> Option<Answering> {
+    fn answering(&self, state: &State) -> Option<RequestInfo> {
         let held = state.held.as_ref()?;
         let is_received = held.is_body_received();
         held.peek(|call| {
             let request = call.request();
-            Answering {
+            RequestInfo {
                 minor: request.head.minor,
                 is_head: request.head.method == Method::Head,
                 keep_alive: is_received && self.server.may_keep(call),
@@ -203,17 +203,17 @@ impl Exchange {
         };
         state.progress = Progress::Silent;
         state.out.clear();
-        let mut reply = Reply::start(&mut state.out, answering, status)
+        let mut reply = ResponseHead::start(&mut state.out, answering, status)
             .map_err(|bad| bad_reply(bad, status))?;
         for (name, value) in fields {
             let written = reply.field(&mut state.out, name, value);
-            if written == Err(BadReply::HopByHop) {
+            if written == Err(InvalidResponse::HopByHop) {
                 // As gunicorn does; framing and connection stay the server's.
                 self.server.note_left_out(name);
                 continue;
             }
             written.map_err(|bad| match bad {
-                BadReply::FieldName => bad_reply(bad, name),
+                InvalidResponse::FieldName => bad_reply(bad, name),
                 _ => PyValueError::new_err(format!(
                     "{bad}; {} is '{}'",
                     name.escape_ascii(),
@@ -443,17 +443,17 @@ impl Exchange {
 /// The GIL is held and no Python code runs meanwhile; both objects are alive.
 unsafe fn write_usual(
     out: &mut Vec<u8>,
-    answering: Answering,
+    answering: RequestInfo,
     status: *mut ffi::PyObject,
     headers: *mut ffi::PyObject,
-) -> Option<Reply> {
+) -> Option<ResponseHead> {
     // SAFETY: by the caller's promise all objects live; types are checked before they are read, indices are below the
     // lengths.
     unsafe {
         if ffi::PyList_CheckExact(headers) == 0 {
             return None;
         }
-        let mut reply = Reply::start(out, answering, latin1_bytes(status)?).ok()?;
+        let mut reply = ResponseHead::start(out, answering, latin1_bytes(status)?).ok()?;
         for index in 0..ffi::PyList_GET_SIZE(headers) {
             let pair = ffi::PyList_GET_ITEM(headers, index);
             if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {

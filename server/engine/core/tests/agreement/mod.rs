@@ -3,8 +3,8 @@
 //! Each function panics, with the input, where it does not hold.
 #![allow(dead_code, reason = "each of its users needs a part")]
 
-use prefork_core::reply::{Answering, Outgoing, Reply};
-use prefork_core::{Body, Framing, Head, Limits, Parsed, Reject, body, head};
+use prefork_core::response::{BodyEncoder, RequestInfo, ResponseHead};
+use prefork_core::{BodyDecoder, Framing, Head, Limits, Parsed, Reject, head, request_body};
 
 use crate::reference;
 
@@ -53,12 +53,12 @@ pub fn check_head(input: &[u8]) -> Result<Option<String>, Reject> {
 pub type Decoded = Result<(Vec<u8>, usize, bool), Reject>;
 
 fn decode(pieces: &[&[u8]]) -> Decoded {
-    let mut decoder = Body::new(Framing::Chunked, &LIMITS)?;
+    let mut decoder = BodyDecoder::new(Framing::Chunked, &LIMITS)?;
     let (mut data, mut consumed) = (Vec::new(), 0);
     for piece in pieces {
         let mut rest = *piece;
         while !rest.is_empty() && !decoder.is_done() {
-            let body::Step { consumed: len, data: span } = decoder.decode(rest)?;
+            let request_body::Step { consumed: len, data: span } = decoder.decode(rest)?;
             assert!(len > 0 || decoder.is_done(), "no progress");
             data.extend_from_slice(&rest[span]);
             rest = &rest[len..];
@@ -91,7 +91,7 @@ pub fn check_chunked(input: &[u8]) -> Decoded {
 
 /// What an app may do, read from bytes: the first decides about the request, lines are status, fields and blocks.
 struct Script<'a> {
-    answering: Answering,
+    answering: RequestInfo,
     whole_body: bool,
     status: &'a [u8],
     fields: Vec<(&'a [u8], &'a [u8])>,
@@ -113,7 +113,7 @@ impl<'a> Script<'a> {
             }
         }
         let answering =
-            Answering { minor: flags & 1, is_head: flags & 2 != 0, keep_alive: flags & 4 != 0 };
+            RequestInfo { minor: flags & 1, is_head: flags & 2 != 0, keep_alive: flags & 4 != 0 };
         Some(Self { answering, whole_body: flags & 8 != 0, status, fields, blocks })
     }
 }
@@ -123,7 +123,7 @@ impl<'a> Script<'a> {
 pub fn check_response(input: &[u8]) -> bool {
     let Some(script) = Script::read(input) else { return false };
     let mut out = Vec::new();
-    let Ok(mut reply) = Reply::start(&mut out, script.answering, script.status) else {
+    let Ok(mut reply) = ResponseHead::start(&mut out, script.answering, script.status) else {
         return false;
     };
     for (name, value) in &script.fields {
@@ -148,7 +148,7 @@ pub fn check_response(input: &[u8]) -> bool {
     true
 }
 
-fn add_block(outgoing: &mut Outgoing, out: &mut Vec<u8>, block: &[u8], admitted: &mut Vec<u8>) {
+fn add_block(outgoing: &mut BodyEncoder, out: &mut Vec<u8>, block: &[u8], admitted: &mut Vec<u8>) {
     let mut counted = outgoing.clone();
     admitted.extend_from_slice(&block[..counted.admit(block.len())]);
     outgoing.write(out, block);

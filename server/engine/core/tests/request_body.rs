@@ -1,7 +1,7 @@
 //! Body bytes → data, trailers dropped, or a refusal.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use prefork_core::{Body, Framing, Limits, Reject};
+use prefork_core::{BodyDecoder, Framing, Limits, Reject};
 
 /// Decodes `input`; returns the data, the bytes consumed and whether the body ended.
 fn decode(
@@ -9,7 +9,7 @@ fn decode(
     limits: &Limits,
     input: &[u8],
 ) -> Result<(Vec<u8>, usize, bool), Reject> {
-    let mut body = Body::new(framing, limits)?;
+    let mut body = BodyDecoder::new(framing, limits)?;
     let mut data = Vec::new();
     let consumed = body.decode_into(input, &mut data)?;
     Ok((data, consumed, body.is_done()))
@@ -33,8 +33,8 @@ fn takes_exactly_the_announced_length() {
 #[test]
 fn refuses_bodies_above_the_limit() {
     let limits = Limits { request_body: 4, ..Limits::default() };
-    assert!(Body::new(Framing::Length(4), &limits).is_ok());
-    assert_eq!(Body::new(Framing::Length(5), &limits).err(), Some(Reject::BodyTooLarge));
+    assert!(BodyDecoder::new(Framing::Length(4), &limits).is_ok());
+    assert_eq!(BodyDecoder::new(Framing::Length(5), &limits).err(), Some(Reject::BodyTooLarge));
     let chunks = |input| decode(Framing::Chunked, &limits, input);
     assert_eq!(chunks(b"3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"), Ok((b"abcd".to_vec(), 19, true)));
     assert_eq!(chunks(b"3\r\nabc\r\n2\r\n"), Err(Reject::BodyTooLarge));
@@ -122,7 +122,7 @@ fn bounds_what_nobody_reads() {
 
 #[test]
 fn tells_how_much_must_still_come() {
-    let mut body = Body::new(Framing::Length(10), &Limits::default()).unwrap();
+    let mut body = BodyDecoder::new(Framing::Length(10), &Limits::default()).unwrap();
     assert_eq!(body.expected(), 10);
     body.decode(b"abc").unwrap();
     assert_eq!((body.expected(), body.is_done()), (7, false));

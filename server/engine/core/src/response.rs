@@ -1,15 +1,14 @@
 //! Writes a response: status, fields and body → bytes (RFC 9112 §§4–7, PEP 3333).
 //!
-//! [`Reply`] builds the head while the application's status and fields are read; what it then
-//! promises about the body is an [`Outgoing`], through which every body byte goes.
+//! [`ResponseHead`] builds the head while the application's status and fields are read; what it then
+//! promises about the body is a [`BodyEncoder`], through which every body byte goes.
 
-use crate::body::is_field_value;
+use crate::field_value::is_field_value;
 use crate::name::is_token;
-use crate::reject::Reject;
 
 /// What of the request decides how its response looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answering {
+pub struct RequestInfo {
     /// HTTP/1.0 knows no chunks.
     pub minor: u8,
     /// A response to HEAD has no body.
@@ -20,7 +19,7 @@ pub struct Answering {
 
 /// Why the application's response cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadReply {
+pub enum InvalidResponse {
     /// Not three digits, and perhaps a space and a reason without control characters (PEP 3333).
     Status,
     /// 1xx, which is no answer, or below 100.
@@ -35,7 +34,7 @@ pub enum BadReply {
     ContentLength,
 }
 
-impl BadReply {
+impl InvalidResponse {
     /// What is wrong and what is right, for the exception that the application sees.
     #[must_use]
     pub const fn message(self) -> &'static str {
@@ -58,13 +57,13 @@ impl BadReply {
     }
 }
 
-impl std::fmt::Display for BadReply {
+impl std::fmt::Display for InvalidResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.message())
     }
 }
 
-impl std::error::Error for BadReply {}
+impl std::error::Error for InvalidResponse {}
 
 /// A response head in the making.
 ///
@@ -72,55 +71,58 @@ impl std::error::Error for BadReply {}
 /// the buffer for the life of a connection. After an error, or to replace a response that was not
 /// sent (`exc_info`), truncate the buffer to where it began and start again.
 #[derive(Clone, Debug)]
-pub struct Reply {
-    answering: Answering,
+pub struct ResponseHead {
+    request: RequestInfo,
     status: u16,
     content_length: Option<u64>,
     has_date: bool,
     has_server: bool,
 }
 
-impl Reply {
+impl ResponseHead {
     /// Writes the status line.
     ///
     /// # Errors
-    /// [`BadReply::Status`], [`BadReply::StatusNotFinal`].
+    /// [`InvalidResponse::Status`], [`InvalidResponse::StatusNotFinal`].
     #[inline]
-    pub fn start(out: &mut Vec<u8>, answering: Answering, status: &[u8]) -> Result<Self, BadReply> {
+    pub fn start(
+        out: &mut Vec<u8>,
+        request: RequestInfo,
+        status: &[u8],
+    ) -> Result<Self, InvalidResponse> {
         let code = read_status(status)?;
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(status);
         // The space before a reason stands even when there is none.
         out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
-        Ok(Self {
-            answering,
-            status: code,
-            content_length: None,
-            has_date: false,
-            has_server: false,
-        })
+        Ok(Self { request, status: code, content_length: None, has_date: false, has_server: false })
     }
 
     /// Writes one field of the application.
     ///
     /// # Errors
-    /// [`BadReply::FieldName`], [`BadReply::FieldValue`], [`BadReply::HopByHop`],
-    /// [`BadReply::ContentLength`].
+    /// [`InvalidResponse::FieldName`], [`InvalidResponse::FieldValue`], [`InvalidResponse::HopByHop`],
+    /// [`InvalidResponse::ContentLength`].
     #[inline]
-    pub fn field(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), BadReply> {
+    pub fn field(
+        &mut self,
+        out: &mut Vec<u8>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), InvalidResponse> {
         if !is_token(name) {
-            return Err(BadReply::FieldName);
+            return Err(InvalidResponse::FieldName);
         }
         if !is_field_value(value) {
-            return Err(BadReply::FieldValue);
+            return Err(InvalidResponse::FieldValue);
         }
         match name_role(name) {
             Role::Plain => {}
-            Role::HopByHop => return Err(BadReply::HopByHop),
+            Role::HopByHop => return Err(InvalidResponse::HopByHop),
             Role::ContentLength => {
                 let length = read_length(value)?;
                 if self.content_length.is_some_and(|given| given != length) {
-                    return Err(BadReply::ContentLength);
+                    return Err(InvalidResponse::ContentLength);
                 }
                 self.content_length = Some(length);
                 return Ok(());
@@ -149,7 +151,7 @@ impl Reply {
     /// Writes the server's own fields and the empty line, and decides how the body is framed.
     ///
     /// `whole_body` is the length of the body where the caller has all of it; it is sent as
-    /// Content-Length when the application gave none. `date` is an [`http_date`].
+    /// Content-Length when the application gave none. `date` is an [`http_date`](crate::date::http_date).
     #[inline]
     #[must_use]
     pub fn finish(
@@ -158,7 +160,7 @@ impl Reply {
         server: &[u8],
         date: &[u8],
         whole_body: Option<u64>,
-    ) -> Outgoing {
+    ) -> BodyEncoder {
         if !self.has_server && !server.is_empty() {
             write_field(out, b"Server", server);
         }
@@ -167,23 +169,23 @@ impl Reply {
         }
         let framing = self.framing(whole_body);
         self.write_framing(out, framing);
-        let keep_alive = self.answering.keep_alive && framing != Framing::UntilClose;
-        match (keep_alive, self.answering.minor) {
+        let keep_alive = self.request.keep_alive && framing != Framing::UntilClose;
+        match (keep_alive, self.request.minor) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
             (true, 0) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, _) => {}
         }
         out.extend_from_slice(b"\r\n");
-        Outgoing { framing, keep_alive, excess: 0 }
+        BodyEncoder { framing, keep_alive, excess: 0 }
     }
 
     fn framing(&self, whole_body: Option<u64>) -> Framing {
-        if self.answering.is_head || matches!(self.status, 204 | 304) {
+        if self.request.is_head || matches!(self.status, 204 | 304) {
             return Framing::None;
         }
         match self.content_length.or(whole_body) {
             Some(length) => Framing::Length(length),
-            None if self.answering.minor == 0 => Framing::UntilClose,
+            None if self.request.minor == 0 => Framing::UntilClose,
             None => Framing::Chunked,
         }
     }
@@ -220,13 +222,13 @@ enum Framing {
 
 /// The body that a response head promised: counts what the application yields against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct BodyEncoder {
     framing: Framing,
     keep_alive: bool,
     excess: u64,
 }
 
-impl Outgoing {
+impl BodyEncoder {
     /// How many of the next `len` bytes may be sent; what is above is to be thrown away.
     #[inline]
     #[must_use]
@@ -319,15 +321,15 @@ impl Outgoing {
 
 /// `"200 OK"` → 200. The reason may be empty, as RFC 9112 §4 has it and other servers allow.
 #[inline]
-fn read_status(status: &[u8]) -> Result<u16, BadReply> {
-    let (digits, reason) = status.split_first_chunk::<3>().ok_or(BadReply::Status)?;
+fn read_status(status: &[u8]) -> Result<u16, InvalidResponse> {
+    let (digits, reason) = status.split_first_chunk::<3>().ok_or(InvalidResponse::Status)?;
     let is_reason = matches!(reason, [] | [b' ', ..]) && is_field_value(reason);
     if !is_reason || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(BadReply::Status);
+        return Err(InvalidResponse::Status);
     }
     match digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')) {
         code @ 200.. => Ok(code),
-        _ => Err(BadReply::StatusNotFinal),
+        _ => Err(InvalidResponse::StatusNotFinal),
     }
 }
 
@@ -359,15 +361,15 @@ fn name_role(name: &[u8]) -> Role {
     }
 }
 
-fn read_length(value: &[u8]) -> Result<u64, BadReply> {
+fn read_length(value: &[u8]) -> Result<u64, InvalidResponse> {
     let digits = value.trim_ascii();
     let is_decimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(digits).ok().filter(|_| is_decimal);
-    text.and_then(|text| text.parse().ok()).ok_or(BadReply::ContentLength)
+    text.and_then(|text| text.parse().ok()).ok_or(InvalidResponse::ContentLength)
 }
 
 #[inline]
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -375,7 +377,7 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -403,97 +405,5 @@ fn write_hex(out: &mut Vec<u8>, mut number: usize) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Appends the whole response to a request that was refused; the connection ends with it.
-pub fn write_reject(out: &mut Vec<u8>, reject: Reject, is_head: bool, server: &[u8], date: &[u8]) {
-    write_error(out, reject.status(), reject.message(), is_head, server, date);
-}
-
-/// Appends a whole error response of the server itself, `status` with one sentence as its body.
-/// The connection ends with it.
-pub fn write_error(
-    out: &mut Vec<u8>,
-    status: u16,
-    sentence: &str,
-    is_head: bool,
-    server: &[u8],
-    date: &[u8],
-) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(out, u64::from(status));
-    out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
-    if !server.is_empty() {
-        write_field(out, b"Server", server);
-    }
-    write_field(out, b"Date", date);
-    write_field(out, b"Content-Type", b"text/plain; charset=utf-8");
-    out.extend_from_slice(b"Content-Length: ");
-    write_decimal(out, sentence.len() as u64 + 1);
-    out.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
-    if !is_head {
-        out.extend_from_slice(sentence.as_bytes());
-        out.push(b'\n');
-    }
-}
-
 /// The interim response that lets a client send its body (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// The reason phrase of a status that the server itself sends.
-const fn reason(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "Error",
-    }
-}
-
-/// Seconds since the epoch → `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
-#[must_use]
-pub fn http_date(unix_s: u64) -> [u8; 29] {
-    const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
-    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    let (year, month, day) = civil(days);
-    let mut out = *b"Day, 00 Mon 0000 00:00:00 GMT";
-    let weekday = (days % 7) as usize * 3;
-    let month = ((month + 11) % 12) as usize * 3;
-    out[..3].copy_from_slice(&DAYS[weekday..weekday + 3]);
-    out[8..11].copy_from_slice(&MONTHS[month..month + 3]);
-    for (at, number) in [
-        (5, day),
-        (12, year / 100 % 100),
-        (14, year % 100),
-        (17, second / 3600),
-        (20, second / 60 % 60),
-        (23, second % 60),
-    ] {
-        out[at] = b"0123456789"[(number / 10) as usize];
-        out[at + 1] = b"0123456789"[(number % 10) as usize];
-    }
-    out
-}
-
-/// Days since the epoch → (year, month 1–12, day 1–31) of the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Years are counted from March, so that the leap day is the last one of a year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}

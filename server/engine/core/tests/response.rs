@@ -2,20 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use prefork_core::Reject;
-use prefork_core::reply::{Answering, BadReply, Outgoing, Reply, http_date, write_reject};
+use prefork_core::date::http_date;
+use prefork_core::error_page::write_reject;
+use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
 
-const HTTP_1_1: Answering = Answering { minor: 1, is_head: false, keep_alive: true };
-const HTTP_1_0: Answering = Answering { minor: 0, is_head: false, keep_alive: true };
-const HEAD: Answering = Answering { minor: 1, is_head: true, keep_alive: true };
+const HTTP_1_1: RequestInfo = RequestInfo { minor: 1, is_head: false, keep_alive: true };
+const HTTP_1_0: RequestInfo = RequestInfo { minor: 0, is_head: false, keep_alive: true };
+const HEAD: RequestInfo = RequestInfo { minor: 1, is_head: true, keep_alive: true };
 
 fn reply(
-    answering: Answering,
+    answering: RequestInfo,
     status: &str,
     fields: &[(&str, &str)],
     whole: Option<u64>,
-) -> (String, Outgoing) {
+) -> (String, BodyEncoder) {
     let mut out = Vec::new();
-    let mut reply = Reply::start(&mut out, answering, status.as_bytes()).unwrap();
+    let mut reply = ResponseHead::start(&mut out, answering, status.as_bytes()).unwrap();
     for (name, value) in fields {
         reply.field(&mut out, name.as_bytes(), value.as_bytes()).unwrap();
     }
@@ -110,41 +112,44 @@ fn holds_the_body_to_its_content_length() {
 #[test]
 fn refuses_what_the_application_may_not_send() {
     let statuses = [
-        ("", BadReply::Status),
-        ("20", BadReply::Status),
-        ("2000", BadReply::Status),
-        ("200\tOK", BadReply::Status),
-        ("200OK", BadReply::Status),
-        ("2x0 OK", BadReply::Status),
-        ("200 OK\r\nX: y", BadReply::Status),
-        ("\u{661}00 OK", BadReply::Status),
-        ("100 Continue", BadReply::StatusNotFinal),
-        ("000 Zero", BadReply::StatusNotFinal),
+        ("", InvalidResponse::Status),
+        ("20", InvalidResponse::Status),
+        ("2000", InvalidResponse::Status),
+        ("200\tOK", InvalidResponse::Status),
+        ("200OK", InvalidResponse::Status),
+        ("2x0 OK", InvalidResponse::Status),
+        ("200 OK\r\nX: y", InvalidResponse::Status),
+        ("\u{661}00 OK", InvalidResponse::Status),
+        ("100 Continue", InvalidResponse::StatusNotFinal),
+        ("000 Zero", InvalidResponse::StatusNotFinal),
     ];
     for (status, bad) in statuses {
-        assert_eq!(Reply::start(&mut Vec::new(), HTTP_1_1, status.as_bytes()).err(), Some(bad));
+        assert_eq!(
+            ResponseHead::start(&mut Vec::new(), HTTP_1_1, status.as_bytes()).err(),
+            Some(bad)
+        );
     }
     let fields = [
-        ("", "a", BadReply::FieldName),
-        ("X Y", "a", BadReply::FieldName),
-        ("X:", "a", BadReply::FieldName),
-        ("X\r\nY", "a", BadReply::FieldName),
-        ("X", "a\r\nY: b", BadReply::FieldValue),
-        ("X", "a\nb", BadReply::FieldValue),
-        ("X", "a\0", BadReply::FieldValue),
-        ("Connection", "close", BadReply::HopByHop),
-        ("Trailers", "x", BadReply::HopByHop),
-        ("TRANSFER-ENCODING", "chunked", BadReply::HopByHop),
-        ("Upgrade", "h2c", BadReply::HopByHop),
-        ("Content-Length", "-1", BadReply::ContentLength),
-        ("Content-Length", "+1", BadReply::ContentLength),
-        ("Content-Length", "1, 1", BadReply::ContentLength),
-        ("Content-Length", "", BadReply::ContentLength),
-        ("Content-Length", "18446744073709551616", BadReply::ContentLength),
+        ("", "a", InvalidResponse::FieldName),
+        ("X Y", "a", InvalidResponse::FieldName),
+        ("X:", "a", InvalidResponse::FieldName),
+        ("X\r\nY", "a", InvalidResponse::FieldName),
+        ("X", "a\r\nY: b", InvalidResponse::FieldValue),
+        ("X", "a\nb", InvalidResponse::FieldValue),
+        ("X", "a\0", InvalidResponse::FieldValue),
+        ("Connection", "close", InvalidResponse::HopByHop),
+        ("Trailers", "x", InvalidResponse::HopByHop),
+        ("TRANSFER-ENCODING", "chunked", InvalidResponse::HopByHop),
+        ("Upgrade", "h2c", InvalidResponse::HopByHop),
+        ("Content-Length", "-1", InvalidResponse::ContentLength),
+        ("Content-Length", "+1", InvalidResponse::ContentLength),
+        ("Content-Length", "1, 1", InvalidResponse::ContentLength),
+        ("Content-Length", "", InvalidResponse::ContentLength),
+        ("Content-Length", "18446744073709551616", InvalidResponse::ContentLength),
     ];
     for (name, value, bad) in fields {
         let mut out = Vec::new();
-        let mut reply = Reply::start(&mut out, HTTP_1_1, b"200 OK").unwrap();
+        let mut reply = ResponseHead::start(&mut out, HTTP_1_1, b"200 OK").unwrap();
         let length = out.len();
         assert_eq!(
             reply.field(&mut out, name.as_bytes(), value.as_bytes()),
@@ -154,10 +159,10 @@ fn refuses_what_the_application_may_not_send() {
         assert_eq!(out.len(), length);
     }
     let mut out = Vec::new();
-    let mut reply = Reply::start(&mut out, HTTP_1_1, b"200 OK").unwrap();
+    let mut reply = ResponseHead::start(&mut out, HTTP_1_1, b"200 OK").unwrap();
     reply.field(&mut out, b"Content-Length", b"1").unwrap();
     assert_eq!(reply.field(&mut out, b"content-length", b"1"), Ok(()));
-    assert_eq!(reply.field(&mut out, b"content-length", b"2"), Err(BadReply::ContentLength));
+    assert_eq!(reply.field(&mut out, b"content-length", b"2"), Err(InvalidResponse::ContentLength));
 }
 
 #[test]

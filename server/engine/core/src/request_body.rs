@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::field_value::is_field_byte;
 use crate::head::{Framing, hex};
 use crate::limits::{
     CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, Limits, TRAILER_BYTES, TRAILER_FIELDS,
@@ -12,7 +13,7 @@ use crate::limits::{
 use crate::name::is_token_byte;
 use crate::reject::Reject;
 
-/// What one call of [`Body::decode`] found.
+/// What one call of [`BodyDecoder::decode`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// So many bytes of the input are dealt with, data included.
@@ -23,7 +24,7 @@ pub struct Step {
 
 /// The decoder of one request body.
 #[derive(Clone, Debug)]
-pub struct Body {
+pub struct BodyDecoder {
     state: State,
     /// Decoded bytes still allowed, for chunked bodies.
     allowed: u64,
@@ -82,7 +83,7 @@ enum Trailer {
 
 const CHUNK_START: State = State::Line(Line::FirstDigit, 0);
 
-impl Body {
+impl BodyDecoder {
     /// A decoder for a body framed like this.
     ///
     /// # Errors
@@ -118,7 +119,7 @@ impl Body {
 
     /// Reads `input` up to the end of one piece of data, the end of the body, or its own end.
     ///
-    /// To be called again with the rest of the input until that is empty or [`Body::is_done`];
+    /// To be called again with the rest of the input until that is empty or [`BodyDecoder::is_done`];
     /// what is left then belongs to the next request. An input that ends before the body is done
     /// is no error here: the caller knows whether more can come.
     ///
@@ -160,7 +161,7 @@ impl Body {
     /// how many bytes were consumed.
     ///
     /// # Errors
-    /// As [`Body::decode`]; `out` then holds the data before the error.
+    /// As [`BodyDecoder::decode`]; `out` then holds the data before the error.
     pub fn decode_into(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Reject> {
         let mut at = 0;
         while at < input.len() && !self.is_done() {
@@ -263,30 +264,6 @@ fn step_extension(line: Line, byte: u8) -> Option<Line> {
         _ => return None,
     };
     Some(next)
-}
-
-/// TAB, SP, VCHAR or obs-text: what may stand in a field value (RFC 9110 §5.5).
-#[inline]
-#[allow(clippy::needless_bitwise_bool, reason = "branchless in is_field_value")]
-pub(crate) fn is_field_byte(byte: u8) -> bool {
-    (byte == b'\t') | ((byte >= b' ') & (byte != 0x7f))
-}
-
-/// Whether `value` may be a field value.
-#[inline]
-pub(crate) fn is_field_value(value: &[u8]) -> bool {
-    match value.last_chunk::<16>() {
-        // Some bytes are looked at twice; that is quicker than one by one.
-        Some(last) => is_field_block(last) && value.as_chunks::<16>().0.iter().all(is_field_block),
-        None => value.iter().all(|&b| is_field_byte(b)),
-    }
-}
-
-/// As [`is_field_value`], for a length that makes it vector code; so without an early exit.
-#[inline]
-#[allow(clippy::needless_bitwise_bool, reason = "a lazy operator may branch on each byte")]
-fn is_field_block(block: &[u8; 16]) -> bool {
-    block.iter().fold(true, |all, &b| all & is_field_byte(b))
 }
 
 #[inline]
