@@ -1,12 +1,16 @@
 """`--check-config`: whether prefork would start; nothing is opened."""
 
+from prefork._engine import Engine
 from prefork.base import processes
-from prefork.base.addresses import parse_address
+from prefork.base.addresses import parse_addresses
 from prefork.base.log import Log
+from prefork.base.stats import create_private_table
 from prefork.base.tracebacks import describe_failure, last_line
+from prefork.config.options import Options
 from prefork.config.sources import Configuration
-from prefork.errors import Exit
-from prefork.worker.app_import import extend_search_path
+from prefork.errors import Exit, StartupError
+from prefork.worker.app_import import WsgiApp, extend_search_path
+from prefork.worker.boot import engine_settings
 from prefork.worker.fork_safety import summarize
 from prefork.worker.inspection import import_and_inspect
 
@@ -14,8 +18,8 @@ from prefork.worker.inspection import import_and_inspect
 def check(configuration: Configuration, log: Log) -> int:
     """Import the app and say whether prefork would start; nothing is opened."""
     options = configuration.options
-    for bind in options.bind:
-        parse_address(bind)
+    parse_addresses(options.bind)
+    configuration.imports.adopt()
     extend_search_path(options.pythonpath)
     try:
         imported = import_and_inspect(options.wsgi_app)
@@ -25,9 +29,25 @@ def check(configuration: Configuration, log: Log) -> int:
         log.block(failure)
         # The import may have left threads that never end.
         processes.exit_now(Exit.APP)
+    check_engine(imported.app, options)
     report_import(options.preload_app, imported.hazards, log)
     log.info("settings and app are good", app=options.wsgi_app)
     processes.exit_now(Exit.OK)
+
+
+def check_engine(app: WsgiApp, options: Options) -> None:
+    """Build an engine that no client can reach. Raises StartupError for settings that it does not take."""
+    with create_private_table() as table:
+        try:
+            Engine(
+                app,
+                listeners=(),
+                settings=engine_settings(options),
+                stats_fd=table.fileno(),
+                slot=1,
+            )
+        except ValueError as error:
+            raise StartupError(str(error)) from None
 
 
 def report_import(preload: str, hazards: tuple[str, ...], log: Log) -> None:

@@ -37,7 +37,7 @@ class Generations:
         self, configuration: Configuration, own: Resources, reread: Callable[[], Configuration]
     ) -> None:
         self.options = configuration.options
-        self.hooks = Hooks(configuration.hooks, own.log)
+        self.hooks = Hooks(configuration.hooks, own.log, configuration.imports)
         self.environment = own_variables(configuration.environment)
         self.own = own
         self.log = own.log
@@ -107,7 +107,7 @@ class Generations:
             self.log.warning("setting ignored", what=warning)
         return GenerationConfig(
             self._keep_fixed(fresh.options),
-            Hooks(fresh.hooks, self.log),
+            Hooks(fresh.hooks, self.log, fresh.imports),
             own_variables(fresh.environment),
             content,
         )

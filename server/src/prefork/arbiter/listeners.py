@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefork import _engine
-from prefork.base.addresses import Address, explain, parse_address
+from prefork.base.addresses import Address, explain, parse_addresses
 from prefork.errors import Exit, StartupError
 
 
@@ -35,10 +35,9 @@ def open_listeners(
     if passed:
         return [adopt(fd, f"fd://{fd}") for fd in passed]
     opened = []
-    for text in binds:
-        address = parse_address(text)
+    for address in parse_addresses(binds):
         if address.descriptor >= 0:
-            opened.append(adopt(address.descriptor, text))
+            opened.append(adopt(address.descriptor, address.text))
         elif address.path:
             opened.append(bind_unix(address, backlog=backlog, mode=0o666 & ~umask))
         else:
@@ -101,6 +100,8 @@ def show_name(sock: socket.socket) -> str:
 
 
 def bind_unix(address: Address, *, backlog: int, mode: int) -> Listener:
+    if address.path.startswith("@"):
+        return bind_abstract(address, backlog=backlog)
     path = Path(address.path)
     remove_stale(path, address.text)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,6 +115,19 @@ def bind_unix(address: Address, *, backlog: int, mode: int) -> Listener:
         raise StartupError(f"cannot listen on {address.text}: {reason}", Exit.LISTEN) from None
     sock.setblocking(False)
     return Listener(sock, f"unix:{address.path}", path=address.path)
+
+
+def bind_abstract(address: Address, *, backlog: int) -> Listener:
+    """Bind a name without a file, in the network namespace of this process (unix(7)); umask has no say there."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind("\0" + address.path[1:])
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise StartupError(explain(address.text, error), Exit.LISTEN) from None
+    sock.setblocking(False)
+    return Listener(sock, f"unix:{address.path}")
 
 
 def remove_stale(path: Path, name: str) -> None:

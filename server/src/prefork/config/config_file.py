@@ -1,18 +1,22 @@
 """Reads a config file: Python, with gunicorn's names for settings and server hooks.
 
-The file runs in the arbiter (as in gunicorn), so it should not import the app.
+The file runs in the arbiter, as in gunicorn, with the working directory first in sys.path. What it
+imports goes to its generation (`imports`).
 """
 
+import ast
 import difflib
 import importlib
 import inspect
-import runpy
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
+from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS
 from prefork.errors import StartupError
 
@@ -27,6 +31,7 @@ class ConfigFile:
     values: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    imports: Imports = field(default_factory=Imports)
 
 
 def read_config_file(named: str, *, folder: Path) -> ConfigFile:
@@ -40,19 +45,30 @@ def read_config_file(named: str, *, folder: Path) -> ConfigFile:
         if default is None:
             return ConfigFile(source="")
         named = str(default)
-    return sort_names(run_file(named, folder=folder), source=named)
+    imports = Imports()
+    with imports.lent():
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+        names, assigned = run_file(named, folder=folder)
+    return sort_names(names, assigned, source=named, imports=imports)
 
 
-def run_file(named: str, *, folder: Path) -> dict[str, Any]:
-    """Run the file and return the names it defines."""
+def run_file(named: str, *, folder: Path) -> tuple[dict[str, Any], frozenset[str]]:
+    """Run the file; return the names it defines, and which of them it assigns itself."""
     try:
         if named.startswith("python:"):
-            module = importlib.import_module(named.removeprefix("python:"))
-            return dict(vars(importlib.reload(module)))
+            module = load_module(named.removeprefix("python:"))
+            source = module.__file__ or ""
+            tree = ast.parse(Path(source).read_bytes() if source.endswith(".py") else "")
+            return dict(vars(module)), assigned_names(tree)
         path = folder / named.removeprefix("file:")
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             raise StartupError(f"config is {named}; there is no such file in {folder}")
-        return runpy.run_path(str(path), run_name="__config__")
+        tree = ast.parse(path.read_bytes(), str(path))
+        module = ModuleType("__config__")
+        module.__file__ = str(path)
+        sys.modules[module.__name__] = module
+        exec(compile(tree, str(path), "exec"), vars(module))
+        return dict(vars(module)), assigned_names(tree)
     except StartupError:
         raise
     except SyntaxError as error:
@@ -66,6 +82,21 @@ def run_file(named: str, *, folder: Path) -> dict[str, Any]:
         ) from error
 
 
+def load_module(name: str) -> ModuleType:
+    """Return the module as it is on disk now."""
+    loaded = sys.modules.get(name)
+    return importlib.reload(loaded) if loaded is not None else importlib.import_module(name)
+
+
+def assigned_names(tree: ast.AST) -> frozenset[str]:
+    """Return the names that a file binds by assignment, not by an import; pure."""
+    return frozenset(
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+
+
 def innermost_line(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -73,7 +104,9 @@ def innermost_line(error: BaseException) -> str:
     return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
 
 
-def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
+def sort_names(
+    names: Mapping[str, Any], assigned: frozenset[str], *, source: str, imports: Imports
+) -> ConfigFile:
     """Sort the file's names into settings, hooks and warnings; pure."""
     known = {setting.name: setting for setting in SETTINGS if not setting.is_command}
     unsupported = {entry.name: entry for entry in UNSUPPORTED}
@@ -93,9 +126,9 @@ def sort_names(names: Mapping[str, Any], *, source: str) -> ConfigFile:
                     f"{name} is not supported; {unsupported[name].remedy} (from {source})"
                 )
             warnings.append(f"{name} is not supported: {unsupported[name].remedy} (from {source})")
-        elif close := find_close(name, value, known):
+        elif name in assigned and (close := find_close(name, value, known.keys() - names.keys())):
             warnings.append(f"{name} is not a setting; did you mean {close}? (from {source})")
-    return ConfigFile(source=source, values=values, hooks=hooks, warnings=tuple(warnings))
+    return ConfigFile(source, values, hooks, tuple(warnings), imports)
 
 
 def find_close(name: str, value: Any, known: Iterable[str]) -> str:

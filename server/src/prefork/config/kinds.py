@@ -95,7 +95,8 @@ def choice(*names: str, aliases: Mapping[Any, str] | None = None) -> Kind:
     """One of several words; `aliases` maps other accepted values to them."""
 
     def parse(value: Any) -> str:
-        named: str = (aliases or {}).get(value, value)
+        key = value.lower() if isinstance(value, str) else value
+        named: str = (aliases or {}).get(key, value)
         if named not in names:
             raise ValueError
         return named
@@ -178,6 +179,21 @@ def is_variable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return value.partition("=")[1] == "=" and not value.startswith("=") and "\0" not in value
+
+
+def is_peer(value: str) -> bool:
+    """Whether it is an address, a network, or * for all, as the engine reads them."""
+    import ipaddress  # for those who set it only
+
+    address, slash, bits = value.partition("/")
+    if value == "*":
+        return True
+    try:
+        width = ipaddress.ip_address(address).max_prefixlen
+    except ValueError:
+        return False
+    is_prefix = bits.isascii() and bits.isdigit() and int(bits) <= width
+    return "%" not in address and (is_prefix or not slash)
 
 
 def is_host_port(value: str) -> bool:

@@ -8,6 +8,7 @@ gunicorn has the setting. Reading the sources is the work of `sources`; nothing 
 from dataclasses import dataclass, fields
 
 from prefork.config.kinds import (
+    FLAG_WORDS,
     Kind,
     choice,
     flag,
@@ -15,6 +16,7 @@ from prefork.config.kinds import (
     is_content,
     is_field_word,
     is_host_port,
+    is_peer,
     is_request_path,
     is_variable,
     octal,
@@ -33,8 +35,9 @@ MIB = 1024 * 1024
 # the app is not safe to preload.
 PRELOAD_VALUES = ("auto", "always", "never")
 PRELOAD = choice(
-    *PRELOAD_VALUES, aliases={True: "always", False: "never", None: "auto", "": "auto"}
-)
+    *PRELOAD_VALUES,
+    aliases={**{word: "always" if yes else "never" for word, yes in FLAG_WORDS.items()}, None: "auto", "": "auto"},
+)  # fmt: skip
 WORKER_CLASSES = choice(
     "threads", aliases={"sync": "threads", "gthread": "threads", "gunicorn.workers.sync.SyncWorker":
     "threads", "gunicorn.workers.gthread.ThreadWorker": "threads"}
@@ -96,10 +99,10 @@ class Options:
     # Server socket
     bind: tuple[str, ...] = setting(
         "-b", "--bind",
-        kind=texts("HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N", "ADDRESS"),
+        kind=texts("HOST:PORT, [IPV6]:PORT, unix:PATH, unix:@NAME or fd://N", "ADDRESS"),
         default=("127.0.0.1:8000",),
         section=SOCKET,
-        help="Address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; repeatable. Sockets passed by systemd replace it; with PORT in the environment the default is 0.0.0.0:$PORT.",
+        help="Address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH, unix:@NAME (abstract, without a file) or fd://N; repeatable. Sockets passed by systemd replace it; with PORT in the environment the default is 0.0.0.0:$PORT.",
     )  # fmt: skip
     backlog: int = setting(
         "--backlog",
@@ -302,7 +305,9 @@ class Options:
     # Behind a proxy
     forwarded_allow_ips: tuple[str, ...] = setting(
         "--forwarded-allow-ips",
-        kind=texts("addresses, networks or * separated by commas", "IP,…"),
+        kind=texts(
+            "addresses, networks (10.0.0.0/8) or * separated by commas", "IP,…", accept=is_peer
+        ),
         default=("127.0.0.1", "::1"),
         section=PROXY,
         help="Peers whose X-Forwarded-* fields are believed; * for all.",

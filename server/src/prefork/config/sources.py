@@ -14,6 +14,7 @@ from prefork.config import capacity
 from prefork.config.command_line import parse_arguments
 from prefork.config.config_file import ConfigFile, read_config_file
 from prefork.config.environment import borrowed_environment
+from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS, Options
 from prefork.config.settings import Setting
 from prefork.errors import StartupError
@@ -28,6 +29,7 @@ class Configuration:
     warnings: tuple[str, ...] = ()
     config_file: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)  # of the app
+    imports: Imports = field(default_factory=Imports)  # of the config file
 
 
 def configure(
@@ -56,7 +58,7 @@ def configure(
         options = replace(options, workers=capacity.plan_workers(capacity.observe_capacity()))
     warnings += (*find_misspelled(environment), *file.warnings)
     variables |= dict(pair.split("=", 1) for pair in options.raw_env)
-    return Configuration(options, file.hooks, warnings, file.source, variables)
+    return Configuration(options, file.hooks, warnings, file.source, variables, file.imports)
 
 
 def find_misspelled(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefork.base.log import Log
+from prefork.config.imports import Imports
 from prefork.config.options import Options
 
 
@@ -45,9 +46,12 @@ class HookWorker:
 class Hooks:
     """The hooks of one config file; a missing one does nothing."""
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any]], log: Log) -> None:
+    def __init__(
+        self, functions: Mapping[str, Callable[..., Any]], log: Log, imports: Imports
+    ) -> None:
         self.functions = functions
         self.log = log
+        self.imports = imports
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a hook; what it raises is logged."""
@@ -61,4 +65,5 @@ class Hooks:
         """Call a hook whose failure is its caller's."""
         function = self.functions.get(name)
         if function is not None:
-            function(*arguments)
+            with self.imports.lent():
+                function(*arguments)

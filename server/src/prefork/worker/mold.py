@@ -93,6 +93,7 @@ def disregard_signals() -> None:
 def take_settings(mold: Mold) -> None:
     """Let this process and its workers have what the arbiter has only once the generation serves."""
     replace_environment(mold.environment)
+    mold.hooks.imports.adopt()
     mold.log.set_level(mold.options.loglevel)
     mold.server.cfg = mold.options
     fd_limits.allow_open_files(mold.options.worker_connections)

@@ -1,0 +1,186 @@
+"""What a config file may do: import, set things as text, name sockets; and what of it a reload takes anew."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from prefork.config.options import SETTINGS
+
+from tests.process.harness import Prefork, run_prefork, write_app
+
+SHARED = 'VALUE = "{version}"\nSEEN = []\n'
+APP = """
+    import shared, sys
+
+    def app(environ, start_response):
+        body = f"{shared.VALUE} {shared.SEEN} {len(sys.path) - len(set(sys.path))}".encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+"""
+CONF = """
+import shared
+
+def post_fork(server, worker):
+    shared.SEEN.append("hook " + shared.VALUE)
+
+def when_ready(server):
+    import late
+    server.log.info("when_ready sees %s %s", late.VALUE, shared.VALUE)
+
+def on_reload(server):
+    import late
+    server.log.info("on_reload sees %s %s", late.VALUE, shared.VALUE)
+"""
+
+
+@pytest.mark.parametrize("preload", ["always", "never"])
+def test_reload_takes_what_the_file_imported_anew_and_hooks_share_it_with_the_app(
+    folder: Path, preload: str
+):
+    write_app(folder, APP)
+    for name in ("shared", "late"):
+        write_app(folder, SHARED, version="1", name=f"{name}.py")
+    (folder / "prefork.conf.py").write_text(CONF)
+    with Prefork(f"--preload={preload}", cwd=folder) as server:
+        assert server.get()[1] == "1 ['hook 1'] 0"
+        server.wait_log("when_ready sees 1 1")
+        for name in ("shared", "late"):
+            write_app(folder, SHARED, version="22", name=f"{name}.py")
+        assert server.reload("a")["result"] == "succeeded"
+        assert server.get()[1] == "22 ['hook 22'] 0"
+        server.wait_log("on_reload sees 1 1")
+        assert server.reload("b")["result"] == "succeeded"
+        server.wait_log("on_reload sees 22 22")
+
+
+def test_failed_reload_leaves_no_module_behind(folder: Path):
+    write_app(folder, APP)
+    write_app(folder, SHARED, version="1", name="shared.py")
+    with Prefork(cwd=folder) as server:
+        write_app(folder, SHARED, version="broken", name="shared.py")
+        (folder / "prefork.conf.py").write_text("import shared\nraise RuntimeError\n")
+        assert server.reload("a")["result"] == "failed"
+        write_app(folder, SHARED, version="2", name="shared.py")
+        (folder / "prefork.conf.py").write_text("")
+        assert server.reload("b")["result"] == "succeeded"
+        assert server.get()[1].startswith("2 ")
+
+
+def test_module_named_as_config_is_read_anew(folder: Path):
+    (folder / "settings.py").write_text("workers = 1\n")
+    with Prefork("-c", "python:settings", cwd=folder) as server:
+        (folder / "settings.py").write_text("workers =  2\n")
+        assert server.reload()["result"] == "succeeded"
+        server.wait_workers(2)
+
+
+def test_package_with_an_extension_module_survives_reloads(folder: Path):
+    """CPython loads such modules once per process."""
+    pytest.importorskip("numpy")
+    (folder / "prefork.conf.py").write_text("import numpy\nworkers = int(numpy.int64(1))\n")
+    with Prefork(cwd=folder) as server:
+        for id in ("a", "b"):
+            assert server.reload(id)["result"] == "succeeded"
+
+
+def test_search_path_that_the_file_extends_is_the_apps_and_not_the_next_generations(folder: Path):
+    (folder / "lib").mkdir()
+    write_app(folder / "lib", SHARED, name="shared.py")
+    write_app(folder, APP)
+    (folder / "prefork.conf.py").write_text("import sys\nsys.path.insert(0, 'lib')\n")
+    with Prefork(cwd=folder) as server:
+        assert server.get()[1] == "1 [] 0"
+        assert server.reload("a")["result"] == "succeeded"
+        assert server.get()[1] == "1 [] 0"
+        (folder / "prefork.conf.py").write_text("")
+        failed = server.reload("b")
+        assert (failed["result"], failed["message"]) == (
+            "failed",
+            "ModuleNotFoundError: No module named 'shared'",
+        )
+
+
+def test_file_imports_its_project_from_the_working_directory(folder: Path):
+    (folder / "project").mkdir()
+    (folder / "project" / "settings.py").write_text("WORKERS = 2\nTIMEOUT = 5\n")
+    (folder / "gunicorn.conf.py").write_text(
+        "from project.settings import WORKERS, TIMEOUT\nworkers = WORKERS\npreload_app = 'true'\n"
+    )
+    result = run_prefork("--print-config", "app:app", cwd=folder)
+    assert result.returncode == 0
+    assert "workers = 2" in result.stdout
+    assert "preload_app = 'always'" in result.stdout
+    assert "did you mean" not in result.stderr
+    with Prefork(cwd=folder) as server:
+        server.wait_workers(2)
+
+
+def test_name_that_is_nearly_a_setting_draws_a_warning(folder: Path):
+    (folder / "gunicorn.conf.py").write_text("WORKERS = 2\nworkers = WORKERS\ntimeot = 5\n")
+    result = run_prefork("--print-config", "app:app", cwd=folder)
+    assert "timeot is not a setting; did you mean timeout?" in result.stderr
+    assert "WORKERS is not" not in result.stderr
+
+
+def test_no_config_file_by_name(folder: Path):
+    (folder / "gunicorn.conf.py").write_text("raise RuntimeError\n")
+    result = run_prefork("-c", "/dev/null", "--check-config", "app:app", cwd=folder)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", [("--check-config",), ()])
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--forwarded-allow-ips=10.0.0.0/33", "forwarded_allow_ips is 10.0.0.0/33"),
+        ("--forwarded-allow-ips=proxy", "forwarded_allow_ips is proxy"),
+        ("--forwarded-allow-ips=fe80::1%eth0", "forwarded_allow_ips is fe80::1%eth0"),
+        ("--bind=8017", "use 127.0.0.1:8017"),
+        ("--bind=unix:" + "x" * 108, "107 at most"),
+        ("--bind=127.0.0.1:0,127.0.0.1:0", "twice"),
+        ("--bind=,", "bind is empty"),
+    ],
+)
+def test_value_that_cannot_work_is_a_usage_error_and_named(
+    folder: Path, command: tuple[str, ...], option: str, named: str
+):
+    result = run_prefork(*command, option, "app:app", cwd=folder)
+    assert (result.returncode, named in result.stderr) == (2, True), result.stderr
+
+
+def test_abstract_socket_has_no_file(folder: Path):
+    name = f"@prefork-{os.getpid()}"
+    with (
+        Prefork(cwd=folder, bind=f"unix:{name}") as server,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
+    ):
+        client.settimeout(10)
+        client.connect("\0" + name[1:])
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.recv(64).startswith(b"HTTP/1.1 200")
+        assert not (folder / name).exists()
+        taken = run_prefork("-b", f"unix:{name}", "app:app", cwd=folder)
+        assert (taken.returncode, "another process listens there" in taken.stderr) == (4, True)
+        assert server.process.poll() is None
+
+
+CANDIDATES = (
+    "0", "1", "-1", "0.1", "64", "511", "512", "4095", "4096", "65535", "65536", "65537", "86400", "1000000000", "1Gi",
+    "1Ti", "", "/", "/a/", "a/b", "*", "::1", "127.0.0.1", "0.0.0.0/0", "127.0.0.0/08", "::/0", "::ffff:1.2.3.4/128",
+    "01.2.3.4", "1.2.3", "1.2.3.4/", "1.2.3.4/+8", "1.2.3.4/33", "ü", "\udcff", "/\udcff", "true", "auto", "\t",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_value_that_is_accepted_makes_an_engine(setting):
+    from prefork.arbiter.check import check_engine
+    from prefork.config.options import Options
+
+    for candidate in CANDIDATES:
+        try:
+            value = setting.read(candidate, "test")
+        except ValueError:
+            continue
+        if value != "auto":  # is a number by then
+            check_engine(lambda *_: [], Options(**{setting.name: value}))
