@@ -9,9 +9,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use prefork_core::forwarded::{self, Scheme};
 use prefork_core::{BodyDecoder, Framing, Head, Method, Parsed, Reject, head, response};
 
+use crate::accounting::{self, Received};
 use crate::buffer::{BUFFER_BYTES, Buffer, Pool};
-use crate::context::Context;
 use crate::intake::{Intake, MEMORY_BYTES_MAX, Room};
+use crate::shared::Shared;
 use crate::spool::Spool;
 use crate::sys::{self, Address};
 use crate::unsent::{Flushed, Unsent};
@@ -129,7 +130,7 @@ impl Conn {
         fd: OwnedFd,
         address: &Address,
         local: Address,
-        context: &Context,
+        context: &Shared,
         now_us: u64,
     ) -> Self {
         let peer = match address {
@@ -208,6 +209,18 @@ impl Conn {
         self.buffer.as_ref().map_or(&[], |b| b.received())
     }
 
+    /// The current request, as it is counted and logged.
+    #[must_use]
+    pub fn received_request(&self) -> Received<'_> {
+        Received {
+            remote: &self.peer.host,
+            head: self.head(),
+            bytes: self.partial(),
+            size: self.received,
+            ready_us: self.ready_us,
+        }
+    }
+
     /// Between requests, nothing received.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -255,7 +268,7 @@ impl Conn {
     }
 
     /// The client sent something, or ended: reads until a request is complete or nothing is left.
-    pub fn on_readable(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn on_readable(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
             Phase::Head => self.read_head(context, pool, now_us),
             Phase::Body => self.read_body(context, pool, now_us),
@@ -265,7 +278,7 @@ impl Conn {
         }
     }
 
-    fn read_head(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn read_head(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         loop {
             let buffer = self.buffer.get_or_insert_with(|| pool.get());
             let room = buffer.room(if buffer.filled == 0 { BUFFER_BYTES } else { 512 });
@@ -296,7 +309,7 @@ impl Conn {
     }
 
     /// Takes in what has come of a body, as far as there is room and others do not wait too long.
-    fn read_body(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn read_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         let mut left = BODY_TURN_BYTES;
         loop {
             let want = self.body_read_bytes();
@@ -326,7 +339,7 @@ impl Conn {
     fn make_room(
         &mut self,
         count: usize,
-        context: &Context,
+        context: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
@@ -354,7 +367,7 @@ impl Conn {
     }
 
     /// Asks again for room; a body that gets none for as long as a client may pause is given up.
-    fn retry_room(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn retry_room(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         self.phase = Phase::Body;
         let next = self.make_room(self.body_read_bytes(), context, pool, now_us);
         if self.phase == Phase::Full
@@ -383,18 +396,18 @@ impl Conn {
     fn refuse_for_room(
         &mut self,
         error: &io::Error,
-        context: &Context,
+        context: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
         context.note_spool_failure(error);
-        context.note_refusal(self, 503, "no_room_for_body");
+        accounting::note_refusal(context, &self.received_request(), 503, "no_room_for_body");
         self.answer_and_close(503, "no room for the request body now", context, pool, now_us)
     }
 
     /// The body could wait for room forever.
-    fn refuse_above_spool(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
-        context.note_refusal(self, 413, "body_above_spool_size");
+    fn refuse_above_spool(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        accounting::note_refusal(context, &self.received_request(), 413, "body_above_spool_size");
         let why = "the body is larger than what the server keeps of one (--spool-size)";
         self.answer_and_close(413, why, context, pool, now_us)
     }
@@ -403,7 +416,7 @@ impl Conn {
     fn take_in(
         &mut self,
         count: usize,
-        context: &Context,
+        context: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
@@ -441,7 +454,7 @@ impl Conn {
     }
 
     /// The client ended its side before a request was complete.
-    fn on_end(&mut self, context: &Context, pool: &mut Pool) -> Next {
+    fn on_end(&mut self, context: &Shared, pool: &mut Pool) -> Next {
         if self.phase != Phase::Head || !self.partial().is_empty() {
             context.count_disconnect();
         }
@@ -450,7 +463,7 @@ impl Conn {
     }
 
     /// Makes what it can of the bytes that are there.
-    pub fn advance(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn advance(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         if self.phase == Phase::Head {
             let Some(buffer) = self.buffer.as_mut() else { return Next::Wait };
             if buffer.start == buffer.filled {
@@ -492,7 +505,7 @@ impl Conn {
     }
 
     /// The head is here and its body is not: from now on the client is waited for, unless the app is to do that.
-    fn begin_body(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    fn begin_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         self.intake.start(now_us);
         let Head { framing, expects_continue, .. } = self.request().head;
         let streamed_from = match &context.body_spool {
@@ -595,11 +608,11 @@ impl Conn {
     pub fn refuse(
         &mut self,
         reject: Reject,
-        context: &Context,
+        context: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
-        context.note_refusal(self, reject.status(), reject.code());
+        accounting::note_refusal(context, &self.received_request(), reject.status(), reject.code());
         self.answer_and_close(reject.status(), reject.message(), context, pool, now_us)
     }
 
@@ -612,7 +625,7 @@ impl Conn {
 
     /// The client holds room that others wait for, and has not moved for longer than they should.
     #[must_use]
-    pub fn is_in_the_way(&mut self, context: &Context, now_us: u64) -> bool {
+    pub fn is_in_the_way(&mut self, context: &Shared, now_us: u64) -> bool {
         let settings = &context.settings;
         let deadline_us = match self.phase {
             Phase::Body if self.intake.holds_room() => {
@@ -628,7 +641,7 @@ impl Conn {
     }
 
     /// The client is given up: answers 408 while its body was coming, closes when it did not read.
-    pub fn give_up(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn give_up(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         if self.phase != Phase::Write {
             return self.on_deadline(context, pool, now_us);
         }
@@ -637,12 +650,12 @@ impl Conn {
     }
 
     /// A wait is over: answers 408 when a request had begun.
-    pub fn on_deadline(&mut self, context: &Context, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn on_deadline(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
             Phase::Head if self.partial().is_empty() => Next::Close,
             Phase::Full => self.retry_room(context, pool, now_us),
             Phase::Head | Phase::Body => {
-                context.note_refusal(self, 408, "request_timeout");
+                accounting::note_refusal(context, &self.received_request(), 408, "request_timeout");
                 self.answer_and_close(408, "the request took too long", context, pool, now_us)
             }
             Phase::Write => {
@@ -665,7 +678,7 @@ impl Conn {
         &mut self,
         status: u16,
         why: &str,
-        context: &Context,
+        context: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
@@ -679,7 +692,7 @@ impl Conn {
     }
 
     /// There may be room to send: goes on with the answer, then with what comes after it.
-    pub fn on_writable(&mut self, context: &Context, now_us: u64) -> Next {
+    pub fn on_writable(&mut self, context: &Shared, now_us: u64) -> Next {
         if self.phase != Phase::Write {
             return Next::Wait;
         }
@@ -701,7 +714,7 @@ impl Conn {
     }
 
     /// The answer is sent: the next request, or the end.
-    pub fn after_answer(&mut self, context: &Context, now_us: u64) -> Next {
+    pub fn after_answer(&mut self, context: &Shared, now_us: u64) -> Next {
         if !self.closes {
             self.phase = Phase::Head;
             self.deadline_us = now_us + context.settings.keep_alive_us;
@@ -734,7 +747,7 @@ impl Conn {
 
     /// The call is over and its answer is sent or in `unsent`: makes the connection ready for what follows.
     /// The request's buffer stays when bytes of a next request are in it.
-    pub fn finish_call(&mut self, context: &Context, now_us: u64) -> Next {
+    pub fn finish_call(&mut self, context: &Shared, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
         self.intake.clear();

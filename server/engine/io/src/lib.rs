@@ -3,7 +3,7 @@
 //! ```text
 //! sys ← buffer, intake, unsent ← conn ← reactor ← server → threads
 //!         budget, spool, pace      ↑        ↑         ↑
-//!                                 context (settings, stats, log), handover
+//!                                 accounting ← shared (settings, stats, access_log), handover
 //! ```
 //!
 //! What is on its way: `intake` a request's body, `unsent` an answer. Both take memory from one `budget`, disk from a
@@ -11,18 +11,19 @@
 //!
 //! Knows no Python: `py` gives calls to the app and brings back bytes.
 
+pub mod access_log;
+pub mod accounting;
 pub mod budget;
 pub mod buffer;
 pub mod conn;
-pub mod context;
 pub mod forked;
 pub mod handover;
 pub mod intake;
-pub mod log;
 pub mod pace;
 pub mod reactor;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod spool;
 pub mod stats;
 pub mod sys;

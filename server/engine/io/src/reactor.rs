@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::buffer::Pool;
 use crate::conn::{Conn, Next, Phase};
-use crate::context::Context;
 use crate::handover::{Pair, Passed};
+use crate::shared::Shared;
 use crate::stats::cell;
 use crate::sys::{self, Address, Epoll, Event};
 
@@ -112,7 +112,7 @@ struct Listener {
 #[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Reactor {
     epoll: Arc<Epoll>,
-    context: Arc<Context>,
+    context: Arc<Shared>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     pool: Pool,
@@ -155,7 +155,7 @@ impl Reactor {
     /// What `epoll_ctl(2)` says; a listener that is no socket.
     pub fn new(
         epoll: Arc<Epoll>,
-        context: Arc<Context>,
+        context: Arc<Shared>,
         listeners: &[RawFd],
         pair: Option<Pair>,
         bell: RawFd,
@@ -382,7 +382,7 @@ impl Reactor {
         &mut self,
         index: u32,
         mut conn: Box<Conn>,
-        step: impl FnOnce(&mut Conn, &Context, &mut Pool, u64) -> Next,
+        step: impl FnOnce(&mut Conn, &Shared, &mut Pool, u64) -> Next,
     ) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let next = step(&mut conn, &self.context, &mut self.pool, self.now_us);

@@ -19,18 +19,19 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
+use crate::access_log::AccessLog;
+use crate::accounting::{self, Outcome};
 use crate::conn::Next;
-use crate::context::{Context, Outcome};
 use crate::forked;
 use crate::handover::Pair;
-use crate::log::AccessLog;
 use crate::pace::Patience;
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
 use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Direction, Epoll};
 use crate::threads::{Overdue, Thread};
-use crate::unsent::{FileOut, Flushed, SLICE_BYTES, Shared, UNSENT_BYTES_MAX, Unsent};
+use crate::unsent::{FileOut, Flushed, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX, Unsent};
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
@@ -134,7 +135,7 @@ struct Desk {
 /// See the head of this file.
 pub struct Server {
     /// Settings, counters, log.
-    pub context: Arc<Context>,
+    pub context: Arc<Shared>,
     epoll: Arc<Epoll>,
     bell: Bell,
     notify: Bell,
@@ -198,7 +199,7 @@ impl Server {
         let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
         let table = Table::map(stats_fd, slot)?;
         let log = AccessLog::new(log_fd);
-        let context = Arc::new(Context::new(settings, table, log));
+        let context = Arc::new(Shared::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
         let bell = Bell::new()?;
         let reactor = Reactor::new(epoll.clone(), context.clone(), listeners, pair, bell.raw())?;
@@ -546,7 +547,11 @@ impl Server {
         let context = &self.context;
         let (status, end_us) =
             if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
-        context.note_answer(&call, &Outcome { status, end_us, is_counted: is_expired, ..outcome });
+        accounting::note_answer(
+            context,
+            &call.received_request(),
+            &Outcome { status, end_us, is_counted: is_expired, ..outcome },
+        );
         context.table.sub(cell::in_flight, 1);
         if ended.is_overdue {
             context.table.sub(cell::overdue, 1);
@@ -630,7 +635,7 @@ impl Server {
         number: usize,
         call: &mut Call,
         head: &[u8],
-        body: Option<(Shared, usize)>,
+        body: Option<(SharedBytes, usize)>,
         is_rest: bool,
     ) -> Sent {
         let thread = &self.threads[number];

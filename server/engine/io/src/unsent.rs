@@ -27,14 +27,14 @@ pub struct FileOut {
 }
 
 /// Bytes that belong to somebody else until they are sent: of the app, in the engine's case.
-pub type Shared = Box<dyn AsRef<[u8]> + Send + Sync>;
+pub type SharedBytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A part of what is still to be sent.
 enum Piece {
     Bytes(Vec<u8>),
     /// Bytes up to `end`.
     Shared {
-        bytes: Shared,
+        bytes: SharedBytes,
         end: usize,
     },
     File(FileOut),
@@ -218,7 +218,7 @@ impl Unsent {
     }
 
     /// Adds the part `from..end` of bytes that are not copied.
-    pub fn push_shared(&mut self, bytes: Shared, from: usize, end: usize) {
+    pub fn push_shared(&mut self, bytes: SharedBytes, from: usize, end: usize) {
         if from == end {
             return;
         }

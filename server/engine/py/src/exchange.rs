@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
 use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
-use prefork_io::context::Outcome;
+use prefork_io::accounting::Outcome;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server};
-use prefork_io::unsent::{FileOut, Shared};
+use prefork_io::unsent::{FileOut, SharedBytes};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -247,7 +247,7 @@ impl Exchange {
     }
 
     /// Sends what is in `out`, then `body`. False when the client takes no more.
-    fn send(&self, state: &mut State, body: Option<(Shared, usize)>, is_rest: bool) -> bool {
+    fn send(&self, state: &mut State, body: Option<(SharedBytes, usize)>, is_rest: bool) -> bool {
         let State { held: Some(held), out, .. } = state else { return false };
         let sent = held.with(|call| self.server.send(self.number, call, out, body, is_rest));
         out.clear();
@@ -284,7 +284,7 @@ impl Exchange {
             out.extend_from_slice(suffix);
             return self.send(state, None, false);
         }
-        let shared: Shared = Box::new(PyBackedBytes::from(block.clone()));
+        let shared: SharedBytes = Box::new(PyBackedBytes::from(block.clone()));
         let is_sent = self.send(state, Some((shared, admitted)), false);
         state.out.extend_from_slice(suffix);
         is_sent
@@ -315,7 +315,7 @@ impl Exchange {
             if admitted <= COPIED_BODY_BYTES {
                 out.extend_from_slice(&bytes[..admitted]);
             } else {
-                let shared: Shared = Box::new(PyBackedBytes::from(block.clone()));
+                let shared: SharedBytes = Box::new(PyBackedBytes::from(block.clone()));
                 self.send(state, Some((shared, admitted)), true);
             }
             state.out.extend_from_slice(suffix);

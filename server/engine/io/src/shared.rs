@@ -1,4 +1,6 @@
-//! What every part of the engine may read: settings, the stats table, the access log.
+//! What all threads of a worker share: settings, the stats table, the access log, memory and spools.
+//!
+//! Knows no connection.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,20 +10,18 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, PoisonError};
 
-use prefork_core::Method;
 use prefork_core::date::http_date;
 use prefork_core::error_page::write_error;
 
+use crate::access_log::AccessLog;
 use crate::budget::Budget;
-use crate::conn::Conn;
-use crate::log::{AccessLog, Entry};
 use crate::settings::Settings;
 use crate::spool::Spool;
 use crate::stats::{Table, cell};
 use crate::sys;
 
 /// Shared by all threads of one worker.
-pub struct Context {
+pub struct Shared {
     /// Memory for bodies and answers on their way.
     pub memory: Budget,
     /// Where bodies go that memory should not hold; `None` when there is no such place: then they are streamed.
@@ -39,22 +39,7 @@ pub struct Context {
     pub log: AccessLog,
 }
 
-/// What a call came to, for counters and log.
-#[derive(Clone, Copy, Debug)]
-pub struct Outcome {
-    /// The status sent.
-    pub status: u16,
-    /// Bytes of the body sent.
-    pub body_bytes: u64,
-    /// When the call began and ended, monotonic.
-    pub start_us: u64,
-    /// See `start_us`.
-    pub end_us: u64,
-    /// A timeout has counted it already.
-    pub is_counted: bool,
-}
-
-impl Context {
+impl Shared {
     /// # Errors
     /// None: a spool that cannot be used is left out.
     #[must_use]
@@ -89,7 +74,7 @@ impl Context {
         self.is_pressed.load(Relaxed) && self.is_pressed.swap(false, Relaxed)
     }
 
-    /// Remembers why something could not be kept in the spool, for [`Context::take_spool_failure`].
+    /// Remembers why something could not be kept in the spool, for [`Shared::take_spool_failure`].
     pub fn note_spool_failure(&self, error: &io::Error) {
         *self.spool_failure.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(error.to_string());
@@ -128,50 +113,5 @@ impl Context {
         let mut out = Vec::with_capacity(256);
         write_error(&mut out, status, sentence, is_head, &self.settings.server, &self.date());
         out
-    }
-
-    /// Counts and logs a request that the engine answers by itself.
-    pub fn note_refusal(&self, conn: &Conn, status: u16, code: &'static str) {
-        self.table.add(cell::rejects, 1);
-        self.table.add(cell::bytes_in, conn.received);
-        let method = conn.head().map_or(Method::Other, |head| head.method);
-        self.table.count_answer(method as usize, status, 0);
-        if self.settings.is_access_logged {
-            self.log.append(&Entry {
-                conn,
-                status,
-                body_bytes: 0,
-                duration_us: 0,
-                queue_us: 0,
-                refusal: Some(code),
-            });
-        }
-    }
-
-    /// Counts and logs an answered call.
-    pub fn note_answer(&self, conn: &Conn, outcome: &Outcome) {
-        let duration_us = outcome.end_us.saturating_sub(outcome.start_us);
-        let queue_us = outcome.start_us.saturating_sub(conn.ready_us);
-        self.table.add(cell::busy_us, duration_us);
-        self.table.observe(cell::queue, queue_us);
-        self.table.add(cell::bytes_in, conn.received);
-        if !outcome.is_counted {
-            self.table.count_answer(
-                conn.request().head.method as usize,
-                outcome.status,
-                duration_us,
-            );
-        }
-        if self.settings.is_access_logged {
-            let Outcome { status, body_bytes, .. } = *outcome;
-            self.log.append(&Entry {
-                conn,
-                status,
-                body_bytes,
-                duration_us,
-                queue_us,
-                refusal: None,
-            });
-        }
     }
 }

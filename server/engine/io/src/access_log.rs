@@ -2,6 +2,8 @@
 //!
 //! A pipe takes up to 4096 bytes in one go; larger pieces of several workers would mix. So what is not a regular file gets
 //! smaller pieces, which end with a line. What could not be written is counted: [`AccessLog::take_lost`].
+//!
+//! Knows no connection: it is given a [`Record`] of plain values.
 
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -9,10 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prefork_core::NameId;
-use prefork_core::head::Span;
-
-use crate::conn::Conn;
 use crate::sys;
 
 /// Bytes gathered above which lines are dropped: whoever reads the log has stopped.
@@ -42,10 +40,20 @@ const LINE_ROOM: usize = 512;
 /// Memory that the writer keeps from one piece to the next.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// One line in the making.
-pub struct Entry<'a> {
-    /// The connection, with its request still in the buffer.
-    pub conn: &'a Conn,
+/// What one line says.
+pub struct Record<'a> {
+    /// The client's address; empty for a unix socket.
+    pub remote: &'a str,
+    /// The method as sent; `None` when it was not read.
+    pub method: Option<&'a [u8]>,
+    /// The target as sent; `None` when it was not read.
+    pub target: Option<&'a [u8]>,
+    /// 0 or 1, of HTTP/1.x.
+    pub minor: u8,
+    /// The field of that name; left out of the line when there is none.
+    pub referer: Option<&'a [u8]>,
+    /// As `referer`.
+    pub user_agent: Option<&'a [u8]>,
     /// The status sent.
     pub status: u16,
     /// Bytes of the body sent.
@@ -100,7 +108,7 @@ impl AccessLog {
     }
 
     /// Adds a line; never waits for the log's reader.
-    pub fn append(&self, entry: &Entry<'_>) {
+    pub fn append(&self, record: &Record<'_>) {
         let now_us = sys::wall_us();
         let mut state = self.lock();
         if state.gathered.len() > GATHERED_BYTES_MAX {
@@ -109,7 +117,7 @@ impl AccessLog {
         }
         let is_first = state.gathered.is_empty();
         let State { gathered, stamp, .. } = &mut *state;
-        write_line(gathered, stamp, entry, self.worker_pid, now_us);
+        write_line(gathered, stamp, record, self.worker_pid, now_us);
         if is_first && !state.is_writing {
             self.wake.notify_one();
         }
@@ -213,29 +221,26 @@ impl Stamp {
 fn write_line(
     out: &mut Vec<u8>,
     stamp: &mut Stamp,
-    entry: &Entry<'_>,
+    record: &Record<'_>,
     worker_pid: u32,
     wall_us: u64,
 ) {
     let start = out.len();
-    write_values(out, stamp, entry, worker_pid, wall_us, usize::MAX);
+    write_values(out, stamp, record, worker_pid, wall_us, usize::MAX);
     if out.len() - start > LINE_BYTES_MAX {
         out.truncate(start);
-        write_values(out, stamp, entry, worker_pid, wall_us, SHORTENED_BYTES);
+        write_values(out, stamp, record, worker_pid, wall_us, SHORTENED_BYTES);
     }
 }
 
 fn write_values(
     out: &mut Vec<u8>,
     stamp: &mut Stamp,
-    entry: &Entry<'_>,
+    record: &Record<'_>,
     worker_pid: u32,
     wall_us: u64,
     most: usize,
 ) {
-    let conn = entry.conn;
-    let head = conn.head();
-    let bytes = conn.partial();
     let text = |out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>| {
         out.extend_from_slice(name);
         match value {
@@ -247,32 +252,28 @@ fn write_values(
         out.extend_from_slice(name);
         write_number(out, value);
     };
-    let known = |span: Option<Span>| {
-        span.filter(|s| !s.is_empty() && s.end as usize <= bytes.len()).map(|s| s.of(bytes))
-    };
     out.reserve(LINE_ROOM);
     out.extend_from_slice(b"{\"time\":\"");
     stamp.write(out, wall_us);
-    text(out, b"\",\"remote\":", Some(conn.peer.host.as_bytes()));
-    text(out, b",\"method\":", known(head.map(|h| h.method_name)));
-    text(out, b",\"target\":", known(head.map(|h| h.target)));
-    out.extend_from_slice(match head.map_or(1, |h| h.minor) {
+    text(out, b"\",\"remote\":", Some(record.remote.as_bytes()));
+    text(out, b",\"method\":", record.method);
+    text(out, b",\"target\":", record.target);
+    out.extend_from_slice(match record.minor {
         0 => b",\"protocol\":\"HTTP/1.0\"",
         _ => b",\"protocol\":\"HTTP/1.1\"",
     });
-    number(out, b",\"status\":", u64::from(entry.status));
-    number(out, b",\"bytes\":", entry.body_bytes);
-    number(out, b",\"duration_us\":", entry.duration_us);
-    number(out, b",\"queue_us\":", entry.queue_us);
-    if let Some(code) = entry.refusal {
+    number(out, b",\"status\":", u64::from(record.status));
+    number(out, b",\"bytes\":", record.body_bytes);
+    number(out, b",\"duration_us\":", record.duration_us);
+    number(out, b",\"queue_us\":", record.queue_us);
+    if let Some(code) = record.refusal {
         text(out, b",\"refusal\":", Some(code.as_bytes()));
-    } else if let Some(head) = head {
-        if let Some(value) = head.value(bytes, NameId::REFERER) {
-            text(out, b",\"referer\":", Some(value));
-        }
-        if let Some(value) = head.value(bytes, NameId::USER_AGENT) {
-            text(out, b",\"user_agent\":", Some(value));
-        }
+    }
+    if let Some(value) = record.referer {
+        text(out, b",\"referer\":", Some(value));
+    }
+    if let Some(value) = record.user_agent {
+        text(out, b",\"user_agent\":", Some(value));
     }
     if most != usize::MAX {
         out.extend_from_slice(b",\"shortened\":true");
