@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -256,7 +257,8 @@ def test_a_folder_made_on_import_is_there_after_workers_exited_and_gone_after_th
         for _ in range(30):
             assert server.get()[1].endswith(" True")
         for worker in server.workers():
-            os.kill(worker, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # just replaced
+                os.kill(worker, signal.SIGTERM)
             server.wait(lambda pid=worker: is_gone(pid), what="worker is still there")
         server.wait_workers(2)
         assert {answer.rpartition(" ")[2] for answer in ask_many(server)} == {"True"}
@@ -422,6 +424,44 @@ def test_an_app_that_can_be_shared_again_is_shared_from_the_reload_after_that(fo
         assert server.reload("one")["result"] == "succeeded"
         assert imports(server) == 0
         assert server.reload("two")["result"] == "succeeded"
+        assert imports(server) == 1
+
+
+DJANGO = """
+import django
+from django.conf import settings
+settings.configure(ROOT_URLCONF="urls", SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"])
+from django.core.wsgi import get_wsgi_application
+app = get_wsgi_application()
+"""
+VIEWS = """
+import os
+from django.http import HttpResponse
+from django.urls import path
+IMPORTED_BY = os.getpid()
+urlpatterns = [path("", lambda request: HttpResponse(str(IMPORTED_BY)))]
+"""
+
+
+def test_django_views_are_imported_once_although_django_imports_them_late(folder: Path):
+    (folder / "urls.py").write_text(VIEWS)
+    with serve(folder, DJANGO, "-w", "2") as server:
+        assert imports(server) == 1
+        assert set(ask_many(server)) == {str(m) for m in children_of(server.process.pid)} - {
+            str(worker) for worker in server.workers()
+        }
+
+
+def test_what_django_views_hold_is_found(folder: Path):
+    (folder / "urls.py").write_text("import os\nENDS = os.pipe()\n" + VIEWS)
+    with serve(folder, DJANGO, "-w", "2") as server:
+        assert re.search(r"each worker imports for itself .*found=.*open pipe", server.log())
+        assert {int(answer) for answer in ask_many(server)} <= set(server.workers())
+
+
+def test_django_urls_that_do_not_import_fail_where_they_are_needed(folder: Path):
+    (folder / "urls.py").write_text("raise SystemExit(3)\n" + VIEWS)
+    with serve(folder, DJANGO, "-w", "1") as server:
         assert imports(server) == 1
 
 

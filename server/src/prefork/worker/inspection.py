@@ -13,6 +13,7 @@ from prefork.base.threads import refuse_replaced
 from prefork.worker.app_import import WsgiApp, import_app
 from prefork.worker.fork_safety import SHOWN, find_hazards
 from prefork.worker.holdings import holder_of_descriptor, observe
+from prefork.worker.warm_up import warm_up
 
 # Registers the way out of a context that does nothing for files on disk, whenever `requests` is imported.
 _HARMLESS = ("certifi",)
@@ -32,6 +33,9 @@ def import_and_inspect(name: str) -> Imported:
     before = observe()
     with exit_functions_recorded() as registered:
         app = import_app(name)
+        # What cannot be loaded is the business of the request that needs it.
+        with contextlib.suppress(Exception, SystemExit):
+            warm_up()
     refuse_replaced()
     with every_object_visible():
         gc.collect()  # what is no longer referenced is closed by now, and not found
