@@ -79,7 +79,12 @@ class Disturber:
     def _end_worker(self, number: signal.Signals) -> None:
         worker = self._random.choice(self._server.workers())
         os.kill(worker, number)
-        self._server.wait(lambda: is_gone(worker), _END_S, what=f"worker {worker} is still there")
+        # Until it is reaped: while one of its threads still ends, it looks like a zombie and holds its sockets.
+        self._server.wait(
+            lambda: not Path(f"/proc/{worker}").exists(),
+            _END_S,
+            what=f"worker {worker} is still there",
+        )
 
     def _write(self, *, works: bool) -> None:
         self._version += 1
