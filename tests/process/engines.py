@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "limit_head_bytes": 65536,
     "max_request_body": 0,
     "stream_request_bodies": False,
+    "greenlets": False,
     "buffer_memory": 64 << 20,
     "spool_dir": tempfile.gettempdir(),
     "spool_size": 256 << 20,

@@ -289,4 +289,5 @@ def test_an_app_that_patches_threads_is_refused_with_a_remedy(folder: Path, wher
         done = run_prefork(*arguments, "app:app", cwd=folder)
         assert done.returncode == 3, done.stderr
         assert "has replaced Python's threads" in done.stderr
+        assert "--worker-class gevent" in done.stderr
         assert "remove the patching" in done.stderr

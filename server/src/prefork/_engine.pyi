@@ -48,7 +48,7 @@ class Engine:
     `settings` keys (all required): `threads, keep_alive_s, request_timeout_s, header_timeout_s, body_timeout_s,
     min_body_rate, write_timeout_s, min_response_rate, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
     max_request_body, stream_request_bodies, buffer_memory, spool_dir, spool_size, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
-    multiprocess, access_log`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
+    multiprocess, access_log, greenlets`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
 
     `listeners`: descriptors of listening sockets; made non-blocking, not closed. `stats_fd`, `slot`: the stats
     table and this worker's slot (1..n). `handover`: (send end, receive end) of the SOCK_SEQPACKET pair all
@@ -71,6 +71,19 @@ class Engine:
     ) -> Engine: ...
     def serve(self) -> None:
         """Be one app thread; returns when the worker is drained or stopped."""
+    def hub(
+        self,
+        *,
+        spawn: Callable[[Callable[[int], None], int], Any],
+        wait: Callable[[int, bool, float], bool],
+        park: Callable[[], None],
+    ) -> Hub:
+        """Make the calling thread the hub, instead of `serve()`. RuntimeError unless `settings["greenlets"]`.
+
+        `spawn(function, number)` starts a greenlet that calls `function(number)`, later. `wait(fd, is_write, seconds)`
+        lets other greenlets run until a socket is ready, and returns False when it is not by then. `park()` is called
+        in a forked child by each call that comes to its end there; when it returns the child ends.
+        """
     def drain(self, *, mode: str) -> None:
         """Begin to leave: "handover" passes connections to other workers, "close" ends them. Returns at once.
 
@@ -82,11 +95,33 @@ class Engine:
         """Return and clear what happened, oldest first.
 
         `("timeout", thread_ident, method, target, elapsed_us)`: a call is over its time; the 504 was sent when
-        nothing else had been, and this worker takes no new requests. `("max_requests",)`. `("shut",)`: nothing is
-        accepted any more, the listeners can be closed. `("log_lost", lines)`: so many lines of the
-        access log were not written. `("spool_failed", why)`: a request body or a response could not
+        nothing else had been, and this worker takes no new requests; with greenlets thread_ident is the call's number,
+        and the worker goes on. `("hub_blocked", elapsed_us)`: the hub has made no turn for longer than a call may take;
+        this worker takes no new requests. `("max_requests",)`. `("shut",)`: nothing is
+        accepted any more, the listeners can be closed. `("log_lost", lines)`: so many lines of the access log were not
+        written. `("spool_failed", why)`: a request body or a response could not
         be kept in the spool. `("left_out", name)`: a hop-by-hop header of the app was not sent, reported once for each
         name. `("drained",)`.
         """
     def is_idle(self) -> bool:
         """Tell whether no connection and no call is left."""
+
+@final
+class Hub:
+    """The engine's side of a hub whose greenlets run the calls. Used by the thread that made it, by no other."""
+
+    @property
+    def reactor_fd(self) -> int:
+        """Readable while a turn would find something."""
+    @property
+    def wake_fd(self) -> int:
+        """Readable when a turn is asked for."""
+    def turn(self) -> float | None:
+        """Read what came, and spawn a greenlet for each request that is ready; never waits for a client.
+
+        Returns the seconds within which the next turn is due; None when the worker is drained or stopped.
+        """
+    def serve(self, number: int) -> None:
+        """Be the greenlet of call `number`: what `spawn` is given."""
+    def is_overdue(self, number: int) -> bool:
+        """Tell whether call `number` runs and is over its time."""

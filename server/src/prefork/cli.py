@@ -39,7 +39,7 @@ def run_server(arguments: Sequence[str]) -> int:
     folder = Path.cwd()
     environment = dict(os.environ)
     configuration = configure(arguments, environment, folder=folder)
-    threads.refuse_replaced()
+    threads.refuse_replaced(threads.FOR_CONFIG_FILES)
     options = configuration.options
     log = Log(level=options.loglevel)
     for warning in configuration.warnings:
@@ -56,9 +56,12 @@ def run_server(arguments: Sequence[str]) -> int:
     # Imported here: they need the engine, and the agent needs neither.
     from prefork.arbiter.check import check
     from prefork.arbiter.start import run
+    from prefork.worker.patching import require_gevent
 
     change_directory(options)
     replace_environment(configuration.environment)
+    if options.worker_class == "gevent":
+        require_gevent(options.pythonpath)
     if options.check_config:
         return check(configuration, log)
     return run(configuration, log, reread=lambda: configure(arguments, environment, folder=folder))

@@ -215,6 +215,18 @@ impl Reactor {
         !self.ready.is_empty()
     }
 
+    /// Whether a turn would find something without asking the kernel.
+    #[must_use]
+    pub fn is_amid_events(&self) -> bool {
+        self.batch_at < self.batch_len || !self.ready.is_empty()
+    }
+
+    /// How long may be waited for the next turn: deadlines and orders need one, at the latest then.
+    #[must_use]
+    pub fn until_due(&self, most: Duration) -> Duration {
+        self.wait_at_most(Some(most)).unwrap_or(most)
+    }
+
     /// Takes these requests.
     pub fn take_ready(&mut self) -> std::vec::Drain<'_, Call> {
         self.ready.drain(..)

@@ -30,8 +30,12 @@ use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Direction, Epoll};
-use crate::threads::{Overdue, Thread};
+use crate::threads::{Overdue, Thread, Threads};
 use crate::unsent::{FileOut, Flushed, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX, Unsent};
+
+pub mod hub;
+
+use hub::Hub;
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
@@ -79,6 +83,11 @@ pub enum Notice {
         /// The request's target as sent.
         target: Vec<u8>,
         /// How long it has been running.
+        elapsed_us: u64,
+    },
+    /// The hub has not come back from its greenlets for longer than a call may take.
+    HubBlocked {
+        /// For how long.
         elapsed_us: u64,
     },
     /// Something could not be kept in the spool, which was answered with 503.
@@ -132,6 +141,10 @@ struct Desk {
     is_lead_offered: bool,
 }
 
+/// How a call waits until its client's socket is ready; false when that takes too long. A thread blocks
+/// ([`sys::wait_for`]), a greenlet lets others run.
+pub type Wait<'a> = &'a mut dyn FnMut(RawFd, Direction, Duration) -> io::Result<bool>;
+
 /// See the head of this file.
 pub struct Server {
     /// Settings, counters, log.
@@ -157,8 +170,9 @@ pub struct Server {
     accept_credit: AtomicUsize,
     /// App threads in [`Server::wait`].
     waiting: AtomicUsize,
-    threads: Vec<Thread>,
-    joined: AtomicUsize,
+    threads: Threads,
+    /// Where all calls run in greenlets of one thread.
+    hub: Option<Hub>,
     calls: AtomicUsize,
     order: AtomicU8,
     is_shut: AtomicBool,
@@ -196,7 +210,8 @@ impl Server {
     ) -> io::Result<Arc<Self>> {
         sys::ignore_sigpipe();
         forked::watch();
-        let threads = std::iter::repeat_with(Thread::default).take(settings.threads).collect();
+        let threads = Threads::new(settings.threads);
+        let hub = settings.has_hub.then(Hub::new).transpose()?;
         let table = Table::map(stats_fd, slot)?;
         let log = AccessLog::new(log_fd);
         let context = Arc::new(Shared::new(settings, table, log));
@@ -222,7 +237,7 @@ impl Server {
             accept_credit: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             threads,
-            joined: AtomicUsize::new(0),
+            hub,
             calls: AtomicUsize::new(0),
             order: AtomicU8::new(Order::Serve as u8),
             is_shut: AtomicBool::new(false),
@@ -280,6 +295,7 @@ impl Server {
 
     fn wake_all(&self) {
         self.bell.ring();
+        self.wake_hub();
         let desk = lock(&self.desk);
         self.desk_changed.notify_all();
         drop(desk);
@@ -304,8 +320,8 @@ impl Server {
                 named("prefork-log").spawn(move || context.log.write()).ok()?;
             }
         }
-        let number = self.joined.fetch_add(1, SeqCst);
-        self.threads.get(number)?.set_ident(ident);
+        let number = self.threads.join()?;
+        self.threads[number].set_ident(ident);
         Some(number)
     }
 
@@ -571,6 +587,7 @@ impl Server {
             self.accept_credit.fetch_add(1, Relaxed);
         }
         self.calls.fetch_sub(1, AcqRel);
+        self.wake_hub_after_call();
     }
 
     /// A call was lost in a panic, its connection with it.
@@ -585,6 +602,7 @@ impl Server {
         self.bell.ring();
         lock(&self.lead).abandon(token);
         self.calls.fetch_sub(1, AcqRel);
+        self.wake_hub_after_call();
     }
 
     fn renew_oldest(&self) {
@@ -686,10 +704,10 @@ impl Server {
     /// taken by then, and when that is full waits for it; `Gone` when it is too slow.
     ///
     /// None of that is the app's time.
-    pub fn make_room(&self, number: usize) -> Sent {
+    pub fn make_room(&self, number: usize, wait: Wait<'_>) -> Sent {
         let thread = &self.threads[number];
         thread.begin_waiting(sys::monotonic_us());
-        let sent = self.wait_for_room(thread);
+        let sent = self.wait_for_room(thread, wait);
         thread.end_waiting(sys::monotonic_us());
         if sent == Sent::Gone {
             drop(thread.take_unsent());
@@ -698,7 +716,7 @@ impl Server {
         sent
     }
 
-    fn wait_for_room(&self, thread: &Thread) -> Sent {
+    fn wait_for_room(&self, thread: &Thread, wait: Wait<'_>) -> Sent {
         let mut is_spilling = thread.with_unsent(|unsent, _| unsent.is_spilling());
         loop {
             match self.flush_thread(thread) {
@@ -722,8 +740,8 @@ impl Server {
                 (fd, unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us))
             });
             let (fd, left_us) = waited;
-            let wait = moment.min(Duration::from_micros(left_us));
-            if wait.is_zero() || sys::wait_for(fd, Direction::Write, wait).is_err() {
+            let time = moment.min(Duration::from_micros(left_us));
+            if time.is_zero() || wait(fd, Direction::Write, time).is_err() {
                 return Sent::Gone;
             }
         }
@@ -760,10 +778,10 @@ impl Server {
 
     /// Moves to the spool what memory should not hold of a complete answer; when that is full waits for the client.
     /// None of that is the app's time.
-    pub fn store(&self, number: usize, call: &mut Call) {
+    pub fn store(&self, number: usize, call: &mut Call, wait: Wait<'_>) {
         let thread = &self.threads[number];
         thread.begin_waiting(sys::monotonic_us());
-        if !self.wait_to_store(call) {
+        if !self.wait_to_store(call, wait) {
             // Too slow, or gone: what comes next finds the connection closed.
             sys::shut_down(call.raw_fd());
             call.unsent = Unsent::default();
@@ -772,7 +790,7 @@ impl Server {
         thread.end_waiting(sys::monotonic_us());
     }
 
-    fn wait_to_store(&self, call: &mut Call) -> bool {
+    fn wait_to_store(&self, call: &mut Call, wait: Wait<'_>) -> bool {
         let fd = call.raw_fd();
         loop {
             if self.flush(&mut call.unsent, fd) == Flushed::Broken {
@@ -783,8 +801,8 @@ impl Server {
             }
             let (now_us, patience) = (sys::monotonic_us(), self.patience(true));
             let left_us = call.unsent.deadline_us(fd, patience, now_us).saturating_sub(now_us);
-            let wait = ROOM_RETRY.min(Duration::from_micros(left_us));
-            if wait.is_zero() || sys::wait_for(fd, Direction::Write, wait).is_err() {
+            let time = ROOM_RETRY.min(Duration::from_micros(left_us));
+            if time.is_zero() || wait(fd, Direction::Write, time).is_err() {
                 return false;
             }
         }
@@ -866,13 +884,16 @@ impl Server {
 
     /// Whether an app thread waits for the next request, however many calls run in others.
     fn is_quiet(&self) -> bool {
+        if self.hub.is_some() {
+            return self.is_hub_quiet();
+        }
         self.leader.load(SeqCst) == LEADER_APP
     }
 
     /// Sleeps for a tick, or, when all is quiet, until woken or a call may be over its time.
     fn helper_sleep(&self, is_long: bool, until_timeout: Option<Duration>) {
         let mut is_awake = lock(&self.helper.is_awake);
-        let mut timeout = TICK;
+        let mut timeout = if self.hub.is_some() { hub::LOOK } else { TICK };
         if is_long {
             timeout = until_timeout.map_or(BEAT, |left| left.clamp(TICK, BEAT));
             self.helper.is_parked.store(true, SeqCst);
@@ -903,10 +924,11 @@ impl Server {
         let due_us = self.helper.look_due_us.swap(0, Relaxed);
         let late_us = if due_us == 0 { 0 } else { now_us.saturating_sub(due_us) };
         if late_us > PAUSE_US {
-            for thread in &self.threads {
+            for thread in self.threads.iter() {
                 thread.excuse(late_us);
                 let _ = thread.try_with_unsent(|unsent, _| unsent.excuse(late_us));
             }
+            self.excuse_hub(late_us);
         }
     }
 
@@ -915,8 +937,11 @@ impl Server {
         let limit_us = self.context.settings.request_timeout_us;
         let now_us = sys::monotonic_us();
         self.beat(now_us);
+        if limit_us > 0 {
+            self.question_hub(now_us, limit_us);
+        }
         let mut nearest = None;
-        for thread in &self.threads {
+        for thread in self.threads.iter() {
             let start_us = thread.start_us();
             if start_us == 0 || limit_us == 0 {
                 continue;
@@ -950,7 +975,9 @@ impl Server {
         }
         let Overdue { method, target, .. } = overdue;
         let thread_ident = thread.ident();
-        self.give(Order::HandOver);
+        if self.hub.is_none() {
+            self.give(Order::HandOver);
+        }
         self.notify(Notice::Timeout { thread_ident, method, target, elapsed_us });
     }
 
@@ -966,7 +993,7 @@ impl Server {
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             self.plan_look(wait);
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
-            reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.len()));
+            reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.most()));
             if reactor.take_bell() {
                 self.bell.hush();
             }
@@ -975,6 +1002,9 @@ impl Server {
             self.tell_shut(&mut reactor);
             if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
                 self.finish();
+            }
+            if has_more {
+                self.wake_hub();
             }
             if self.parked.load(SeqCst) > 0 || self.calls.load(SeqCst) == 0 {
                 if has_more {
@@ -1024,6 +1054,10 @@ impl Looks {
         self.quiet = if server.is_quiet() { self.quiet + 1 } else { 0 };
         server.helper_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
         self.until_timeout = server.watch_calls();
+        if server.hub.is_some() {
+            server.watch_hub();
+            return;
+        }
         let _ = server.flush_threads();
         let leads = server.lead_count.load(SeqCst);
         let is_vacant = leads == self.leads && server.leader.load(SeqCst) == LEADER_NONE;

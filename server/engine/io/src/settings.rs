@@ -42,4 +42,6 @@ pub struct Settings {
     pub server: Vec<u8>,
     /// Whether each answer is logged.
     pub is_access_logged: bool,
+    /// Whether calls run in greenlets of one hub; then `threads` is how many of them at most.
+    pub has_hub: bool,
 }

@@ -87,6 +87,18 @@ impl Epoll {
         Ok(())
     }
 
+    /// The descriptor, to wait on: readable while it has events.
+    #[must_use]
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Whether there are events to take.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        wait_for(self.raw(), Direction::Read, Duration::ZERO).unwrap_or(false)
+    }
+
     /// # Errors
     /// `EEXIST`, `ENOMEM`, `ENOSPC`.
     pub fn add(&self, fd: RawFd, events: u32, data: u64) -> io::Result<()> {

@@ -9,12 +9,13 @@
 //!
 //! The number of the call is part of it, so that the helper can never mean one call and meet the next.
 
+use std::ops::Index;
 use std::os::fd::RawFd;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    AtomicBool, AtomicI32, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use crate::conn::Conn;
 use crate::unsent::Unsent;
@@ -49,6 +50,49 @@ pub struct Thread {
     has_unsent: AtomicBool,
     /// The last call took so long that another thread should lead meanwhile.
     pub(crate) is_slow: AtomicBool,
+}
+
+/// All of a worker's cells, of which only those that somebody has joined are made: there may be room for thousands of
+/// greenlets.
+pub struct Threads {
+    cells: Vec<OnceLock<Box<Thread>>>,
+    joined: AtomicUsize,
+}
+
+impl Threads {
+    /// Room for `most` threads.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let cells = std::iter::repeat_with(OnceLock::new).take(most).collect();
+        Self { cells, joined: AtomicUsize::new(0) }
+    }
+
+    /// Takes the next cell; `None` when all are taken.
+    pub fn join(&self) -> Option<usize> {
+        let taken = self.joined.fetch_update(SeqCst, SeqCst, |joined| {
+            (joined < self.cells.len()).then_some(joined + 1)
+        });
+        taken.ok()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Those that were joined.
+    pub fn iter(&self) -> impl Iterator<Item = &Thread> {
+        (0..self.joined.load(Acquire)).map(|number| &self[number])
+    }
+}
+
+impl Index<usize> for Threads {
+    type Output = Thread;
+
+    fn index(&self, number: usize) -> &Thread {
+        self.cells[number].get_or_init(Box::default)
+    }
 }
 
 /// The request of the running call.
@@ -204,6 +248,12 @@ impl Thread {
             target: line.target.clone(),
             row: line.row,
         })
+    }
+
+    /// Whether the running call was marked as overdue.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.start_us() != 0 && lock(&self.line).is_overdue
     }
 
     /// The helper claims the socket of an overdue call; `answer` runs with it if nothing was sent yet.

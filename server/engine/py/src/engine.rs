@@ -15,8 +15,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::environ::Facts;
+use crate::hub::Hub;
 use crate::serving::Serving;
 use crate::text::latin1;
+use crate::waiter::Greenlets;
 
 /// See `_engine.pyi`.
 #[pyclass(frozen, module = "prefork._engine")]
@@ -104,6 +106,7 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
         trusted,
         server: server_software.clone().into_bytes(),
         is_access_logged: access_log == "json",
+        has_hub: given.get("greenlets")?,
     };
     let facts = Facts {
         script_name: given.get::<String>("script_name")?.trim_end_matches('/').to_owned(),
@@ -152,6 +155,21 @@ impl Engine {
         }
     }
 
+    #[pyo3(signature = (*, spawn, wait, park))]
+    fn hub(
+        &self,
+        py: Python<'_>,
+        spawn: Py<PyAny>,
+        wait: Py<PyAny>,
+        park: Py<PyAny>,
+    ) -> PyResult<Hub> {
+        if !self.server.has_hub() {
+            return Err(PyRuntimeError::new_err("settings['greenlets'] is False; use serve()"));
+        }
+        let greenlets = Greenlets { spawn, wait, park };
+        Hub::new(self.app.bind(py), self.server.clone(), &self.facts, greenlets)
+    }
+
     #[pyo3(signature = (*, mode))]
     fn drain(&self, mode: &str) -> PyResult<()> {
         let order = match mode {
@@ -183,6 +201,9 @@ impl Engine {
                     elapsed_us,
                 )
                     .into_pyobject(py)?,
+                Notice::HubBlocked { elapsed_us } => {
+                    ("hub_blocked", elapsed_us).into_pyobject(py)?
+                }
                 Notice::SpoolFailed { why } => ("spool_failed", why).into_pyobject(py)?,
                 Notice::LeftOut { name } => ("left_out", latin1(py, &name)?).into_pyobject(py)?,
                 Notice::LogLost { lines } => ("log_lost", lines).into_pyobject(py)?,

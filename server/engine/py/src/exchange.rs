@@ -9,7 +9,7 @@ use prefork_core::Method;
 use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
 use prefork_io::accounting::Outcome;
 use prefork_io::reactor::Call;
-use prefork_io::server::{Sent, Server};
+use prefork_io::server::{Sent, Server, Wait};
 use prefork_io::unsent::{FileOut, SharedBytes};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -20,6 +20,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use crate::file_wrapper::bytes_block;
 use crate::input::Stream;
 use crate::text::{bytes_of, latin1_bytes};
+use crate::waiter::Waiter;
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
@@ -102,6 +103,7 @@ struct State {
 pub struct Exchange {
     server: Arc<Server>,
     number: usize,
+    waiter: Waiter,
     state: Mutex<State>,
     date: Mutex<(u64, [u8; 29])>,
 }
@@ -112,8 +114,8 @@ fn bad_reply(bad: InvalidResponse, what: &[u8]) -> PyErr {
 
 impl Exchange {
     /// An exchange for calls of the app thread `number`.
-    pub fn new(server: Arc<Server>, number: usize) -> Self {
-        Self { server, number, state: Mutex::default(), date: Mutex::new((0, [0; 29])) }
+    pub fn new(server: Arc<Server>, number: usize, waiter: Waiter) -> Self {
+        Self { server, number, waiter, state: Mutex::default(), date: Mutex::new((0, [0; 29])) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -258,12 +260,19 @@ impl Exchange {
 
     /// Adds one block of a body that goes on, and sends it; waits first when the client is far behind. False when it
     /// takes no more.
-    fn add_block(&self, block: &Bound<'_, PyBytes>) -> bool {
-        if self.server.is_behind(self.number)
-            && block.py().detach(|| self.server.make_room(self.number)) == Sent::Gone
-        {
-            self.lock().is_gone = true;
+    fn add_block(&self, block: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        if self.server.is_behind(self.number) {
+            let make_room = |wait: Wait<'_>| self.server.make_room(self.number, wait);
+            let sent = self.waiter.run(block.py(), make_room);
+            if !matches!(sent, Ok(Sent::Fine)) {
+                self.lock().is_gone = true;
+            }
+            sent?;
         }
+        Ok(self.add_to_body(block))
+    }
+
+    fn add_to_body(&self, block: &Bound<'_, PyBytes>) -> bool {
         let mut state = self.lock();
         let state = &mut *state;
         let State { progress: Progress::Body(outgoing), out, is_gone: false, body_bytes, .. } =
@@ -330,7 +339,7 @@ impl Exchange {
             return Ok(!self.lock().is_gone);
         }
         self.begin_body(&mut self.lock(), None)?;
-        Ok(self.add_block(block))
+        self.add_block(block)
     }
 
     /// Sends an answer whose body is a file.
@@ -514,8 +523,7 @@ impl Exchange {
             return Err(PyAssertionError::new_err("write was called after the call was over"));
         }
         self.begin_body(&mut self.lock(), None)?;
-        self.add_block(block);
-        Ok(())
+        self.add_block(block).map(drop)
     }
 }
 

@@ -15,6 +15,8 @@ use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::waiter::Waiter;
+
 /// Read at once when the app asks for all or for a line.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -22,6 +24,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub struct Stream {
     server: Arc<Server>,
     number: usize,
+    waiter: Waiter,
     state: Mutex<StreamState>,
 }
 
@@ -42,6 +45,8 @@ enum Failure {
     Refused(Reject),
     Spool,
     CallOver,
+    /// None yet: a greenlet has to wait, without any lock, and then try again.
+    Pending,
 }
 
 impl Failure {
@@ -60,17 +65,18 @@ impl Failure {
                 PyOSError::new_err("the request body cannot be read from its spool file")
             }
             Self::CallOver => PyOSError::new_err("wsgi.input was read after the call was over"),
+            Self::Pending => PyOSError::new_err("the request body has not come yet"),
         }
     }
 }
 
 impl Stream {
     /// Shares `call` until [`Stream::end`].
-    pub fn new(server: Arc<Server>, number: usize, call: Call) -> Arc<Self> {
+    pub fn new(server: Arc<Server>, number: usize, waiter: Waiter, call: Call) -> Arc<Self> {
         let is_continue_due =
             call.request().head.expects_continue && call.request().body().is_empty();
         let state = StreamState { call: Some(call), is_continue_due, failure: None };
-        Arc::new(Self { server, number, state: Mutex::new(state) })
+        Arc::new(Self { server, number, waiter, state: Mutex::new(state) })
     }
 
     /// INVARIANT: whoever holds this lock waits for nothing, neither the client nor the GIL, so that it may be waited for
@@ -101,7 +107,7 @@ impl Stream {
         match self.lock().failure? {
             Failure::Slow => Some(408),
             Failure::Refused(reject) => Some(reject.status()),
-            Failure::Truncated | Failure::Spool | Failure::CallOver => Some(400),
+            Failure::Truncated | Failure::Spool | Failure::CallOver | Failure::Pending => Some(400),
         }
     }
 
@@ -118,6 +124,9 @@ impl Stream {
             match read_received(&mut state, into) {
                 Ok(Some(count)) => break Ok(count),
                 Err(failure) => break Err(failure),
+                Ok(None) if matches!(self.waiter, Waiter::Greenlet(_)) => {
+                    return Err(Failure::Pending);
+                }
                 Ok(None) => {}
             }
             let Some(call) = state.call.as_mut() else { break Err(Failure::CallOver) };
@@ -140,6 +149,24 @@ impl Stream {
             state.failure = Some(failure);
         }
         result
+    }
+
+    /// Waits until more of the body may be there, letting other greenlets run.
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        let begin = |call: &mut Call| self.server.begin_body_wait(self.number, call);
+        let Some((fd, patience)) = self.lock().call.as_mut().map(begin) else { return Ok(()) };
+        let waited = self.waiter.run(py, |wait| wait(fd, Direction::Read, patience));
+        let mut state = self.lock();
+        if state.call.is_none() {
+            return waited.map(drop);
+        }
+        self.server.end_body_wait(self.number);
+        match waited? {
+            Ok(true) => {}
+            Ok(false) => state.failure = Some(Failure::Slow),
+            Err(_) => state.failure = Some(Failure::Truncated),
+        }
+        Ok(())
     }
 }
 
@@ -269,10 +296,23 @@ impl Input {
     fn run<T: Send>(
         &self,
         py: Python<'_>,
-        action: impl FnOnce(&mut Body) -> Result<T, Failure> + Send,
+        mut action: impl FnMut(&mut Body) -> Result<T, Failure> + Send,
     ) -> PyResult<T> {
-        py.detach(|| action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner)))
-            .map_err(Failure::error)
+        loop {
+            let locked = || action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner));
+            match py.detach(locked) {
+                Err(Failure::Pending) => self.wait(py)?,
+                result => return result.map_err(Failure::error),
+            }
+        }
+    }
+
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        let stream = match &self.body.lock().unwrap_or_else(PoisonError::into_inner).source {
+            Source::Stream(stream) => stream.clone(),
+            Source::Here | Source::File(..) => return Ok(()),
+        };
+        stream.wait(py)
     }
 }
 

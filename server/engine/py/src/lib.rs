@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! engine (class Engine) → serving (one app thread) → environ, input, exchange (start_response, body)
+//!                       → hub (greenlets) → serving
 //! ```
 
 mod engine;
 mod environ;
 mod exchange;
 mod file_wrapper;
+mod hub;
 mod input;
 mod layout;
 mod serving;
 mod text;
+mod waiter;
 
 use pyo3::prelude::*;
 
@@ -22,6 +25,8 @@ mod _engine {
 
     #[pymodule_export]
     use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::hub::Hub;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,6 +1,8 @@
 //! One app thread: takes calls, runs the app, sends what it returns.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use prefork_core::Framing;
@@ -16,17 +18,20 @@ use crate::environ::{Environ, Facts, thread_ident};
 use crate::exchange::{Exchange, Held};
 use crate::file_wrapper::{FileWrapper, bytes_block};
 use crate::input::{Input, Stream};
+use crate::waiter::Waiter;
 
 /// What one app thread works with.
 pub struct Serving<'py> {
-    py: Python<'py>,
-    server: Arc<Server>,
-    number: usize,
-    app: Bound<'py, PyAny>,
-    errors: Bound<'py, PyAny>,
-    environ: Environ,
-    exchange: Bound<'py, Exchange>,
-    start_response: Bound<'py, PyAny>,
+    pub py: Python<'py>,
+    pub server: Arc<Server>,
+    pub number: usize,
+    pub app: Bound<'py, PyAny>,
+    pub errors: Bound<'py, PyAny>,
+    /// Shared by all greenlets of a hub.
+    pub environ: Rc<RefCell<Environ>>,
+    pub waiter: Waiter,
+    pub exchange: Bound<'py, Exchange>,
+    pub start_response: Bound<'py, PyAny>,
 }
 
 impl<'py> Serving<'py> {
@@ -39,10 +44,20 @@ impl<'py> Serving<'py> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
         let errors = py.import("sys")?.getattr("stderr")?;
-        let empty_input = Bound::new(py, Input::empty())?.into_any();
-        let environ = Environ::new(py, facts, &errors, &empty_input)?;
-        let (exchange, start_response) = new_exchange(py, &server, number)?;
-        Ok(Some(Self { py, server, number, app, errors, environ, exchange, start_response }))
+        let environ = new_environ(py, facts, &errors)?;
+        let waiter = Waiter::Thread;
+        let (exchange, start_response) = new_exchange(py, &server, number, &waiter)?;
+        Ok(Some(Self {
+            py,
+            server,
+            number,
+            app,
+            errors,
+            environ,
+            waiter,
+            exchange,
+            start_response,
+        }))
     }
 
     /// Serves until the engine is done.
@@ -65,14 +80,14 @@ impl<'py> Serving<'py> {
     }
 
     /// Runs one call. A panic costs this connection, not the worker.
-    fn serve(&mut self, call: Call) -> PyResult<()> {
+    pub fn serve(&mut self, call: Call) -> PyResult<()> {
         let token = call.token;
         let start_us = self.server.begin(self.number, &call);
         if catch_unwind(AssertUnwindSafe(|| self.answer(call, start_us))).is_err() {
             self.server.abandon(self.number, token);
             self.exchange.get().retire();
             (self.exchange, self.start_response) =
-                new_exchange(self.py, &self.server, self.number)?;
+                new_exchange(self.py, &self.server, self.number, &self.waiter)?;
         }
         // Somebody kept start_response or write: a late use of it must not reach the next answer.
         // SAFETY: the GIL is held and the object lives.
@@ -80,24 +95,25 @@ impl<'py> Serving<'py> {
         if is_kept || self.exchange.get().is_write_kept() {
             self.exchange.get().retire();
             (self.exchange, self.start_response) =
-                new_exchange(self.py, &self.server, self.number)?;
+                new_exchange(self.py, &self.server, self.number, &self.waiter)?;
         }
         Ok(())
     }
 
     fn answer(&mut self, mut call: Call, start_us: u64) {
         let py = self.py;
-        let environ = self.environ.build(py, &call);
+        let environ = self.environ.borrow_mut().build(py, &call);
         let (held, input) = if call.is_body_received() {
             let input = Input::of_received(&mut call);
             if call.request().head.framing == Framing::Chunked
                 && let Ok(environ) = &environ
             {
-                self.environ.set_length(environ, input.as_ref().map_or(0, Input::length));
+                let length = input.as_ref().map_or(0, Input::length);
+                self.environ.borrow().set_length(environ, length);
             }
             (Held::Own(call), input)
         } else {
-            let stream = Stream::new(self.server.clone(), self.number, call);
+            let stream = Stream::new(self.server.clone(), self.number, self.waiter.clone(), call);
             (Held::Shared(stream.clone()), Some(Input::of_stream(stream)))
         };
         self.exchange.get().open(held, start_us);
@@ -107,7 +123,9 @@ impl<'py> Serving<'py> {
         }
         if let Some((mut call, outcome, keeps)) = self.exchange.get().finish() {
             if !self.server.hold(self.number, &mut call) {
-                py.detach(|| self.server.store(self.number, &mut call));
+                let server = &self.server;
+                // Raised only in a greenlet that was told to end meanwhile, as it does now.
+                let _ = self.waiter.run(py, |wait| server.store(self.number, &mut call, wait));
             }
             self.server.end(self.number, call, outcome, keeps);
         }
@@ -118,7 +136,7 @@ impl<'py> Serving<'py> {
         let environ = environ.inspect_err(|error| self.report(error, None))?;
         let result = match input {
             Some(input) => Bound::new(self.py, input)
-                .and_then(|input| self.environ.set_input(&environ, input.as_any()))
+                .and_then(|input| self.environ.borrow().set_input(&environ, input.as_any()))
                 .and_then(|()| self.call_app(&environ)),
             None => self.call_app(&environ),
         };
@@ -131,6 +149,7 @@ impl<'py> Serving<'py> {
     /// The app forked, and this is the child on its way out of the app: it ends as a script would, without answering.
     fn end_child(&self, error: Option<PyErr>) -> ! {
         let py = self.py;
+        self.waiter.park(py);
         let error = error.unwrap_or_else(|| PySystemExit::new_err(0));
         let code = match error.value(py).getattr("code") {
             Ok(code) if error.is_instance_of::<PySystemExit>(py) => {
@@ -262,8 +281,24 @@ impl<'py> Serving<'py> {
 
 type Pair<'py> = (Bound<'py, Exchange>, Bound<'py, PyAny>);
 
-fn new_exchange<'py>(py: Python<'py>, server: &Arc<Server>, number: usize) -> PyResult<Pair<'py>> {
-    let exchange = Bound::new(py, Exchange::new(server.clone(), number))?;
+/// What builds the environs of this thread.
+pub fn new_environ(
+    py: Python<'_>,
+    facts: &Facts,
+    errors: &Bound<'_, PyAny>,
+) -> PyResult<Rc<RefCell<Environ>>> {
+    let empty_input = Bound::new(py, Input::empty())?.into_any();
+    Ok(Rc::new(RefCell::new(Environ::new(py, facts, errors, &empty_input)?)))
+}
+
+/// An exchange for the calls of one app thread or greenlet, and its `start_response`.
+pub fn new_exchange<'py>(
+    py: Python<'py>,
+    server: &Arc<Server>,
+    number: usize,
+    waiter: &Waiter,
+) -> PyResult<Pair<'py>> {
+    let exchange = Bound::new(py, Exchange::new(server.clone(), number, waiter.clone()))?;
     let start_response = exchange.getattr("start_response")?;
     Ok((exchange, start_response))
 }

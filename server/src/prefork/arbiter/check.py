@@ -22,7 +22,7 @@ def check(configuration: Configuration, log: Log) -> int:
     configuration.imports.adopt()
     extend_search_path(options.pythonpath)
     try:
-        imported = import_and_inspect(options.wsgi_app)
+        imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)
     except BaseException as error:
         failure = describe_failure(error)
         log.error("app does not import", app=options.wsgi_app, error=last_line(failure))

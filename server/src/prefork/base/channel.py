@@ -21,6 +21,10 @@ RIGHTS_LIMIT = 253
 RIGHTS_SPACE = socket.CMSG_SPACE(RIGHTS_LIMIT * array.array("i").itemsize)
 
 
+# Bound before an app is imported: gevent puts its own class in the place of this one.
+_Socket = socket.socket
+
+
 class Sent(enum.Enum):
     """What became of a message; only `DONE` is true."""
 
@@ -47,7 +51,7 @@ class Channel:
     @classmethod
     def adopt(cls, descriptor: int) -> "Channel":
         """Take over an end that came as a descriptor."""
-        return cls(socket.socket(fileno=descriptor))
+        return cls(_Socket(fileno=descriptor))
 
     def fileno(self) -> int:
         return self.end.fileno()

@@ -15,6 +15,9 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from prefork.base import children, exit_functions
 
+# Bound before an app is imported: gevent puts functions in their place in `os` that need its hub, and make one.
+_fork, _waitpid = os.fork, os.waitpid
+
 Role = Callable[[], int]
 
 
@@ -38,7 +41,7 @@ def fork(role: Role) -> int:
     """Fork a child in `role`; return its pid. The parent has to reap it."""
     flush()
     with children.own_fork():
-        pid = os.fork()
+        pid = _fork()
     if pid == 0:
         begin()
         raise Become(role)
@@ -53,10 +56,10 @@ def fork_orphan(role: Role) -> None:
     """
     flush()
     with children.own_fork():
-        between = os.fork()
+        between = _fork()
         if between == 0:
             try:
-                pid = os.fork()
+                pid = _fork()
             except OSError:
                 os._exit(1)
             if pid:
@@ -65,7 +68,7 @@ def fork_orphan(role: Role) -> None:
         begin()
         raise Become(role)
     try:
-        _, status = os.waitpid(between, 0)
+        _, status = _waitpid(between, 0)
     except ChildProcessError:
         # The app ignores SIGCHLD, or waits for all children: no news of the child in between.
         return
@@ -113,7 +116,7 @@ def reap() -> list[Ended]:
     ended: list[Ended] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = _waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return ended
         if pid == 0:

@@ -1,8 +1,8 @@
 """Signals as a queue and a socket: handlers record and wake, the loop decides when it looks."""
 
+import _socket
 import contextlib
 import signal
-import socket
 from collections import deque
 from collections.abc import Iterable
 
@@ -18,7 +18,8 @@ class SignalSocket:
     """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        self.receiving, self.sending = socket.socketpair()
+        # Not of `socket`, whose class gevent replaces by one that waits in a hub.
+        self.receiving, self.sending = _socket.socketpair()
         for end in (self.receiving, self.sending):
             end.setblocking(False)
         self.numbers = tuple(numbers)
@@ -40,6 +41,17 @@ class SignalSocket:
         with contextlib.suppress(BlockingIOError):
             self.receiving.recv(4096)
         return [self.arrived.popleft() for _ in range(len(self.arrived))]
+
+    def take_kinds(self) -> set[int]:
+        """Return which numbers have arrived, also those for which the main thread has yet to run the handler.
+
+        For a loop in another thread: a handler runs when the main thread gets to it, the socket's bytes are there at
+        once. A number may be returned a second time for the same signal.
+        """
+        received = b""
+        with contextlib.suppress(BlockingIOError):
+            received = self.receiving.recv(4096)
+        return {*received, *self.take()}
 
     def close_in_child(self) -> None:
         """In a forked child: be woken no more by what is its parent's."""

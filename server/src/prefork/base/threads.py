@@ -12,7 +12,13 @@ ORIGINALS = {
 }
 
 
-def refuse_replaced() -> None:
+FOR_APPS = (
+    "worker class threads cannot run such an app: use --worker-class gevent, or remove the patching"
+)
+FOR_CONFIG_FILES = "the arbiter cannot run with that: remove the patching from the config file; --worker-class gevent patches what imports the app"
+
+
+def refuse_replaced(remedy: str = FOR_APPS) -> None:
     """Raise StartupError when Python's threads have been replaced, as gevent and eventlet do it.
 
     App threads would then be greenlets of one thread: they would stop each other, and no order of the
@@ -22,8 +28,5 @@ def refuse_replaced() -> None:
         found = getattr(_thread, name, None)
         if found is not original:
             by = getattr(found, "__module__", None) or type(found).__module__
-            message = (
-                f"{by} has replaced Python's threads (_thread.{name}), as gevent's monkey.patch_all() does; "
-                "worker class threads cannot run such an app: remove the patching"
-            )
+            message = f"{by} has replaced Python's threads (_thread.{name}), as gevent's monkey.patch_all() does; {remedy}"
             raise StartupError(message, Exit.APP)

@@ -39,8 +39,9 @@ PRELOAD = choice(
     aliases={**{word: "always" if yes else "never" for word, yes in FLAG_WORDS.items()}, None: "auto", "": "auto"},
 )  # fmt: skip
 WORKER_CLASSES = choice(
-    "threads", aliases={"sync": "threads", "gthread": "threads", "gunicorn.workers.sync.SyncWorker":
-    "threads", "gunicorn.workers.gthread.ThreadWorker": "threads"}
+    "threads", "gevent", aliases={"sync": "threads", "gthread": "threads", "gunicorn.workers.sync.SyncWorker":
+    "threads", "gunicorn.workers.gthread.ThreadWorker": "threads", "gevent_wsgi": "gevent", "gevent_pywsgi": "gevent",
+    "gunicorn.workers.ggevent.GeventWorker": "gevent", "gunicorn.workers.ggevent.GeventPyWSGIWorker": "gevent"}
 )  # fmt: skip
 
 APP, SOCKET, PROCESSES, TIMES, LIMITS, PROXY, LOGGING, OPERATION, COMMANDS = (
@@ -133,14 +134,14 @@ class Options:
         kind=WORKER_CLASSES,
         default="threads",
         section=PROCESSES,
-        help="How a worker runs the app. gunicorn's sync and gthread mean threads.",
+        help="How a worker runs the app. threads: in --threads threads; gunicorn's sync and gthread mean that. gevent: each request in a greenlet of one hub, the standard library patched before the app is imported; needs gevent where the app runs.",
     )  # fmt: skip
     threads: int = setting(
         "--threads",
         kind=integer(1, 256),
         default=1,
         section=PROCESSES,
-        help="App threads per worker; slow clients occupy none of them (see --stream-request-bodies and --spool-size for the exceptions).",
+        help="App threads per worker, of worker class threads; slow clients occupy none of them (see --stream-request-bodies and --spool-size for the exceptions).",
     )
     max_requests: int = setting(
         "--max-requests",
@@ -299,7 +300,7 @@ class Options:
         default=10_000,
         section=LIMITS,
         help="Connections that one worker holds, less where the limit of open files is lower; "
-        "further ones wait in the accept queue.",
+        "further ones wait in the accept queue. With worker class gevent also the requests that run at once.",
     )
 
     # Behind a proxy

@@ -56,9 +56,19 @@ def configure(
     options = Options(**values)
     if options.workers == "auto":
         options = replace(options, workers=capacity.plan_workers(capacity.observe_capacity()))
-    warnings += (*find_misspelled(environment), *file.warnings)
+    warnings += (*find_misspelled(environment), *file.warnings, *find_pointless(options))
     variables |= dict(pair.split("=", 1) for pair in options.raw_env)
     return Configuration(options, file.hooks, warnings, file.source, variables, file.imports)
+
+
+def find_pointless(options: Options) -> tuple[str, ...]:
+    """Return warnings about settings that others make meaningless; pure."""
+    if options.worker_class == "gevent" and options.threads > 1:
+        return (
+            f"threads={options.threads} has no effect with worker class gevent: "
+            "worker_connections bounds the requests that run at once",
+        )
+    return ()
 
 
 def find_misspelled(environment: Mapping[str, str]) -> tuple[str, ...]:

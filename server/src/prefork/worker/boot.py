@@ -25,7 +25,7 @@ from prefork.worker.fork_safety import summarize
 from prefork.worker.health import ask_health
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
 from prefork.worker.inspection import import_and_inspect
-from prefork.worker.loop import SIGNALS, WorkerLoop
+from prefork.worker.loop import SIGNALS, LoopParts, WorkerLoop
 
 
 @dataclass(frozen=True)
@@ -86,38 +86,42 @@ def run_worker(
         channel.send(messages.BootFailed(messages.shorten(failure)))
         processes.exit_now(Exit.APP)
     signals.install()  # the import may have set handlers of its own
+    worker.booted = True
+    channel.send(messages.WorkerReady(unsafe))
+    parts = LoopParts(
+        engine=engine, channel=channel, signals=signals, options=options, hooks=hooks, worker=worker, log=log,
+        logfiles=logfiles, listeners=inheritance.listeners, handover=inheritance.handover,
+    )  # fmt: skip
+
+    def leave(loop: WorkerLoop) -> int:
+        worker.alive = False
+        hooks.call("worker_exit", server, worker)
+        if loop.skip_cleanup:
+            processes.exit_now(Exit.OK)
+        if loop.is_memory_short:
+            # Without the interpreter's own end, which visits every object to free it: each page that the worker shares
+            # with its mold would be copied for that. Python does not promise destructors at exit.
+            exit_functions.run_all()
+            processes.exit_now(Exit.OK)
+        exit_functions.spare_inherited()
+        return Exit.OK
+
+    if options.worker_class == "gevent":
+        # Imported here: only this worker class needs gevent.
+        from prefork.worker.gevent_loop import run_with_hub
+
+        return leave(run_with_hub(parts, partial(ask_health, app, options, settings), leave))
     threads = [
         threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
         for number in range(1, options.threads + 1)
     ]
-    worker.booted = True
-    channel.send(messages.WorkerReady(unsafe))
     loop = WorkerLoop(
-        engine,
-        channel,
-        signals,
-        threads,
-        options,
-        hooks,
-        worker,
-        log,
-        logfiles,
-        inheritance.listeners,
-        inheritance.handover,
-        partial(ask_health, app, options, settings),
+        threads=threads,
+        ask_health=partial(ask_health, app, options, settings, serve_in_thread),
+        **parts,
     )
     loop.run()
-    worker.alive = False
-    hooks.call("worker_exit", server, worker)
-    if loop.skip_cleanup:
-        processes.exit_now(Exit.OK)
-    if loop.is_memory_short:
-        # Without the interpreter's own end, which visits every object to free it: each page that the worker shares with
-        # its mold would be copied for that. Python does not promise destructors at exit.
-        exit_functions.run_all()
-        processes.exit_now(Exit.OK)
-    exit_functions.spare_inherited()
-    return Exit.OK
+    return leave(loop)
 
 
 def import_here(options: Options) -> tuple[WsgiApp, str | None]:
@@ -125,7 +129,7 @@ def import_here(options: Options) -> tuple[WsgiApp, str | None]:
 
     That decides whether the next generation is preloaded, so that no import is made only to find out.
     """
-    imported = import_and_inspect(options.wsgi_app)
+    imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)
     if options.preload_app == "never":
         return imported.app, None
     return imported.app, messages.shorten(summarize(imported.hazards))
@@ -143,8 +147,12 @@ def engine_settings(options: Options) -> dict[str, Any]:
     max_requests = options.max_requests
     if max_requests:
         max_requests += random.randint(0, options.max_requests_jitter)
+    has_hub = options.worker_class == "gevent"
+    most_connections = fd_limits.most_connections(options.worker_connections)
     return {
-        "threads": options.threads,
+        # A connection has one request at a time: so many greenlets are enough, and are made as they are needed.
+        "threads": most_connections if has_hub else options.threads,
+        "greenlets": has_hub,
         "keep_alive_s": options.keepalive,
         "request_timeout_s": options.timeout,
         "header_timeout_s": options.header_timeout,
@@ -162,13 +170,18 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "spool_dir": spool_dir.resolve(options.spool_dir),
         "spool_size": options.spool_size,
         "max_requests": max_requests,
-        "max_connections": fd_limits.most_connections(options.worker_connections),
+        "max_connections": most_connections,
         "forwarded_allow_ips": list(options.forwarded_allow_ips),
         "script_name": options.script_name,
         "server_software": f"prefork/{__version__}",
         "multiprocess": options.worker_count() > 1,
         "access_log": "json" if options.accesslog else "off",
     }
+
+
+def serve_in_thread(engine: Engine) -> threading.Thread:
+    """Return the app thread of an engine of one."""
+    return threading.Thread(target=engine.serve, name="health", daemon=True)
 
 
 def serve(engine: Engine, log: Log) -> None:

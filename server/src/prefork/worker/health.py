@@ -6,11 +6,10 @@ request is neither counted nor logged, and a client cannot meet a generation tha
 """
 
 import socket
-import threading
 import time
 from array import array
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from prefork._engine import Engine
 from prefork.base.stats import create_private_table
@@ -27,7 +26,21 @@ END_S = 0.3
 PASSED = b"pf-pass1" + bytes(8)
 
 
-def ask_health(app: WsgiApp, options: Options, settings: Mapping[str, Any], within_s: float) -> str:
+class Serving(Protocol):
+    """What calls the app: a thread, or a hub."""
+
+    def start(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+def ask_health(
+    app: WsgiApp,
+    options: Options,
+    settings: Mapping[str, Any],
+    serve: Callable[[Engine], Serving],
+    within_s: float,
+) -> str:
     """GET `health_path`; return "" for 2xx and 3xx, else what is wrong in one line.
 
     Blocks for a moment longer than `within_s` seconds at most.
@@ -44,7 +57,7 @@ def ask_health(app: WsgiApp, options: Options, settings: Mapping[str, Any], with
             slot=1,
             handover=(send.fileno(), receive.fileno()),
         )
-        thread = threading.Thread(target=engine.serve, name="health", daemon=True)
+        thread = serve(engine)
         thread.start()
         send.sendmsg(
             [PASSED], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [theirs.fileno()]))]

@@ -13,6 +13,7 @@ from prefork.base.threads import refuse_replaced
 from prefork.worker.app_import import WsgiApp, import_app
 from prefork.worker.fork_safety import SHOWN, find_hazards
 from prefork.worker.holdings import holder_of_descriptor, observe
+from prefork.worker.patching import patch
 from prefork.worker.warm_up import warm_up
 
 # Registers the way out of a context that does nothing for files on disk, whenever `requests` is imported.
@@ -28,15 +29,21 @@ class Imported:
     children: tuple[int, ...]  # pids of processes that the import started and that still run
 
 
-def import_and_inspect(name: str) -> Imported:
-    """Import `name`, MODULE:CALLABLE. Raises StartupError when it cannot serve; whatever the import raises."""
+def import_and_inspect(name: str, *, worker_class: str) -> Imported:
+    """Import `name`, MODULE:CALLABLE, as `worker_class` needs it.
+
+    Raises StartupError when it cannot serve; whatever the import raises.
+    """
+    if worker_class == "gevent":
+        patch()
     before = observe()
     with exit_functions_recorded() as registered:
         app = import_app(name)
         # What cannot be loaded is the business of the request that needs it.
         with contextlib.suppress(Exception, SystemExit):
             warm_up()
-    refuse_replaced()
+    if worker_class == "threads":
+        refuse_replaced()
     with every_object_visible():
         gc.collect()  # what is no longer referenced is closed by now, and not found
         after = observe(objects=True, shown=SHOWN)

@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypedDict
 
 from prefork._engine import Engine
 from prefork.base import messages, spool_dir
@@ -22,6 +23,9 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.signals import SignalSocket
 from prefork.config.options import Options
 from prefork.worker.hooks import Hooks, HookWorker
+
+# Bound before an app is imported: gevent puts one in its place that waits in a hub.
+_Selector = selectors.DefaultSelector
 
 # After a quick stop, for calls that are just about to return.
 QUICK_STOP_S = 0.3
@@ -35,14 +39,36 @@ SIGNALS = (
 )  # fmt: skip
 
 
-@dataclass
+class AppThread(Protocol):
+    """What runs the app."""
+
+    def start(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+class LoopParts(TypedDict):
+    """What every kind of loop is made of; see the fields of `WorkerLoop`."""
+
+    engine: Engine
+    channel: Channel
+    signals: SignalSocket
+    options: Options
+    hooks: Hooks
+    worker: HookWorker
+    log: Log
+    logfiles: LogFiles
+    listeners: tuple[int, ...]
+    handover: tuple[int, int]
+
+
+@dataclass(kw_only=True)
 class WorkerLoop:
     """The main thread's loop, from ready to the end."""
 
     engine: Engine
     channel: Channel
     signals: SignalSocket
-    threads: list[threading.Thread]
+    threads: Sequence[AppThread]
     options: Options
     hooks: Hooks
     worker: HookWorker
@@ -63,7 +89,7 @@ class WorkerLoop:
     lost_report_after: float = 0.0
 
     def run(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with _Selector() as selector:
             selector.register(self.channel, selectors.EVENT_READ, self.on_message)
             selector.register(self.engine.notify_fd, selectors.EVENT_READ, self.on_engine)
             selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
@@ -91,9 +117,7 @@ class WorkerLoop:
                 for thread in self.threads:
                     thread.start()
             case messages.CheckHealth():
-                threading.Thread(
-                    target=self.check_health, args=(received[0],), name="health-client", daemon=True
-                ).start()
+                self.start_health_check(received[0])
             case messages.Stop() if not self.serves:
                 self.is_over = True
             case messages.Drain(mode, is_memory_short):
@@ -105,8 +129,13 @@ class WorkerLoop:
             case messages.ReopenLogs():
                 self.logfiles.reopen()
 
-    def check_health(self, order: messages.CheckHealth) -> None:
+    def start_health_check(self, order: messages.CheckHealth) -> None:
         """In a thread of its own, as the app may take its time."""
+        threading.Thread(
+            target=self.check_health, args=(order,), name="health-client", daemon=True
+        ).start()
+
+    def check_health(self, order: messages.CheckHealth) -> None:
         try:
             problem = self.ask_health(order.within_s)
         except Exception as error:
@@ -145,7 +174,7 @@ class WorkerLoop:
         self.deadline = time.monotonic() + self.options.graceful_timeout
 
     def on_signals(self, _: selectors.BaseSelector) -> None:
-        numbers = set(self.signals.take())
+        numbers = self.signals.take_kinds()
         if signal.SIGUSR1 in numbers:
             self.logfiles.reopen()
         if signal.SIGTERM in numbers:
@@ -159,6 +188,8 @@ class WorkerLoop:
                 case ("log_lost", lines):
                     self.lost_log_lines += lines
                     self.report_lost_log_lines()
+                case ("hub_blocked", elapsed_us):
+                    self.report_blocked_hub(elapsed_us / 1e6)
                 case ("spool_failed", why):
                     self.report_spool_failure(why)
                 case ("left_out", name):
@@ -217,6 +248,10 @@ class WorkerLoop:
         )  # fmt: skip
         self.log.block(stack)
         self.hooks.call("worker_abort", self.worker)
+
+    def report_blocked_hub(self, elapsed_s: float) -> None:
+        """Only a worker with a hub has this to report."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End now; calls that are just returning get a moment."""

@@ -30,6 +30,9 @@ from prefork.worker.fork_safety import summarize
 from prefork.worker.hooks import Hooks, HookServer, HookWorker
 from prefork.worker.inspection import Imported, import_and_inspect
 
+# Bound before the app is imported: gevent puts a function in its place that needs its hub.
+_sleep = time.sleep
+
 # For what the import registered for the end of the process, and for children that it started.
 END_S = 5
 CHILDREN_END_S = 1.0
@@ -126,7 +129,7 @@ def preload(mold: Mold) -> WsgiApp:
     worker; what is frozen stays shared (gc.freeze).
     """
     started = time.monotonic()
-    imported = import_and_inspect(mold.options.wsgi_app)
+    imported = import_and_inspect(mold.options.wsgi_app, worker_class=mold.options.worker_class)
     if imported.hazards and mold.options.preload_app != "always":
         raise UnsafePreload(imported)
     if imported.hazards:
@@ -206,7 +209,7 @@ def end_children(pids: tuple[int, ...]) -> None:
         while pids and time.monotonic() < deadline:
             processes.reap()
             pids = tuple(pid for pid in pids if os.path.exists(f"/proc/{pid}"))
-            time.sleep(0.01)
+            _sleep(0.01)
 
 
 def fork_worker(

@@ -76,7 +76,7 @@ def test_preload_takes_a_value_or_none(arguments: list[str], preload: str, app: 
         (["-w", "513"], "workers is 513; use 1 to 512, or auto"),
         (["-w", "two"], "workers is two; use 1 to 512, or auto"),
         (["--threads", "0"], "threads is 0; use 1 to 256"),
-        (["-k", "gevent"], "worker_class is gevent; use threads"),
+        (["-k", "eventlet"], "worker_class is eventlet; use threads or gevent"),
         (["-t", "-1"], "timeout is -1; use 0.1 to 86400 seconds, or 0 for none"),
         (["-t", "nan"], "timeout is nan"),
         (["--max-request-body", "16Xi"], "max_request_body is 16Xi; use"),
@@ -206,3 +206,10 @@ def test_sizes_have_the_units_of_kubernetes(text: str, size: int):
 
 def test_auto_workers_become_a_number():
     assert read("-w", "auto").options.worker_count() >= 1
+
+
+def test_threads_with_worker_class_gevent_draw_a_warning():
+    (warning,) = read("-k", "gevent", "--threads", "4", "app:app").warnings
+    assert "threads=4 has no effect" in warning
+    assert not read("-k", "gevent", "app:app").warnings
+    assert not read("--threads", "4", "app:app").warnings
