@@ -22,7 +22,7 @@ from tests.bench.cost import CostPlan, measure_costs
 from tests.bench.instructions import count_instructions
 from tests.bench.load import LoadGenerator
 from tests.bench.network import enter_own_network
-from tests.bench.peers import BUILD, FLOOR, OURS, ROOT, SERVERS, Server
+from tests.bench.peers import BUILD, FLOOR, GREENLET_SERVERS, OURS, ROOT, SERVERS, Server
 from tests.bench.results import Results, Spread
 
 _FULL = CostPlan(rounds=5, seconds=1.0, warm_up_s=0.25)
@@ -65,7 +65,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--server",
         action="append",
-        choices=[server.name for server in SERVERS],
+        choices=[server.name for server in (*SERVERS, *GREENLET_SERVERS)],
         help="only this one (repeatable); writes no page",
     )
     return parser.parse_args(words)
@@ -85,13 +85,14 @@ def _run(arguments: argparse.Namespace, *, generator: LoadGenerator, logs: Path)
         print(f"  {time.monotonic() - start:4.0f} s  {step}", flush=True)
 
     left_out = peers.left_out()
-    wanted = arguments.server or [server.name for server in SERVERS]
+    wanted = arguments.server or [server.name for server in (*SERVERS, *GREENLET_SERVERS)]
     servers = [s for s in SERVERS if s.name in wanted and s.distribution not in left_out]
     plan = _QUICK if arguments.quick else _FULL
     results = Results(conditions=_conditions(plan), left_out=left_out)
-    results.cost, results.cost_failed = measure_costs(
-        [*servers, FLOOR], plan, generator=generator, logs=logs, say=say
-    )
+    if servers:
+        results.cost, results.cost_failed = measure_costs(
+            [*servers, FLOOR], plan, generator=generator, logs=logs, say=say
+        )
     servers = [server for server in servers if server.name in results.cost]
     results.instructions, results.instructions_failed = count_instructions(
         servers, generator=generator, logs=logs, say=say
@@ -104,6 +105,12 @@ def _run(arguments: argparse.Namespace, *, generator: LoadGenerator, logs: Path)
         for server in servers:
             say(f"reload, stalled clients, killed worker: {server.name}")
             _run_scenarios(server, results, generator=generator, logs=logs)
+    for server in GREENLET_SERVERS:
+        if server.name in wanted:
+            say(f"greenlets: {server.name}")
+            results.greenlets[server.name] = scenarios.attempt(
+                lambda server=server: scenarios.greenlets(server, generator=generator, logs=logs)
+            )
     results.conditions["load_after"] = _load_average()
     results.conditions["took_s"] = time.monotonic() - start
     return results
@@ -163,6 +170,8 @@ def _load_average() -> str:
 
 def _show(results: Results) -> None:
     print(f"\n{page.build_table(results)}")
+    if results.greenlets:
+        print(f"\n{page.build_greenlets(results)}")
     if results.stalled:
         print(f"\n{page.build_scenarios(results)}")
     for reasons in (results.left_out, results.cost_failed, results.instructions_failed):

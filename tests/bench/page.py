@@ -11,7 +11,7 @@ from typing import Any
 from tests.bench import scenarios
 from tests.bench.instructions import N1, N2
 from tests.bench.load import CONNECTIONS
-from tests.bench.peers import FLOOR, OURS, SERVERS
+from tests.bench.peers import FLOOR, GREENLET_SERVERS, OURS, SERVERS
 from tests.bench.results import Results, Spread
 
 CASE_TITLES = {"bare": "bare head", "browser": "browser headers", "flask": "Flask hello"}
@@ -27,6 +27,7 @@ def build_page(results: Results) -> str:
         _cost_section(results),
         _instruction_section(results),
         _scenario_section(results),
+        _greenlet_section(results),
         _conditions_section(results),
     )
     return "\n\n".join(sections) + "\n"
@@ -44,6 +45,11 @@ def build_table(results: Results) -> str:
 def build_scenarios(results: Results) -> str:
     """The scenario figures as plain text for a terminal."""
     return _columns([("", *_SCENARIO_TITLES), *_scenario_rows(results)])
+
+
+def build_greenlets(results: Results) -> str:
+    """The figures of worker class gevent as plain text for a terminal."""
+    return _columns([("worker class gevent", *_GREENLET_TITLES), *_greenlet_rows(results)])
 
 
 def _opening(results: Results) -> str:
@@ -261,6 +267,38 @@ def _scenario_rows(results: Results) -> list[tuple[str, ...]]:
     ]
 
 
+_GREENLET_TITLES = ("hello, requests/s", "CPU µs", "10 ms asleep, requests/s", "CPU µs")
+
+
+def _greenlet_section(results: Results) -> str:
+    return "\n\n".join(
+        (
+            "## Greenlets",
+            "One worker of class gevent, requests per second and CPU time per request, the best of three samples: hello as above, and an app"
+            f" that waits 10 ms in each request, with {scenarios.GREENLET_CONNECTIONS} connections.",
+            _markdown(("server", *_GREENLET_TITLES), _greenlet_rows(results)),
+            *(
+                f"No figures for {name}: {figures['reason']}."
+                for name, figures in results.greenlets.items()
+                if "reason" in figures
+            ),
+        )
+    )
+
+
+def _greenlet_rows(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            _cell(figures, lambda f: f"{f['hello_per_s']:,.0f}"),
+            _cell(figures, lambda f: f"{f['hello_us']:.0f}"),
+            _cell(figures, lambda f: f"{f['sleep_per_s']:,.0f}"),
+            _cell(figures, lambda f: f"{f['sleep_us']:.0f}"),
+        )
+        for name, figures in results.greenlets.items()
+    ]
+
+
 def _failed(figures: dict[str, Any]) -> str:
     text = f"{figures['failed']} of {figures['sent']}"
     if figures["retried"]:
@@ -303,7 +341,9 @@ def _conditions_section(results: Results) -> str:
         ("Python", facts["python"]),
         ("versions", ", ".join(f"{k} {v}" for k, v in facts["versions"].items())),
     ]
-    commands = "\n".join(f"{server.name:<17} {_shown(server.command)}" for server in SERVERS)
+    commands = "\n".join(
+        f"{server.name:<17} {_shown(server.command)}" for server in (*SERVERS, *GREENLET_SERVERS)
+    )
     return "\n\n".join(
         (
             "## Conditions",

@@ -126,13 +126,27 @@ LOGGING = tuple(
     if server.name in _LOG_OPTIONS
 )
 
+# Compared with each other only: another kind of worker, for apps that wait.
+GREENLET_SERVERS = (
+    Server(
+        name="prefork gevent",
+        distribution="prefork",
+        command="python -m prefork -w 1 -k gevent -b 127.0.0.1:{port} {app}",
+    ),
+    Server(
+        name="gunicorn gevent",
+        distribution="gunicorn",
+        command=f"{_GUNICORN} -k gevent {{app}}",
+    ),
+)
+
 
 def environment(server: Server, *, apps: Path) -> dict[str, str]:
     """The environment a server starts with, `apps` importable; the source tree for prefork alone."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("PREFORK_", "GRANIAN_"))}
     variables["PYTHONDONTWRITEBYTECODE"] = "1"
     paths = [str(apps)]
-    if server.name == OURS:
+    if server.distribution == OURS:
         paths.append(str(ROOT / "server" / "src"))
     variables["PYTHONPATH"] = os.pathsep.join(paths)
     return variables

@@ -13,7 +13,7 @@ Figures = dict[str, dict[str, Any]]
 
 @dataclass(kw_only=True)
 class Results:
-    """`cost`, `instructions`, `reload`, `stalled`, `killed`: by server name, as measured.
+    """`cost`, `instructions`, `reload`, `stalled`, `killed`, `greenlets`: by server name, as measured.
 
     `failed` and `left_out` name the servers without figures and the reason; `conditions` is what a
     reader needs to judge the run.
@@ -32,6 +32,7 @@ class Results:
     reload: Figures = field(default_factory=dict)
     stalled: Figures = field(default_factory=dict)
     killed: Figures = field(default_factory=dict)
+    greenlets: Figures = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.load import BARE_HEAD, Load, LoadError, LoadGenerator
+from tests.bench.load import BARE_HEAD, CONNECTIONS, Load, LoadError, LoadGenerator
 from tests.bench.peers import APPS, Server
 from tests.bench.running import Running, ServerError, running
 from tests.support.load import run
@@ -32,6 +32,8 @@ _RELOAD_AFTER_S = 2.0
 _RELOAD_RUN_S = 9.0
 _STALLED_SAMPLES = 3
 _SETTLE_S = 2.0
+GREENLET_CONNECTIONS = 200
+_GREENLET_SAMPLES = 3
 _KILL_PATIENCE_S = 10.0
 
 
@@ -174,6 +176,27 @@ def _ask(port: int, *, timeout_s: float) -> int:
     if not answer.startswith(b"HTTP/1.1 200"):
         raise ValueError(f"answered {answer[:40]!r}")
     return int(answer.rpartition(b"\r\n\r\n")[2])
+
+
+def greenlets(server: Server, *, generator: LoadGenerator, logs: Path) -> Result:
+    """Worker class gevent: `hello_per_s, hello_us`, and `sleep_per_s, sleep_us` of an app that waits 10 ms.
+
+    Requests per second and CPU µs per request of the whole process tree, each the best of several
+    samples; `hello` with the usual connections, `sleep` with GREENLET_CONNECTIONS.
+    """
+    figures: Result = {}
+    for app, connections in (("hello", CONNECTIONS), ("sleep", GREENLET_CONNECTIONS)):
+        samples = []
+        with running(server, app=f"{app}:app", logs=logs) as started:
+            for _ in range(_GREENLET_SAMPLES):
+                before = sum(started.cpu_s())
+                load = generator.put(
+                    started.port, head=BARE_HEAD, seconds=1, connections=connections
+                )
+                samples.append((load.per_s, (sum(started.cpu_s()) - before) / load.requests * 1e6))
+        figures[f"{app}_per_s"] = max(per_s for per_s, _ in samples)
+        figures[f"{app}_us"] = min(cpu_us for _, cpu_us in samples)
+    return figures
 
 
 def attempt(step: Callable[[], Result]) -> Result:
