@@ -336,19 +336,19 @@ def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
     with stage() as it:
         host = it.start(log=log, access_log="json")
         with it.connect() as client:
-            client.ask('/echo?"\\\xe9', method="POST", body=b"1234", more='User-Agent: "x\\\r\n')
+            client.ask('/echo?"\\', method="POST", body=b"1234", more='User-Agent: "x\\\xe9\r\n')
             client.send(b"\x00\r\n\r\n")
             client.rest()
         host.order("close")
         host.end()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in lines] == [200, 400]
-    assert lines[0]["target"] == '/echo?"\\\u00c3\u00a9' or lines[0]["target"] == '/echo?"\\\xe9'
+    assert lines[0]["target"] == '/echo?"\\'
     first = {k: lines[0][k] for k in ("method", "bytes", "user_agent", "remote", "worker")}
     assert first == {
         "method": "POST",
         "bytes": 4,
-        "user_agent": '"x\\',
+        "user_agent": '"x\\\xe9',
         "remote": "127.0.0.1",
         "worker": host.process.pid,
     }

@@ -60,14 +60,14 @@ pub fn colon(bytes: &[u8], from: usize) -> usize {
     find(bytes, from, |b| b == b':')
 }
 
-/// First byte at or after `from` that ends a path or has a meaning in it: up to SP, `#`, `%`, `?`.
+/// First byte at or after `from` that ends a path or has a meaning in it: up to SP, `#`, `%`, `?`, above ASCII.
 #[inline]
 pub fn path_stop(bytes: &[u8], from: usize) -> usize {
-    find(bytes, from, |b| (b <= b' ') | (b == b'#') | (b == b'%') | (b == b'?'))
+    find(bytes, from, |b| (b <= b' ') | (b >= 0x80) | (b == b'#') | (b == b'%') | (b == b'?'))
 }
 
-/// First byte at or after `from` that ends a query: up to SP, or `#`.
+/// First byte at or after `from` that ends a query: up to SP, `#`, or above ASCII.
 #[inline]
 pub fn query_stop(bytes: &[u8], from: usize) -> usize {
-    find(bytes, from, |b| (b <= b' ') | (b == b'#'))
+    find(bytes, from, |b| (b <= b' ') | (b >= 0x80) | (b == b'#'))
 }

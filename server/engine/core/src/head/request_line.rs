@@ -80,7 +80,7 @@ fn read_target(buf: &[u8], method: &[u8], head: &mut Head) -> Result<(), Reject>
     }
 }
 
-/// Splits `[path]["?" query]`. Bytes above 0x7f pass, as curl and old clients send them raw.
+/// Splits `[path]["?" query]`. Bytes above 0x7f have to be escaped (RFC 9112 §3.2, RFC 3986 §2).
 fn read_path(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Result<(), Reject> {
     let mut stop = scan::path_stop(buf, start);
     while buf.get(stop) == Some(&b'%') {
@@ -97,7 +97,7 @@ fn read_path(buf: &[u8], start: usize, end: usize, head: &mut Head) -> Result<()
         head.query = Span::new(stop + 1, end);
         stop = scan::query_stop(buf, stop + 1);
     }
-    // Anything else that stopped the scan inside the target is a space, a TAB or a fragment.
+    // Anything else that stopped the scan inside the target is a space, a TAB, a fragment or above ASCII.
     if stop < end { Err(Reject::Target) } else { Ok(()) }
 }
 

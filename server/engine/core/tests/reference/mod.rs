@@ -180,7 +180,7 @@ fn target<'a>(target: &'a [u8], method: &[u8]) -> Result<Target<'a>, Reject> {
     };
     // Both are refused; which of the two is named depends on what comes first.
     let nul = path.windows(3).position(|w| w == b"%00");
-    let bad = rest.iter().position(|&b| b <= b' ' || b == b'#');
+    let bad = rest.iter().position(|&b| b <= b' ' || b == b'#' || b > 0x7f);
     match (nul, bad) {
         (Some(nul), Some(bad)) if nul < bad => Err(Reject::PathNul),
         (Some(_), None) => Err(Reject::PathNul),
