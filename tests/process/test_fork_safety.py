@@ -112,6 +112,8 @@ def test_what_cannot_be_shared_makes_each_worker_import_for_itself(folder: Path,
         )
         assert imports(server) == 0
         assert server.get() == (200, "1")
+        server.signal(signal.SIGTERM)  # not only killed: helpers of the import end with their worker
+        assert server.wait_exit() == 0
 
 
 SAFE = {
