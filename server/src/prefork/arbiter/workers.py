@@ -96,7 +96,8 @@ class Workers:
             ordered_at=time.monotonic(),
         )  # fmt: skip
         self.handles[order.worker] = handle
-        message = messages.Fork(worker=order.worker, slot=order.slot)
+        self.own.server.worker_age = order.worker
+        message = messages.Fork(order.worker, order.slot, living=list(self.handles))
         sent = self.molds.order_fork(
             order.generation, message, descriptors=[theirs.fileno(), *self.inherited()]
         )
@@ -133,6 +134,7 @@ class Workers:
         """Count and forget a worker that is gone."""
         worker = action.worker
         handle = self.handles.pop(worker.id, None)
+        served = self.table.count_requests(worker.slot)
         self.table.add_header(f"exits_{action.reason.value}")
         self.table.free(worker.slot)
         unexpected = action.reason in (ExitReason.CRASH, ExitReason.KILLED, ExitReason.TIMEOUT)
@@ -143,6 +145,8 @@ class Workers:
         if handle is not None:
             drop_channel(self.selector, handle.channel)
             handle.hook.alive = False
+            handle.hook.count_requests = lambda: served
+            self.own.server.WORKERS.pop(handle.pid, None)
             self.generations.hooks.call("child_exit", self.own.server, handle.hook)
 
     def take_ended(self, ended: Ended) -> bool:
@@ -189,6 +193,7 @@ class Workers:
         match message:
             case messages.WorkerSpawned(pid):
                 handle.pid = handle.hook.pid = pid
+                self.own.server.WORKERS[pid] = handle.hook
                 self.dispatch(WorkerSpawned(number, pid))
             case messages.WorkerReady(unsafe):
                 if unsafe is not None:

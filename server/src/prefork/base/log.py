@@ -6,7 +6,10 @@ so lines of several processes do not mix (POSIX: an append is atomic).
 """
 
 import os
+import sys
 import time
+import traceback
+from collections.abc import Mapping
 from typing import Any
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -24,32 +27,50 @@ class Log:
         self.threshold = LEVELS[level]
 
     # `args` as in logging (%-style): gunicorn's server hooks call `server.log.info("%s", x)`.
-    def debug(self, message: str, *args: Any, **keys: Any) -> None:
+    def debug(self, message: object, *args: Any, **keys: Any) -> None:
         self._write("debug", message, args, keys)
 
-    def info(self, message: str, *args: Any, **keys: Any) -> None:
+    def info(self, message: object, *args: Any, **keys: Any) -> None:
         self._write("info", message, args, keys)
 
-    def warning(self, message: str, *args: Any, **keys: Any) -> None:
+    def warning(self, message: object, *args: Any, **keys: Any) -> None:
         self._write("warning", message, args, keys)
 
-    def error(self, message: str, *args: Any, **keys: Any) -> None:
+    def error(self, message: object, *args: Any, **keys: Any) -> None:
         self._write("error", message, args, keys)
 
-    def critical(self, message: str, *args: Any, **keys: Any) -> None:
+    def critical(self, message: object, *args: Any, **keys: Any) -> None:
         self._write("critical", message, args, keys)
+
+    def exception(self, message: object, *args: Any, **keys: Any) -> None:
+        """As `error`, with the traceback of the exception that is being handled."""
+        self._write("error", message, args, {"exc_info": True, **keys})
+
+    def log(self, level: int | str, message: object, *args: Any, **keys: Any) -> None:
+        """Write at a level by name, or by number as `logging` has them."""
+        number = LEVELS.get(level.lower(), LEVELS["info"]) if isinstance(level, str) else level
+        named = [name for name, least in LEVELS.items() if least <= number]
+        self._write(named[-1] if named else "debug", message, args, keys)
+
+    warn, fatal = warning, critical
 
     def block(self, text: str) -> None:
         """Write lines of a traceback or a stack as they are, indented by two blanks."""
         lines = "".join(f"  {line}\n" for line in text.rstrip().splitlines())
         self._put(lines)
 
-    def _write(self, level: str, message: str, args: tuple[Any, ...], keys: dict[str, Any]) -> None:
+    def _write(
+        self, level: str, message: object, args: tuple[Any, ...], keys: dict[str, Any]
+    ) -> None:
         if LEVELS[level] < self.threshold:
             return
-        if args:
-            message = message % args
-        self._put(format_line(time.time(), level, message, keys))
+        # Keywords that mean something to `logging`; all others are keys of the line.
+        failure = find_failure(keys.pop("exc_info", None))
+        for ignored in ("extra", "stack_info", "stacklevel"):
+            keys.pop(ignored, None)
+        self._put(format_line(time.time(), level, fill_in(message, args), keys))
+        if failure is not None:
+            self.block("".join(traceback.format_exception(failure)))
 
     def _put(self, text: str) -> None:
         try:
@@ -57,6 +78,26 @@ class Log:
         except OSError:
             # A full disk or a closed pipe must not stop the server; there is nowhere to say so.
             return
+
+
+def fill_in(message: object, args: tuple[Any, ...]) -> str:
+    """Return the message with its arguments, as `logging` merges them; what does not fit is shown as it is."""
+    text = str(message)
+    if not args:
+        return text
+    try:
+        return text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args)
+    except (TypeError, ValueError, KeyError):
+        return f"{text} {args!r}"
+
+
+def find_failure(exc_info: object) -> BaseException | None:
+    """Return the exception that `exc_info` means: one, a triple as of sys.exc_info(), or true for the current one."""
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1]
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    return sys.exception() if exc_info else None
 
 
 def format_line(now: float, level: str, message: str, keys: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The messages between the server's processes. A `channel` carries it, as JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Of a text, in bytes of UTF-8; JSON makes six of one at most (a control character), and a packet holds that.
 TEXT_LIMIT = 20 * 1024
@@ -21,6 +21,7 @@ class Fork(Message):
 
     worker: int
     slot: int
+    living: list[int] = field(default_factory=list)  # the workers there are, by number
 
 
 # mold → arbiter

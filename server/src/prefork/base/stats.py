@@ -131,6 +131,11 @@ class Table:
     def set_slot(self, slot: int, name: str, value: int) -> None:
         self._cells[self._at(slot, name)] = value
 
+    def count_requests(self, slot: int) -> int:
+        """Return how many requests the worker of a slot has answered."""
+        at = self._at(slot, "requests")
+        return sum(self._cells[at : at + COUNTERS["requests"]])
+
     def taken_slots(self) -> list[int]:
         """Return the slots of living workers. Only their first page is touched: the file is sparse."""
         return [
@@ -189,6 +194,15 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     table = begin_table(descriptor, worker_slots)
     os.rename(draft, path)
     return table, descriptor
+
+
+def count_requests(descriptor: int, slot: int) -> int:
+    """As `Table.count_requests`, of the table in an open file."""
+    table = Table(descriptor, os.fstat(descriptor).st_size, writable=False)
+    try:
+        return table.count_requests(slot)
+    finally:
+        table.close()
 
 
 def create_private_table() -> BinaryIO:

@@ -17,13 +17,14 @@ from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.signals import SignalSocket
+from prefork.base.stats import count_requests
 from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp
 from prefork.worker.fork_safety import summarize
 from prefork.worker.health import ask_health
-from prefork.worker.hooks import Hooks, HookServer, HookWorker
+from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, LoopParts, WorkerLoop
 
@@ -62,11 +63,18 @@ def run_worker(
     children.undo_in_children(channel.close)
     children.close_in_children(*inheritance.listeners, *inheritance.handover, inheritance.held)
     seed_numpy()
-    unsafe = None
+    unsafe: str | None = None
+
+    def load() -> WsgiApp:
+        nonlocal unsafe
+        loaded, unsafe = import_here(options)
+        return loaded
+
+    server.app = worker.app = HookApp(load, app)
+    worker.count_requests = partial(count_requests, inheritance.stats, slot)
     try:
         hooks.call_or_raise("post_fork", server, worker)
-        if app is None:
-            app, unsafe = import_here(options)
+        app = worker.app.wsgi()
         hooks.call_or_raise("post_worker_init", worker)
         settings = engine_settings(options)
         engine = Engine(

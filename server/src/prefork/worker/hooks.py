@@ -7,12 +7,32 @@ as well (`post_fork`, `post_worker_init`): there the exception is the boot's fai
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from prefork.base.log import Log
 from prefork.config.imports import Imports
 from prefork.config.options import Options
+from prefork.worker.app_import import WsgiApp
+
+
+class HookApp:
+    """The `app` of hooks: `wsgi()` returns the app's callable, imported once, where this process may have it."""
+
+    def __init__(self, load: Callable[[], WsgiApp], callable: WsgiApp | None = None) -> None:
+        self.load = load
+        self.callable = callable
+
+    def wsgi(self) -> WsgiApp:
+        if self.callable is None:
+            self.callable = self.load()
+        return self.callable
+
+
+def never_imported() -> NoReturn:
+    raise RuntimeError(
+        "the app is not imported in this process; use the hook post_fork or post_worker_init"
+    )
 
 
 @dataclass
@@ -24,6 +44,16 @@ class HookServer:
     pid: int
     address: tuple[str, ...]
     num_workers: int
+    app: HookApp = field(default_factory=lambda: HookApp(never_imported))
+    # By pid; in a mold, which knows no pids, the living ones that it has forked, by `age`.
+    WORKERS: dict[int, "HookWorker"] = field(default_factory=dict)
+    worker_age: int = 0  # of the newest worker
+    master_pid: int = 0
+    proc_name: str = "prefork"
+
+    @property
+    def timeout(self) -> float:
+        return self.cfg.timeout
 
 
 @dataclass
@@ -37,6 +67,25 @@ class HookWorker:
     ppid: int = 0
     booted: bool = False
     alive: bool = True
+    aborted: bool = False
+    app: HookApp = field(default_factory=lambda: HookApp(never_imported))
+    count_requests: Callable[[], int] = field(default=lambda: 0, repr=False)
+
+    @property
+    def nr(self) -> int:
+        """Requests that it has answered."""
+        return self.count_requests()
+
+    @property
+    def wsgi(self) -> WsgiApp:
+        return self.app.wsgi()
+
+    @property
+    def timeout(self) -> float:
+        return self.cfg.timeout
+
+    def __str__(self) -> str:
+        return f"<Worker {self.pid}>"
 
     def set_pids(self) -> None:
         self.pid = os.getpid()

@@ -27,7 +27,7 @@ from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp, extend_search_path
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
-from prefork.worker.hooks import Hooks, HookServer, HookWorker
+from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
 from prefork.worker.inspection import Imported, import_and_inspect
 
 # Bound before the app is imported: gevent puts a function in its place that needs its hub.
@@ -99,6 +99,7 @@ def take_settings(mold: Mold) -> None:
     mold.hooks.imports.adopt()
     mold.log.set_level(mold.options.loglevel)
     mold.server.cfg = mold.options
+    mold.server.WORKERS = {}
     fd_limits.allow_open_files(mold.options.worker_connections)
 
 
@@ -224,7 +225,12 @@ def fork_worker(
     channel = Channel.adopt(channel_end)
     inheritance = Inheritance(tuple(listeners), mold.stats, (send_end, receive_end), held)
     worker = HookWorker(mold.options, mold.log, age=order.worker, ppid=mold.server.pid)
-    mold.hooks.call("pre_fork", mold.server, worker)
+    server = mold.server
+    server.app = worker.app = HookApp(never_imported, app)
+    server.worker_age = order.worker
+    server.WORKERS = {age: known for age, known in server.WORKERS.items() if age in order.living}
+    mold.hooks.call("pre_fork", server, worker)
+    server.WORKERS[worker.age] = worker
 
     def role() -> int:
         mold.channel.close()

@@ -1,0 +1,95 @@
+"""Server hooks get what gunicorn's get: the app, the other workers, counts, a log that knows exceptions."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Prefork, write_app
+
+APP = """
+    class App:
+        started = False
+        imported = 0
+        def __call__(self, environ, start_response):
+            body = f"started={self.started}".encode()
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
+
+    def create():
+        App.imported += 1
+        assert App.imported == 1
+        return App()
+
+    app = App()
+"""
+
+
+@pytest.mark.parametrize("preload", ["always", "never"])
+@pytest.mark.parametrize("name", ["app:app", "app:create()"])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "def post_fork(server, worker): server.app.wsgi().started = True",
+        "def post_fork(server, worker): worker.app.wsgi().started = True",
+        "def post_worker_init(worker): worker.app.wsgi().started = True",
+        "def post_worker_init(worker): worker.wsgi.started = True",
+    ],
+)
+def test_hook_reaches_the_app(folder: Path, preload: str, name: str, hook: str):
+    write_app(folder, APP)
+    (folder / "gunicorn.conf.py").write_text(hook)
+    with Prefork(f"--preload={preload}", cwd=folder, app=name) as server:
+        assert server.get()[1] == "started=True"
+
+
+LOGGING = """
+def post_fork(server, worker):
+    try:
+        1 / 0
+    except ZeroDivisionError as error:
+        server.log.exception("exception in %s", worker.age)
+        server.log.error("error with %(what)s", {"what": "exc_info"}, exc_info=True)
+        worker.log.warning("error given", exc_info=error, extra={"a": 1})
+        worker.log.info("too many", 1)
+        server.log.log(30, "by %s", "number")
+"""
+
+
+def test_log_of_hooks_takes_what_logging_takes(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(LOGGING)
+    with Prefork(cwd=folder) as server:
+        lines = server.log()
+    for line in ("ERROR    exception in 1\n", "ERROR    error with exc_info\n", "WARNING  error given\n",
+                 "INFO     too many (1,)\n", "WARNING  by number\n"):  # fmt: skip
+        assert line in lines
+    assert lines.count("  ZeroDivisionError: division by zero\n") == 3
+
+
+WORKERS = """
+def pre_fork(server, worker):
+    taken = {other.number for other in server.WORKERS.values()}
+    worker.number = min(set(range(1, 9)) - taken)
+
+def post_fork(server, worker):
+    server.log.info("number %s", worker.number)
+
+def worker_exit(server, worker):
+    server.log.info("worker_exit %s %s %s", worker.nr, worker, worker.cfg.workers)
+
+def child_exit(server, worker):
+    server.log.info("child_exit %s %s %s", worker.nr, worker.pid in server.WORKERS, len(server.WORKERS))
+"""
+
+
+def test_hooks_know_the_other_workers_and_the_requests(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(WORKERS)
+    with Prefork("-w", "2", "--max-requests", "5", cwd=folder) as server:
+        server.wait_log("number 1\n")
+        server.wait_log("number 2\n")
+        for _ in range(9):
+            assert server.get()[0] == 200
+        server.wait_log("number 3\n")
+        # Until its replacement is ready, it answers further requests.
+        served = server.wait_log(r"worker_exit (\d+) <Worker \d+> 2")[1]
+        assert 5 <= int(served) <= 9
+        server.wait_log(rf"child_exit {served} False 2")
