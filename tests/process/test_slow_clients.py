@@ -152,6 +152,8 @@ def test_worker_that_does_not_run_is_replaced_and_drains(folder: Path) -> None:
     with Prefork("-w", "1", "-t", "1", cwd=folder) as server:
         (worker,) = server.workers()
         assert server.get()[0] == 200
+        # The call ends a moment after its answer is there; a worker that is stopped in a call gets its graceful time.
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 0, what="still busy")
         os.kill(worker, signal.SIGSTOP)
         server.wait_log("worker does not run", 15)
         server.wait(lambda: server.get()[0] == 200, 15, what="no answer from a replacement")
