@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e soak fuzz bench cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz bench cluster cluster-down images lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -13,7 +13,7 @@ PY   := .venv/bin/python
 STEP := tests/support/step
 
 help:           ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.deps .venv/.engine   ## .venv with prefork, wsgiapp and all tools, the engine built
 
@@ -42,6 +42,9 @@ process: setup  ## real arbiter, workers and signals on loopback
 	@$(PY) -m pytest -q -n 2 --dist worksteal tests/process
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
+	@$(PY) -m pytest -v -o console_output_style=times -m "not full" tests/e2e
+
+e2e-full: setup ## e2e and the long campaigns on the same cluster (figures in build/e2e)
 	@$(PY) -m pytest -v -o console_output_style=times tests/e2e
 
 soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
