@@ -45,7 +45,7 @@ e2e: setup      ## each promise on a real cluster through the ingress, under loa
 	@$(PY) -m pytest -v -o console_output_style=times -m "not full" tests/e2e
 
 e2e-full: setup ## e2e and the long campaigns on the same cluster (figures in build/e2e)
-	@$(PY) -m pytest -v -o console_output_style=times tests/e2e
+	@E2E_LOAD_SECONDS=20 $(PY) -m pytest -v -o console_output_style=times tests/e2e
 
 soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
 	@$(PY) -m tests.soak --minutes $(or $(MINUTES),30) --write-docs
