@@ -18,7 +18,6 @@ import yaml
 from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.schema import Invalid
-from wsgiapp.types import OnChange
 
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "wsgiapps").glob("*.yaml") if ".expected" not in path.name)
@@ -43,7 +42,7 @@ def build(path: Path) -> list[dict[str, Any]]:
         image_volumes=version is None or (int(version[1]), int(version[2])) >= (1, 35),
     )
     app = parse_app(manifest)
-    digests = {c.name: f"digest-{c.name}" for c in app.config if c.on_change is OnChange.RESTART}
+    digests = {name: f"digest-{name}" for name in app.restart_refs}
     return build_resources(app, platform, digests)
 
 

@@ -72,3 +72,25 @@ def test_server_understands_the_arguments_that_it_is_given(tmp_path: Path) -> No
     # The options are taken, and the app is looked for: there is none.
     assert "No module named 'shop'" in checked.stderr
     assert checked.returncode == 3, checked.stderr
+
+
+def test_ids_are_left_to_a_cluster_that_assigns_them() -> None:
+    platform = replace(PLATFORM, pod_id=None)
+    security = build_pod(make_app(), platform)["securityContext"]
+    assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    named = build_pod(make_app(securityContext={"fsGroup": 2000}), platform)["securityContext"]
+    assert named["fsGroup"] == 2000
+    assert "runAsUser" not in named
+
+
+def test_user_of_the_pod_has_a_name_without_an_entry_in_passwd() -> None:
+    """`getpass.getuser()` raises without one."""
+    env = {each["name"]: each["value"] for each in containers()["app"]["env"]}
+    code = "import getpass; print(getpass.getuser())"
+    shown = subprocess.run(
+        ["unshare", "--user", "--map-user=54321", sys.executable, "-c", code],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "unshare" in shown.stderr:
+        pytest.skip("no user namespaces here")
+    assert shown.stdout.strip() == "app", shown.stderr

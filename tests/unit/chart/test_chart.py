@@ -50,6 +50,8 @@ BAD_VALUES = [
     ({"crd": {"install": "yes"}}, "/crd/install"),
     ({"podLabels": {"a": 1}}, "/podLabels/a"),
     ({"resources": {"limit": {}}}, "/resources"),
+    ({"apps": {"podId": 0}}, "/apps/podId"),
+    ({"apps": {"podId": "root"}}, "/apps/podId"),
 ]
 
 
@@ -62,6 +64,14 @@ def container(objects: Objects) -> dict[str, Any]:
     (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert isinstance(found, dict)
     return found
+
+
+def test_a_cluster_that_assigns_ids_gets_none(render: Render) -> None:
+    none = {"runAsUser": None, "runAsGroup": None}
+    objects = render({"apps": {"podId": "cluster"}, "podSecurityContext": none})
+    pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"].keys() == {"runAsNonRoot", "seccompProfile"}
+    assert read_settings(container(objects)["args"], {}).pod_id is None
 
 
 def test_lint_finds_nothing(helm: str) -> None:

@@ -269,19 +269,21 @@ async def test_code_deleted_under_running_pods_changes_nothing_that_runs(world: 
     assert {kind for _, kind, _ in world.cluster.writes} <= {"WsgiApp", "Event"}
 
 
-async def test_config_with_restart_replaces_the_pods_when_it_changes() -> None:
+CONFIG_DB = {"name": "db", "secret": {"name": "db"}, "mountPath": "/etc/db", "onChange": "Restart"}
+ENV_DB = {"secretRef": {"name": "db"}, "onChange": "Restart"}
+
+
+@pytest.mark.parametrize("spec", [{"config": [CONFIG_DB]}, {"envFrom": [ENV_DB]}])
+async def test_what_restarts_replaces_the_pods_when_it_changes(spec: dict[str, Any]) -> None:
     world = World()
     world.write_code("VERSION = 1")
-    config = [
-        {"name": "db", "secret": {"name": "db"}, "mountPath": "/etc/db", "onChange": "Restart"}
-    ]
     secret: dict[str, Any] = {
         "kind": "Secret",
         "metadata": {"name": "db", "namespace": "web"},
         "data": {"k": "eA=="},
     }
     world.see(secret)
-    world.see(make_manifest(config=config))
+    world.see(make_manifest(**spec))
     await world.reconcile()
     before = world.resource("Deployment")["spec"]["template"]
     secret["data"] = {"k": "eQ=="}
@@ -294,6 +296,15 @@ async def test_config_with_restart_replaces_the_pods_when_it_changes() -> None:
     world.cache.record_content(gone, deleted=True)
     await world.reconcile()
     assert world.resource("Deployment")["spec"]["template"] == changed
+
+
+async def test_environment_of_an_object_that_is_missing_does_not_keep_the_pods_away() -> None:
+    """The kubelet says what is missing, or goes on where it is optional."""
+    world = World()
+    world.write_code("VERSION = 1")
+    world.see(make_manifest(envFrom=[ENV_DB]))
+    await world.reconcile()
+    assert ("Deployment", "web", "shop") in world.cluster.objects
 
 
 async def test_number_of_busy_workers_alone_is_not_written_each_time(world: World) -> None:

@@ -49,3 +49,15 @@ def test_names_of_pull_secrets_are_read() -> None:
 
 def test_two_operators_on_one_machine_are_two_holders() -> None:
     assert read_settings([], {}).identity != read_settings([], {}).identity
+
+
+@pytest.mark.parametrize(("given", "read"), [("10001", 10001), ("1", 1), ("cluster", None)])
+def test_ids_of_pods_are_a_number_or_the_clusters_own(given: str, read: int | None) -> None:
+    assert read_settings(["--pod-id", given], {}).pod_id == read
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "root", "1.5"])
+def test_pods_cannot_be_root(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings([f"--pod-id={given}"], {})
+    assert "use a number from 1, or cluster" in capsys.readouterr().err

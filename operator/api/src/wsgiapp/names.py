@@ -32,7 +32,6 @@ APP_PORT = 8000
 APP_PORT_NAME = "http"
 AGENT_PORT = 9000
 AGENT_PORT_NAME = "metrics"
-SERVICE_PORT = 80
 
 CONTENT_VOLUME_PREFIX = "content-"
 SOURCE = "source"  # the code's name among the contents; no config entry may take it

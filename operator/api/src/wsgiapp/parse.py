@@ -11,6 +11,7 @@ from wsgiapp.types import (
     App,
     Content,
     DisruptionBudget,
+    EnvSource,
     HealthCheck,
     Ingress,
     Manifest,
@@ -20,6 +21,7 @@ from wsgiapp.types import (
     Rollout,
     Security,
     Server,
+    Service,
     Termination,
 )
 
@@ -52,7 +54,10 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         replicas=spec["replicas"],
         server=parse_server(spec["server"]),
         env=tuple(spec.get("env", ())),
-        env_from=tuple(spec.get("envFrom", ())),
+        env_from=tuple(
+            parse_env_source(item, f"spec.envFrom[{i}]")
+            for i, item in enumerate(spec.get("envFrom", ()))
+        ),
         health_check=HealthCheck(
             path=health_check.get("path"),
             startup_timeout_s=health_check["startupTimeoutSeconds"],
@@ -60,6 +65,7 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         resources=spec.get("resources", {}),
         agent_resources=spec["agent"]["resources"],
         pod_template=parse_pod_template(spec.get("podTemplate", {})),
+        service=parse_service(spec["service"]),
         ingress=parse_ingress(spec.get("ingress")),
         reload=Reload(
             max_concurrent=spec["reload"]["maxConcurrent"],
@@ -75,9 +81,9 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         termination=Termination(drain_delay_s=spec["termination"]["drainDelaySeconds"]),
         disruption_budget=parse_disruption_budget(spec["disruptionBudget"]),
         security=Security(
-            run_as_user=spec["securityContext"]["runAsUser"],
-            run_as_group=spec["securityContext"]["runAsGroup"],
-            fs_group=spec["securityContext"]["fsGroup"],
+            run_as_user=spec["securityContext"].get("runAsUser"),
+            run_as_group=spec["securityContext"].get("runAsGroup"),
+            fs_group=spec["securityContext"].get("fsGroup"),
         ),
     )
 
@@ -94,21 +100,31 @@ def parse_source(source: Manifest | None) -> Content | None:
 
 
 def parse_config(item: Manifest, path: str) -> Content:
-    refs = [
-        Ref(kind, item[field]["name"])
-        for field, kind in (("configMap", "ConfigMap"), ("secret", "Secret"))
-        if field in item
-    ]
-    if len(refs) != 1:
-        raise Invalid(path, f"has {len(refs)} of configMap and secret; use exactly one")
+    ref = parse_ref(item, path, {"configMap": "ConfigMap", "secret": "Secret"})
     if item["name"] == SOURCE:
         raise Invalid(f"{path}.name", f"is '{SOURCE}', which is the code's own; use another name")
     return Content(
         name=item["name"],
-        ref=refs[0],
+        ref=ref,
         mount_path=item["mountPath"],
         on_change=OnChange(item["onChange"]),
     )
+
+
+def parse_env_source(item: Manifest, path: str) -> EnvSource:
+    return EnvSource(
+        ref=parse_ref(item, path, {"configMapRef": "ConfigMap", "secretRef": "Secret"}),
+        on_change=OnChange(item["onChange"]),
+        pod_field={name: value for name, value in item.items() if name != "onChange"},
+    )
+
+
+def parse_ref(item: Manifest, path: str, kinds: Mapping[str, str]) -> Ref:
+    """Return the one object that `item` names in a field of `kinds`."""
+    refs = [Ref(kind, item[field]["name"]) for field, kind in kinds.items() if field in item]
+    if len(refs) != 1:
+        raise Invalid(path, f"has {len(refs)} of {' and '.join(kinds)}; use exactly one")
+    return refs[0]
 
 
 def parse_server(server: Manifest) -> Server:
@@ -117,6 +133,7 @@ def parse_server(server: Manifest) -> Server:
         raise Invalid("spec.server.workers", f"is {workers}; use 1 to 512, or auto")
     return Server(
         workers=workers,
+        worker_class=server["workerClass"],
         threads=server["threads"],
         request_timeout_s=server["requestTimeoutSeconds"],
         graceful_timeout_s=server["gracefulTimeoutSeconds"],
@@ -145,6 +162,14 @@ def parse_disruption_budget(budget: Manifest) -> DisruptionBudget:
         enabled=budget["enabled"],
         max_unavailable=budget.get("maxUnavailable"),
         min_available=budget.get("minAvailable"),
+    )
+
+
+def parse_service(service: Manifest) -> Service:
+    return Service(
+        port=service["port"],
+        type=service["type"],
+        annotations=service.get("annotations", {}),
     )
 
 

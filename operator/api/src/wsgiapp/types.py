@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 Manifest = dict[str, Any]
 
+HTTP_PORT = 80
+
 
 class OnChange(enum.Enum):
     """What becomes of pods when a config entry changes."""
@@ -37,10 +39,20 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvSource:
+    """A ConfigMap or Secret whose keys are environment variables: an entry of `envFrom`."""
+
+    ref: Ref
+    on_change: OnChange
+    pod_field: Manifest  # the entry, as a pod has it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Server:
     """How prefork serves; sizes in bytes, 0 = no limit where the CRD says so."""
 
     workers: int | str
+    worker_class: str
     threads: int
     request_timeout_s: int
     graceful_timeout_s: int
@@ -58,6 +70,13 @@ class Server:
 class HealthCheck:
     path: str | None
     startup_timeout_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    port: int
+    type: str
+    annotations: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +125,16 @@ class DisruptionBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    run_as_user: int
-    run_as_group: int
-    fs_group: int
+    """Ids of the pod; None is left to the installation (`Platform.pod_id`)."""
+
+    run_as_user: int | None
+    run_as_group: int | None
+    fs_group: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """One WsgiApp. `env`, `env_from` and the resources are as in a pod."""
+    """One WsgiApp. `env` and the resources are as in a pod."""
 
     name: str
     namespace: str
@@ -128,11 +149,12 @@ class App:
     replicas: int
     server: Server
     env: Sequence[Manifest]
-    env_from: Sequence[Manifest]
+    env_from: tuple[EnvSource, ...]
     health_check: HealthCheck
     resources: Manifest
     agent_resources: Manifest
     pod_template: Manifest
+    service: Service
     ingress: Ingress | None
     reload: Reload
     rollout: Rollout
@@ -151,9 +173,21 @@ class App:
         return tuple(c for c in self.contents if c.on_change is OnChange.RELOAD)
 
     @property
+    def restart_refs(self) -> Mapping[str, Ref]:
+        """What restarts the pods by its change, by names of its own: config entries, and `envFrom`."""
+        config = {c.name: c.ref for c in self.config if c.on_change is OnChange.RESTART}
+        env = {
+            f"envFrom/{source.ref.kind}/{source.ref.name}": source.ref
+            for source in self.env_from
+            if source.on_change is OnChange.RESTART
+        }
+        return config | env
+
+    @property
     def url(self) -> str:
         """Where the app is reached: through its first host, or inside the cluster."""
         if self.ingress is None:
-            return f"http://{self.name}.{self.namespace}.svc"
+            port = "" if self.service.port == HTTP_PORT else f":{self.service.port}"
+            return f"http://{self.name}.{self.namespace}.svc{port}"
         scheme = "https" if self.ingress.tls_secret else "http"
         return f"{scheme}://{self.ingress.hosts[0]}{self.ingress.path}"

@@ -187,7 +187,8 @@ def read_environment(documents: Documents, app: App) -> Environment:
     """
     values: dict[str, str] = {}
     left_out: list[str] = []
-    for index, entry in enumerate(app.env_from):
+    for index, source_of_all in enumerate(app.env_from):
+        entry = source_of_all.pod_field
         values |= _env_from(documents, app, entry, field=f"spec.envFrom[{index}]")
     for entry in app.env:
         name, source = entry["name"], entry.get("valueFrom")

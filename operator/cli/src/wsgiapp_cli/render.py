@@ -8,7 +8,6 @@ import yaml
 from wsgiapp.digest import digest_object
 from wsgiapp.resources import build_resources
 from wsgiapp.resources.platform import Platform
-from wsgiapp.types import OnChange
 
 from wsgiapp_cli.manifests import choose_app, read_app, read_documents, read_text
 
@@ -44,10 +43,9 @@ def render(
         prefork_image=prefork_image, prefork_pull_policy="IfNotPresent", image_volumes=True
     )
     digests = {
-        content.name: digest_object(documents.objects[key])
-        for content in app.config
-        if content.on_change is OnChange.RESTART
-        and (key := (content.ref.kind, app.namespace, content.ref.name)) in documents.objects
+        name: digest_object(documents.objects[key])
+        for name, ref in app.restart_refs.items()
+        if (key := (ref.kind, app.namespace, ref.name)) in documents.objects
     }
     owned = build_resources(app, platform, digests)
     for resource in owned:

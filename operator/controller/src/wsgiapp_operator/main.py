@@ -122,6 +122,7 @@ async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
         prefork_pull_policy=settings.prefork_pull_policy,
         prefork_pull_secrets=settings.prefork_pull_secrets,
         image_volumes=version >= IMAGE_VOLUMES_SINCE,
+        pod_id=settings.pod_id,
     )
     logger.info(
         "operating: kubernetes=%d.%d namespaces=%s platform=%s",

@@ -5,7 +5,7 @@ each pod's own word from its agent. Reads only, decides nothing.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from wsgiapp.names import OWNED_KINDS
@@ -39,12 +39,19 @@ async def observe(
     """Return what is seen of `app`, whose WsgiApp is `manifest` and whose agents gave `answers`."""
     status = manifest.get("status") or {}
     is_new_spec = status.get("observedGeneration") != app.generation
-    owned, digests = await asyncio.gather(
-        read_owned(app, cluster, cache, is_new_spec=is_new_spec), read_digests(app, cluster, cache)
+    contents = {content.ref for content in app.contents}
+    further = set(app.restart_refs.values()) - contents
+    cache.refer(AppKey(app.namespace, app.name), contents | further)
+    owned, digests, env_digests = await asyncio.gather(
+        read_owned(app, cluster, cache, is_new_spec=is_new_spec),
+        read_digests(app, contents, cluster, cache),
+        read_digests(app, further, cluster, cache),
     )
     pods = observe_pods(AppKey(app.namespace, app.name), cache)
     asked = tuple(replace(pod, agent=answers.get(pod.uid)) for pod in pods)
-    return Observed(status=status, owned=owned, pods=asked, digests=digests)
+    return Observed(
+        status=status, owned=owned, pods=asked, digests=digests, env_digests=env_digests
+    )
 
 
 async def read_owned(
@@ -65,10 +72,10 @@ async def read_owned(
     return owned
 
 
-async def read_digests(app: App, cluster: Cluster, cache: Cache) -> dict[Ref, Digest]:
-    """Return what each mounted ConfigMap and Secret holds; read once, then kept by watching."""
-    refs = {content.ref for content in app.contents}
-    cache.refer(AppKey(app.namespace, app.name), refs)
+async def read_digests(
+    app: App, refs: Iterable[Ref], cluster: Cluster, cache: Cache
+) -> dict[Ref, Digest]:
+    """Return what each of these ConfigMaps and Secrets holds; read once, then kept by watching."""
     digests = {}
     for ref in sorted(refs):
         if cache.digest(app.namespace, ref) is None:

@@ -16,7 +16,7 @@ from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.resources.deployment import read_restart_digests
 from wsgiapp.schema import Invalid
-from wsgiapp.types import App, Manifest, OnChange
+from wsgiapp.types import App, Manifest
 
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.apply import Writer
@@ -159,11 +159,11 @@ def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:
     deployment = observed.owned.get("Deployment")
     before = read_restart_digests(deployment) if deployment is not None else {}
     digests = {}
-    for content in app.config:
-        if content.on_change is OnChange.RESTART:
-            digest = observed.digests[content.ref].digest or before.get(content.name)
-            if digest is not None:
-                digests[content.name] = digest
+    seen = {**observed.env_digests, **observed.digests}
+    for name, ref in app.restart_refs.items():
+        digest = seen[ref].digest or before.get(name)
+        if digest is not None:
+            digests[name] = digest
     return digests
 
 

@@ -17,6 +17,7 @@ class Settings:
     prefork_image: str
     prefork_pull_policy: str
     prefork_pull_secrets: tuple[str, ...]
+    pod_id: int | None  # None: the cluster assigns user and group
     listen: str
     lease_namespace: str
     identity: str
@@ -51,6 +52,10 @@ def read_settings(
         "--prefork-pull-secrets", "WSGIAPP_OPERATOR_PREFORK_PULL_SECRETS", "",
         "Secrets in the apps' namespaces to pull it with, comma separated",
     )  # fmt: skip
+    add(
+        "--pod-id", "WSGIAPP_OPERATOR_POD_ID", "10001",
+        "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
+    )  # fmt: skip
     add("--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080", "HOST:PORT of /metrics and /healthz")
     add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
     # Two that run on one machine are not one holder.
@@ -61,11 +66,14 @@ def read_settings(
     host, _, port = values.listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         parser.error(f"--listen is {values.listen!r}; use HOST:PORT, as 0.0.0.0:8080")
+    if values.pod_id != "cluster" and not (values.pod_id.isdigit() and int(values.pod_id) > 0):
+        parser.error(f"--pod-id is {values.pod_id!r}; use a number from 1, or cluster")
     return Settings(
         namespaces=split(values.namespaces),
         prefork_image=values.prefork_image,
         prefork_pull_policy=values.prefork_pull_policy,
         prefork_pull_secrets=split(values.prefork_pull_secrets),
+        pod_id=None if values.pod_id == "cluster" else int(values.pod_id),
         listen=values.listen,
         lease_namespace=values.lease_namespace,
         identity=values.identity,

@@ -4,7 +4,7 @@ Knows the shape of pods and of agents' answers, not where they come from.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -79,6 +79,7 @@ class Observed:
     owned: Mapping[str, Manifest]
     pods: tuple[Pod, ...]
     digests: Mapping[Ref, Digest]
+    env_digests: Mapping[Ref, Digest] = field(default_factory=dict)  # of `envFrom`, restarting
 
     @property
     def missing(self) -> tuple[Ref, ...]:

@@ -18,7 +18,7 @@ def build_resources(
 ) -> list[Manifest]:
     """Return every object that `app` asks for, in the order in which they are to be applied.
 
-    `restart_digests` has the digest of each config entry whose change restarts the pods.
+    `restart_digests` has the digests of `app.restart_refs`, whose change restarts the pods.
     """
     owned = [
         *([] if has_service_account(app) else [build_service_account(app)]),

@@ -1,6 +1,5 @@
 """The Ingress, with the nginx.org annotations that fit the server."""
 
-from wsgiapp.names import SERVICE_PORT
 from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Ingress, Manifest
 
@@ -8,7 +7,7 @@ NO_LIMIT_S = 3600
 
 
 def build_ingress(app: App, ingress: Ingress) -> Manifest:
-    backend = {"service": {"name": app.name, "port": {"number": SERVICE_PORT}}}
+    backend = {"service": {"name": app.name, "port": {"number": app.service.port}}}
     path = {"path": ingress.path, "pathType": "Prefix", "backend": backend}
     spec: Manifest = {
         "rules": [{"host": host, "http": {"paths": [path]}} for host in ingress.hosts]

@@ -11,3 +11,5 @@ class Platform:
     prefork_pull_policy: str
     prefork_pull_secrets: tuple[str, ...] = ()  # in each app's namespace
     image_volumes: bool  # on by default from Kubernetes 1.35
+    # User and group of pods that name none; None leaves it to the cluster, which assigns ids itself.
+    pod_id: int | None = 10001

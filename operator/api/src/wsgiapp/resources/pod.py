@@ -46,13 +46,7 @@ def build_pod(app: App, platform: Platform) -> Manifest:
         # Variables such as PREFORK_SERVICE_HOST would be taken for settings of the server.
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": stop_s,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": app.security.run_as_user,
-            "runAsGroup": app.security.run_as_group,
-            "fsGroup": app.security.fs_group,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": build_security_context(app, platform),
         "initContainers": build_init_containers(app, platform),
         "containers": [build_app_container(app)],
         "volumes": build_volumes(app, platform),
@@ -61,6 +55,20 @@ def build_pod(app: App, platform: Platform) -> Manifest:
     if pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     return pod
+
+
+def build_security_context(app: App, platform: Platform) -> Manifest:
+    wanted = {
+        "runAsUser": app.security.run_as_user,
+        "runAsGroup": app.security.run_as_group,
+        "fsGroup": app.security.fs_group,
+    }
+    ids = {name: platform.pod_id if value is None else value for name, value in wanted.items()}
+    return {
+        "runAsNonRoot": True,
+        **{name: value for name, value in ids.items() if value is not None},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def build_app_container(app: App) -> Manifest:
@@ -95,7 +103,7 @@ def build_app_container(app: App) -> Manifest:
     if app.image_pull_policy is not None:
         container["imagePullPolicy"] = app.image_pull_policy
     if app.env_from:
-        container["envFrom"] = list(app.env_from)
+        container["envFrom"] = [source.pod_field for source in app.env_from]
     if app.termination.drain_delay_s:
         # The pod leaves the endpoints at once, the ingress some time later: serve until then.
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": app.termination.drain_delay_s}}}
@@ -105,9 +113,14 @@ def build_app_container(app: App) -> Manifest:
 def build_env(app: App) -> list[Manifest]:
     """Return the environment; what the WsgiApp sets wins, but for the paths of its config."""
     given = {variable["name"] for variable in app.env}
-    # A read-only root and a uid without a home: libraries that write below ~ go to /tmp.
+    # A read-only root and a uid without a name or home: libraries that write below ~ go to /tmp, and
+    # getpass.getuser() finds no entry in /etc/passwd.
     # Unbuffered, or the last lines before a crash are never seen.
-    defaults = [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONUNBUFFERED", "value": "1"}]
+    defaults = [
+        {"name": "HOME", "value": "/tmp"},
+        {"name": "USER", "value": APP_CONTAINER},
+        {"name": "PYTHONUNBUFFERED", "value": "1"},
+    ]
     paths = [
         {"name": config_variable(content.name), "value": content.mount_path}
         for content in app.config

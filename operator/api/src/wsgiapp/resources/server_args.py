@@ -26,6 +26,8 @@ def server_arguments(
         f"--boot-timeout={app.health_check.startup_timeout_s}",
         f"--max-request-body={server.max_request_body_bytes}",
     ]
+    if server.worker_class != "threads":
+        arguments.append(f"--worker-class={server.worker_class}")
     if server.max_requests:
         arguments += [
             f"--max-requests={server.max_requests}",
