@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prefork import _engine
+from prefork.base.log import Log
+from prefork.worker.error_report import ErrorReport
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -325,6 +327,7 @@ def main() -> None:
         settings=told["settings"],
         stats_fd=told["stats_fd"],
         slot=told["slot"],
+        report_error=ErrorReport(Log()),
         access_log_fd=told["access_log_fd"],
         handover=tuple(told["handover"]) if told["handover"] else None,
     )

@@ -164,7 +164,7 @@ def test_app_errors_give_500_and_keep_the_connection(served: Stage, path: str) -
         assert client.ask(f"/{path}").status == 500
         assert client.ask().body == b"hello"
     wait_until(
-        lambda: f"error while answering GET /{path}\n" in served.hosts[0].errors,
+        lambda: f" method=GET target=/{path}\n  " in served.hosts[0].errors,
         within_s=5,
         what="the traceback",
     )
@@ -435,14 +435,14 @@ def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
 def test_settings_are_checked_by_name() -> None:
     told = {**SETTINGS, "keep_alive_s": -1.0}
     with pytest.raises(ValueError, match=r"keep_alive_s is -1.*use seconds"):
-        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1)
+        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1, report_error=print)
     with pytest.raises(ValueError, match="settings lack threads"):
-        _engine.Engine(len, listeners=[], settings={}, stats_fd=-1, slot=1)
+        _engine.Engine(len, listeners=[], settings={}, stats_fd=-1, slot=1, report_error=print)
     told = {**SETTINGS, "forwarded_allow_ips": ["10.0.0.0/40"]}
     with pytest.raises(ValueError, match=r"forwarded_allow_ips has '10.0.0.0/40'"):
-        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1)
+        _engine.Engine(len, listeners=[], settings=told, stats_fd=-1, slot=1, report_error=print)
     with pytest.raises(ValueError, match="app must be callable"):
-        _engine.Engine(1, listeners=[], settings=SETTINGS, stats_fd=-1, slot=1)  # type: ignore[arg-type]
+        _engine.Engine(1, listeners=[], settings=SETTINGS, stats_fd=-1, slot=1, report_error=print)  # type: ignore[arg-type]
 
 
 def test_stats_table_of_another_version_is_refused() -> None:
@@ -450,9 +450,13 @@ def test_stats_table_of_another_version_is_refused() -> None:
     try:
         os.ftruncate(fd, 40_000)
         with pytest.raises(OSError, match="magic"):
-            _engine.Engine(len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=1)
+            _engine.Engine(
+                len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=1, report_error=print
+            )
         with pytest.raises(OSError, match=r"slot is 9, but .* has slots 1 to 3"):
-            _engine.Engine(len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=9)
+            _engine.Engine(
+                len, listeners=[], settings=SETTINGS, stats_fd=fd, slot=9, report_error=print
+            )
     finally:
         os.close(fd)
 

@@ -51,7 +51,8 @@ class Engine:
     multiprocess, access_log, greenlets`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
 
     `listeners`: descriptors of listening sockets; made non-blocking, not closed. `stats_fd`, `slot`: the stats
-    table and this worker's slot (1..n). `handover`: (send end, receive end) of the SOCK_SEQPACKET pair all
+    table and this worker's slot (1..n). `report_error(error, method, target, request_id)` is called with what the app
+    raises; a value that is not known is None. `handover`: (send end, receive end) of the SOCK_SEQPACKET pair all
     workers share; None passes nothing on.
     """
 
@@ -66,6 +67,7 @@ class Engine:
         settings: Mapping[str, Any],
         stats_fd: int,
         slot: int,
+        report_error: Callable[[BaseException, str | None, str | None, str | None], object],
         access_log_fd: int = -1,
         handover: tuple[int, int] | None = None,
     ) -> Engine: ...

@@ -41,7 +41,7 @@ def run_server(arguments: Sequence[str]) -> int:
     configuration = configure(arguments, environment, folder=folder)
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
     options = configuration.options
-    log = Log(level=options.loglevel)
+    log = Log(level=options.loglevel, style=options.log_format)
     for warning in configuration.warnings:
         log.warning("setting ignored", what=warning)
     if options.print_config:

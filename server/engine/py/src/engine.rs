@@ -24,6 +24,7 @@ use crate::waiter::Greenlets;
 #[pyclass(frozen, module = "prefork._engine")]
 pub struct Engine {
     app: Py<PyAny>,
+    report_error: Py<PyAny>,
     server: Arc<Server>,
     facts: Facts,
 }
@@ -121,13 +122,15 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
 impl Engine {
     #[new]
     #[allow(clippy::needless_pass_by_value)] // what Python's values are converted to
-    #[pyo3(signature = (app, *, listeners, settings, stats_fd, slot, access_log_fd=-1, handover=None))]
+    #[allow(clippy::too_many_arguments)] // keywords, in Python
+    #[pyo3(signature = (app, *, listeners, settings, stats_fd, slot, report_error, access_log_fd=-1, handover=None))]
     fn new(
         app: Bound<'_, PyAny>,
         listeners: Vec<i32>,
         settings: &Bound<'_, PyAny>,
         stats_fd: i32,
         slot: usize,
+        report_error: Py<PyAny>,
         access_log_fd: i32,
         handover: Option<(i32, i32)>,
     ) -> PyResult<Self> {
@@ -138,7 +141,7 @@ impl Engine {
         let (settings, facts) = read_settings(&Given(settings))?;
         let pair = handover.map(|(send, receive)| Pair { send, receive });
         let server = Server::new(settings, &listeners, stats_fd, slot, access_log_fd, pair)?;
-        Ok(Self { app: app.unbind(), server, facts })
+        Ok(Self { app: app.unbind(), report_error, server, facts })
     }
 
     #[getter]
@@ -147,7 +150,8 @@ impl Engine {
     }
 
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
-        match Serving::new(self.server.clone(), self.app.bind(py).clone(), &self.facts)? {
+        let (app, report_error) = (self.app.bind(py).clone(), self.report_error.bind(py).clone());
+        match Serving::new(self.server.clone(), app, report_error, &self.facts)? {
             Some(serving) => serving.run(),
             None => Err(PyRuntimeError::new_err(
                 "serve() was called by more threads than settings['threads'], or no helper thread could be started",
@@ -167,7 +171,8 @@ impl Engine {
             return Err(PyRuntimeError::new_err("settings['greenlets'] is False; use serve()"));
         }
         let greenlets = Greenlets { spawn, wait, park };
-        Hub::new(self.app.bind(py), self.server.clone(), &self.facts, greenlets)
+        let (app, report_error) = (self.app.bind(py), self.report_error.bind(py));
+        Hub::new(app, report_error, self.server.clone(), &self.facts, greenlets)
     }
 
     #[pyo3(signature = (*, mode))]

@@ -23,7 +23,7 @@ use crate::waiter::{Greenlets, Waiter};
 pub struct Hub {
     server: Arc<Server>,
     app: Py<PyAny>,
-    errors: Py<PyAny>,
+    report_error: Py<PyAny>,
     environ: Rc<RefCell<Environ>>,
     greenlets: Arc<Greenlets>,
     waiter: Waiter,
@@ -49,19 +49,19 @@ impl Hub {
     /// The hub of this thread.
     pub fn new(
         app: &Bound<'_, PyAny>,
+        report_error: &Bound<'_, PyAny>,
         server: Arc<Server>,
         facts: &Facts,
         greenlets: Greenlets,
     ) -> PyResult<Self> {
         let py = app.py();
-        let errors = py.import("sys")?.getattr("stderr")?;
-        let environ = new_environ(py, facts, &errors)?;
+        let environ = new_environ(py, facts)?;
         let most = server.context.settings.threads;
         let greenlets = Arc::new(greenlets);
         let hub = Self {
             server,
             app: app.clone().unbind(),
-            errors: errors.unbind(),
+            report_error: report_error.clone().unbind(),
             environ,
             waiter: Waiter::Greenlet(greenlets.clone()),
             greenlets,
@@ -155,7 +155,7 @@ impl Hub {
             server: self.server.clone(),
             number,
             app: self.app.bind(py).clone(),
-            errors: self.errors.bind(py).clone(),
+            report_error: self.report_error.bind(py).clone(),
             environ: self.environ.clone(),
             waiter: self.waiter.clone(),
             exchange: exchange.into_bound(py),

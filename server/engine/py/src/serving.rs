@@ -26,7 +26,8 @@ pub struct Serving<'py> {
     pub server: Arc<Server>,
     pub number: usize,
     pub app: Bound<'py, PyAny>,
-    pub errors: Bound<'py, PyAny>,
+    /// Called with the app's error and what is known of its request.
+    pub report_error: Bound<'py, PyAny>,
     /// Shared by all greenlets of a hub.
     pub environ: Rc<RefCell<Environ>>,
     pub waiter: Waiter,
@@ -39,12 +40,12 @@ impl<'py> Serving<'py> {
     pub fn new(
         server: Arc<Server>,
         app: Bound<'py, PyAny>,
+        report_error: Bound<'py, PyAny>,
         facts: &Facts,
     ) -> PyResult<Option<Self>> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
-        let errors = py.import("sys")?.getattr("stderr")?;
-        let environ = new_environ(py, facts, &errors)?;
+        let environ = new_environ(py, facts)?;
         let waiter = Waiter::Thread;
         let (exchange, start_response) = new_exchange(py, &server, number, &waiter)?;
         Ok(Some(Self {
@@ -52,7 +53,7 @@ impl<'py> Serving<'py> {
             server,
             number,
             app,
-            errors,
+            report_error,
             environ,
             waiter,
             exchange,
@@ -261,34 +262,23 @@ impl<'py> Serving<'py> {
         }
     }
 
-    /// Writes the traceback to `wsgi.errors`.
+    /// Has the server's log say what the app raised, and in which request.
     fn report(&self, error: &PyErr, environ: Option<&Bound<'py, PyDict>>) {
-        let py = self.py;
-        let request_line = environ.and_then(request_line_of).unwrap_or_else(|| "a request".into());
-        let text = py
-            .import("traceback")
-            .and_then(|module| module.call_method1("format_exception", (error.value(py),)))
-            .and_then(|lines| intern!(py, "").call_method1("join", (lines,)))
-            .and_then(|text| text.extract::<String>())
-            .unwrap_or_else(|_| error.to_string());
+        let get = |key: &str| environ.and_then(|environ| environ.get_item(key).ok().flatten());
+        let request =
+            (error.value(self.py), get("REQUEST_METHOD"), get("RAW_URI"), get("HTTP_X_REQUEST_ID"));
         // No place is left to tell that the place to tell errors fails.
-        let _ = self
-            .errors
-            .call_method1("write", (format!("error while answering {request_line}\n{text}"),));
-        let _ = self.errors.call_method0("flush");
+        let _ = self.report_error.call1(request);
     }
 }
 
 type Pair<'py> = (Bound<'py, Exchange>, Bound<'py, PyAny>);
 
 /// What builds the environs of this thread.
-pub fn new_environ(
-    py: Python<'_>,
-    facts: &Facts,
-    errors: &Bound<'_, PyAny>,
-) -> PyResult<Rc<RefCell<Environ>>> {
+pub fn new_environ(py: Python<'_>, facts: &Facts) -> PyResult<Rc<RefCell<Environ>>> {
+    let errors = py.import("sys")?.getattr("stderr")?;
     let empty_input = Bound::new(py, Input::empty())?.into_any();
-    Ok(Rc::new(RefCell::new(Environ::new(py, facts, errors, &empty_input)?)))
+    Ok(Rc::new(RefCell::new(Environ::new(py, facts, &errors, &empty_input)?)))
 }
 
 /// An exchange for the calls of one app thread or greenlet, and its `start_response`.
@@ -301,10 +291,4 @@ pub fn new_exchange<'py>(
     let exchange = Bound::new(py, Exchange::new(server.clone(), number, waiter.clone()))?;
     let start_response = exchange.getattr("start_response")?;
     Ok((exchange, start_response))
-}
-
-/// `GET /path`, for the report of an error.
-fn request_line_of(environ: &Bound<'_, PyDict>) -> Option<String> {
-    let get = |key: &str| environ.get_item(key).ok().flatten()?.extract::<String>().ok();
-    Some(format!("{} {}", get("REQUEST_METHOD")?, get("RAW_URI")?))
 }

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
             raise
         message = "the agent needs prometheus-client; install it with: pip install 'prefork[agent]'"
         raise StartupError(message, Exit.ENVIRONMENT) from None
-    log = Log()
+    log = Log(style=options.log_format)
     table = TableFile(options.run_dir / STATS, log)
     agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
     return asyncio.run(agent.run())

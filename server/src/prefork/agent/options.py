@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefork.base.digest import parse_content
+from prefork.base.log import STYLES
 from prefork.config.command_line import Parser, explain_unknown
 from prefork.config.kinds import is_content
 from prefork.errors import StartupError
@@ -24,6 +25,7 @@ class AgentOptions:
     probe: str
     probe_host: str
     parent: int
+    log_format: str = "text"
 
 
 def parse_options(arguments: Sequence[str]) -> AgentOptions:
@@ -60,6 +62,12 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         metavar="NAME",
         help="Host of the probe's request, for apps that check it",
     )
+    parser.add_argument(
+        "--log-format",
+        default="text",
+        metavar="text|json",
+        help="what log lines are: text, or JSON objects [%(default)s]",
+    )
     parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
@@ -67,6 +75,8 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
     for pair in known.content:
         if not is_content(pair):
             raise StartupError(f"content is {pair}; use NAME=DIR")
+    if known.log_format not in STYLES:
+        raise StartupError(f"log-format is {known.log_format}; use {' or '.join(STYLES)}")
     if known.probe and not known.probe.startswith("http://"):
         raise StartupError(f"probe is {known.probe}; use an address that begins with http://")
     return AgentOptions(
@@ -77,4 +87,5 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         probe=known.probe,
         probe_host=known.probe_host,
         parent=known.parent,
+        log_format=known.log_format,
     )

@@ -78,6 +78,7 @@ def agent_command(options: Options, run_dir: Path, address: str) -> list[str]:
     )
     command = [sys.executable, "-P", "-c", program, "agent", "--listen", options.metrics]
     command += ["--run-dir", str(run_dir), "--parent", str(os.getpid())]
+    command += ["--log-format", options.log_format]
     if options.health_path and address:
         command += ["--probe", f"http://{address}{options.health_path}"]
         command += ["--probe-host", options.health_host]

@@ -9,8 +9,10 @@ from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.options import Options
 from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
+from prefork.worker import gunicorn_loggers
 from prefork.worker.app_import import WsgiApp, extend_search_path
 from prefork.worker.boot import engine_settings
+from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
 from prefork.worker.inspection import import_and_inspect
 
@@ -21,21 +23,23 @@ def check(configuration: Configuration, log: Log) -> int:
     parse_addresses(options.bind)
     configuration.imports.adopt()
     extend_search_path(options.pythonpath)
+    gunicorn_loggers.install(log, -1)
     try:
         imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)
     except BaseException as error:
         failure = describe_failure(error)
-        log.error("app does not import", app=options.wsgi_app, error=last_line(failure))
-        log.block(failure)
+        log.error(
+            "app does not import", app=options.wsgi_app, error=last_line(failure), traceback=failure
+        )
         # The import may have left threads that never end.
         processes.exit_now(Exit.APP)
-    check_engine(imported.app, options)
+    check_engine(imported.app, options, log)
     report_import(options.preload_app, imported.hazards, log)
     log.info("settings and app are good", app=options.wsgi_app)
     processes.exit_now(Exit.OK)
 
 
-def check_engine(app: WsgiApp, options: Options) -> None:
+def check_engine(app: WsgiApp, options: Options, log: Log) -> None:
     """Build an engine that no client can reach. Raises StartupError for settings that it does not take."""
     with create_private_table() as table:
         try:
@@ -45,6 +49,7 @@ def check_engine(app: WsgiApp, options: Options) -> None:
                 settings=engine_settings(options),
                 stats_fd=table.fileno(),
                 slot=1,
+                report_error=ErrorReport(log),
             )
         except ValueError as error:
             raise StartupError(str(error)) from None

@@ -146,8 +146,10 @@ class Arbiter:
         except processes.Become:
             raise
         except BaseException:
-            self.log.critical("a step of the arbiter failed, the arbiter goes on")
-            self.log.block(traceback.format_exc())
+            self.log.critical(
+                "a step of the arbiter failed, the arbiter goes on",
+                traceback=traceback.format_exc(),
+            )
             self.step_failed = True
 
     def wait_for_molds(self) -> None:
@@ -258,9 +260,9 @@ class Arbiter:
 
     def report_failed_boot(self, failed: DiscardGeneration) -> None:
         self.log.error(
-            "generation does not boot", generation=failed.generation, error=last_line(failed.traceback)
+            "generation does not boot", generation=failed.generation, error=last_line(failed.traceback),
+            traceback=failed.traceback,
         )  # fmt: skip
-        self.log.block(failed.traceback)
         if self.fleet.current is None:
             write_termination_message(failed.traceback)
         else:
@@ -357,6 +359,7 @@ class Arbiter:
             self.table.beat(now)
             self.own.notifier.alive()
             self.agent.restart_if_due(now)
+            self.log.sink.flush()
             measure_queue(self.own.listeners, self.table)
             noticed += measure_memory(watched, self.table, self.log, now)
         for event in (*noticed, Tick()):

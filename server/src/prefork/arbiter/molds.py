@@ -125,9 +125,8 @@ class Molds:
     def report_loss(self, loss: ReportMoldLoss) -> None:
         self.log.error(
             "mold lost, workers go on", generation=loss.generation, why=last_line(loss.why),
-            retry_in_s=loss.retry_in_s,
+            retry_in_s=loss.retry_in_s, traceback=loss.why,
         )  # fmt: skip
-        self.log.block(loss.why)
 
     def take_ended(self, ended: Ended) -> bool:
         """Take a child that has ended, after its last messages; False when it was not a mold."""

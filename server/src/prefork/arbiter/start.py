@@ -11,7 +11,7 @@ from prefork._engine import set_child_subreaper
 from prefork.arbiter.listeners import open_listeners
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
-from prefork.base import fd_limits, processes
+from prefork.base import fd_limits, processes, streams
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.run_dir import open_run_dir
@@ -23,12 +23,18 @@ from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
 from prefork.worker.hooks import HookServer
 
+# At the end, for the reader of the log.
+LAST_LINES_S = 0.5
+
 
 def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configuration]) -> int:
     """Serve until stopped; return the exit code."""
     options = configuration.options
     logfiles = LogFiles(errorlog=options.errorlog, accesslog=options.accesslog)
-    log = Log(logfiles.errors_fd, options.loglevel)
+    # Nobody else waits for the arbiter's lines, but all workers depend on the arbiter.
+    log = Log(logfiles.errors_fd, options.loglevel, options.log_format, patience_s=0.0)
+    if log.style == "json":
+        streams.install(log.sink, patience_s=0.0)
     environment = dict(os.environ)
     passed = passed_descriptors(environment, os.getpid())
     replace_environment(own_variables(environment))
@@ -67,6 +73,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     )
 
     def leave() -> None:
+        log.sink.finish(LAST_LINES_S)
         run_dir.remove()
         if pidfile is not None:
             pidfile.unlink(missing_ok=True)
@@ -76,8 +83,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
             code = arbiter.run()
         except Exception:
             # Workers see the end of their channels, finish what they do, and end.
-            log.critical("arbiter failed")
-            log.block(traceback.format_exc())
+            log.critical("arbiter failed", traceback=traceback.format_exc())
             code = Exit.BUG
         leave()
         return code

@@ -1,29 +1,45 @@
-"""Log lines: `time LEVEL message key=value …` on standard error or in one file.
+"""Log lines of the server, on standard error or in one file: text (`time LEVEL message key=value …`) or JSON objects.
 
 Messages are constant, values go in keys, so that a line can be searched for. The standard library's
-logging is left alone: it belongs to the app, which configures it as it likes. One `write` per line,
-so lines of several processes do not mix (POSIX: an append is atomic).
+logging is left alone: it belongs to the app, which configures it as it likes.
 """
 
+import json
 import os
 import sys
 import time
-import traceback
+import traceback as tracebacks
 from collections.abc import Mapping
 from typing import Any
 
+from prefork.base.log_sink import PATIENCE_S, Sink
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+STYLES = ("text", "json")
+LOST = "log lines were lost: whoever reads the log is too slow"
 
 
 class Log:
-    """Writes lines of at least `level` to `fd`; the same object serves arbiter, mold and worker."""
+    """Writes records of at least `level` to `fd`; the same object serves arbiter, mold and worker.
 
-    def __init__(self, fd: int = 2, level: str = "info") -> None:
+    The key `traceback` is the text of a traceback or a stack: below the line, indented, or a key of the object.
+    """
+
+    def __init__(
+        self,
+        fd: int = 2,
+        level: str = "info",
+        style: str = "text",
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.fd = fd
+        self.style = style
+        self.sink = Sink(fd, self._describe_lost, patience_s)
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
-        """From now on write lines of at least `level`."""
+        """From now on write records of at least `level`."""
         self.threshold = LEVELS[level]
 
     # `args` as in logging (%-style): gunicorn's server hooks call `server.log.info("%s", x)`.
@@ -54,30 +70,32 @@ class Log:
 
     warn, fatal = warning, critical
 
-    def block(self, text: str) -> None:
-        """Write lines of a traceback or a stack as they are, indented by two blanks."""
-        lines = "".join(f"  {line}\n" for line in text.rstrip().splitlines())
-        self._put(lines)
+    def put(self, level: str, message: str, keys: Mapping[str, Any]) -> None:
+        """Write one record, whatever the threshold."""
+        format_record = format_json if self.style == "json" else format_text
+        self.sink.write(encode(format_record(time.time(), level, message, keys)))
 
     def _write(
         self, level: str, message: object, args: tuple[Any, ...], keys: dict[str, Any]
     ) -> None:
         if LEVELS[level] < self.threshold:
             return
-        # Keywords that mean something to `logging`; all others are keys of the line.
+        # Keywords that mean something to `logging`; all others are keys of the record.
         failure = find_failure(keys.pop("exc_info", None))
         for ignored in ("extra", "stack_info", "stacklevel"):
             keys.pop(ignored, None)
-        self._put(format_line(time.time(), level, fill_in(message, args), keys))
         if failure is not None:
-            self.block("".join(traceback.format_exception(failure)))
+            keys["traceback"] = "".join(tracebacks.format_exception(failure))
+        self.put(level, fill_in(message, args), keys)
 
-    def _put(self, text: str) -> None:
-        try:
-            os.write(self.fd, text.encode("utf-8", "backslashreplace"))
-        except OSError:
-            # A full disk or a closed pipe must not stop the server; there is nowhere to say so.
-            return
+    def _describe_lost(self, count: int) -> bytes:
+        format_record = format_json if self.style == "json" else format_text
+        keys = {"pid": os.getpid(), "lines": count}
+        return encode(format_record(time.time(), "warning", LOST, keys))
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def fill_in(message: object, args: tuple[Any, ...]) -> str:
@@ -100,18 +118,46 @@ def find_failure(exc_info: object) -> BaseException | None:
     return sys.exception() if exc_info else None
 
 
-def format_line(now: float, level: str, message: str, keys: dict[str, Any]) -> str:
-    """Return one log line; pure. `now` in seconds since the epoch, shown in UTC with milliseconds."""
+def format_time(now: float) -> str:
+    """Return seconds since the epoch in UTC, with milliseconds."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    pairs = "".join(f" {key}={quote(value)}" for key, value in keys.items())
-    return f"{stamp}.{int(now * 1000) % 1000:03d}Z {level.upper():8} {message}{pairs}\n"
+    return f"{stamp}.{int(now * 1000) % 1000:03d}Z"
+
+
+def format_text(now: float, level: str, message: str, keys: Mapping[str, Any]) -> str:
+    """Return one record as text; pure. What has lines of its own follows the line, indented by two blanks.
+
+    So whoever can put a line end into a message cannot make a line that looks like one of ours.
+    """
+    first, *rest = message.splitlines() or [""]
+    block = [*rest, *str(keys.get("traceback", "")).rstrip().splitlines()]
+    pairs = "".join(f" {key}={quote(value)}" for key, value in keys.items() if key != "traceback")
+    lines = "".join(f"  {line}\n" for line in block)
+    return f"{format_time(now)} {level.upper():8} {first}{pairs}\n{lines}"
+
+
+def format_json(now: float, level: str, message: str, keys: Mapping[str, Any]) -> str:
+    """Return one record as a JSON object on one line; pure."""
+    record: dict[str, Any] = {"time": format_time(now), "level": level, "message": message}
+    for key, value in keys.items():
+        record[f"{key}_" if key in record else key] = plain(value)
+    return json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: numbers stay numbers, lists lists, all else is text."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
 
 
 def quote(value: Any) -> str:
     """Return `value` as it is written after `key=`: quoted where blanks would hide its end."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     if text and not any(c in ' "=\n\r\t\\' or not c.isprintable() for c in text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

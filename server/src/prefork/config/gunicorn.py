@@ -19,7 +19,7 @@ IDENTITY = "start prefork as the user it should run as (systemd User=, runAsUser
 LOOSE = "prefork reads requests by RFC 9112 only"
 HTTP2 = "prefork serves HTTP/1.1; terminate HTTP/2 at the proxy in front of it"
 ASGI = "prefork runs WSGI apps only"
-LOGS = "the server logs key=value lines; the app's own logging is not touched"
+LOGS = "see --log-format; the app's own logging is not touched"
 STATSD = "read /metrics of the agent (--metrics)"
 DIRTY = "run background work in a process of its own"
 

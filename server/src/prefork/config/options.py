@@ -345,6 +345,13 @@ class Options:
         section=LOGGING,
         help="Least level that is logged.",
     )
+    log_format: str = setting(
+        "--log-format",
+        kind=choice("text", "json"),
+        default="text",
+        section=LOGGING,
+        help="What the server's own log, the app's tracebacks and the loggers gunicorn.error and gunicorn.access write: text, or a JSON object per line; with json also what the app prints or logs to standard output and standard error.",
+    )
     metrics: str = setting(
         "--metrics",
         kind=text("HOST:PORT", "HOST:PORT", accept=is_host_port),
@@ -419,6 +426,6 @@ SETTINGS: tuple[Setting, ...] = tuple(to_setting(column) for column in fields(Op
 
 # What a reload may change; the rest belongs to the arbiter's start (sockets, files, run directory).
 FIXED_AT_START = frozenset({
-    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "metrics", "run_dir", "content",
+    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "log_format", "metrics", "run_dir", "content",
     "pidfile", "check_config", "print_config",
 })  # fmt: skip

@@ -12,7 +12,15 @@ from typing import Any
 
 from prefork import __version__
 from prefork._engine import Engine
-from prefork.base import children, exit_functions, fd_limits, messages, processes, spool_dir
+from prefork.base import (
+    children,
+    exit_functions,
+    fd_limits,
+    log_sink,
+    messages,
+    processes,
+    spool_dir,
+)
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -22,6 +30,7 @@ from prefork.base.tracebacks import describe_failure, last_line
 from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp
+from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
 from prefork.worker.health import ask_health
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker
@@ -55,7 +64,9 @@ def run_worker(
 ) -> int:
     """Be a worker until drained or stopped; `app` is None where each worker imports for itself."""
     signals = SignalSocket(SIGNALS)  # what arrives during the boot is done after it
+    log_sink.begin_process(log_sink.PATIENCE_S)
     children.undo_in_children(signals.close_in_child)
+    children.undo_in_children(log_sink.leave_all)
     channel.send(messages.WorkerSpawned(os.getpid()))
     processes.name_process("prefork-worker")
     faulthandler.enable(file=log.fd)
@@ -83,6 +94,7 @@ def run_worker(
             settings=settings,
             stats_fd=inheritance.stats,
             slot=slot,
+            report_error=ErrorReport(log),
             access_log_fd=logfiles.access_fd,
             handover=inheritance.handover,
         )
@@ -118,14 +130,14 @@ def run_worker(
         # Imported here: only this worker class needs gevent.
         from prefork.worker.gevent_loop import run_with_hub
 
-        return leave(run_with_hub(parts, partial(ask_health, app, options, settings), leave))
+        return leave(run_with_hub(parts, partial(ask_health, app, log, options, settings), leave))
     threads = [
         threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
         for number in range(1, options.threads + 1)
     ]
     loop = WorkerLoop(
         threads=threads,
-        ask_health=partial(ask_health, app, options, settings, serve_in_thread),
+        ask_health=partial(ask_health, app, log, options, settings, serve_in_thread),
         **parts,
     )
     loop.run()
@@ -198,6 +210,8 @@ def serve(engine: Engine, log: Log) -> None:
         engine.serve()
     except BaseException:
         # The engine answers the app's errors itself: this is a bug, and half a worker is worse than none.
-        log.critical("app thread ended", pid=os.getpid(), thread=threading.current_thread().name)
-        log.block(traceback.format_exc())
+        log.critical(
+            "app thread ended", pid=os.getpid(), thread=threading.current_thread().name,
+            traceback=traceback.format_exc(),
+        )  # fmt: skip
         processes.exit_now(Exit.BUG)

@@ -68,8 +68,7 @@ class HubThread:
 
     def fail(self, what: str) -> NoReturn:
         """End the process: this is a bug, and half a worker is worse than none."""
-        self.log.critical(what, pid=os.getpid())
-        self.log.block(traceback.format_exc())
+        self.log.critical(what, pid=os.getpid(), traceback=traceback.format_exc())
         processes.exit_now(Exit.BUG)
 
     def join(self, timeout: float | None = None) -> None:
@@ -112,9 +111,8 @@ class GeventLoop(WorkerLoop):
         frame = self.thread.frame() if is_blocking else self.thread.call_frame(ident)
         self.log.error(
             "request timed out", pid=os.getpid(), method=method, target=target, elapsed_s=elapsed_s,
-            timeout_s=self.options.timeout,
+            timeout_s=self.options.timeout, traceback=show_stack(frame),
         )  # fmt: skip
-        self.log.block(show_stack(frame))
         if is_blocking:
             self.report_stuck()
         else:
@@ -125,9 +123,8 @@ class GeventLoop(WorkerLoop):
         frame = self.thread.frame()
         self.log.error(
             "hub is blocked: a greenlet does not let others run", pid=os.getpid(), elapsed_s=elapsed_s,
-            timeout_s=self.options.timeout,
+            timeout_s=self.options.timeout, traceback=show_stack(frame),
         )  # fmt: skip
-        self.log.block(show_stack(frame))
         self.report_stuck()
 
     def report_stuck(self) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from prefork._engine import Engine
+from prefork.base.log import Log
 from prefork.base.stats import create_private_table
 from prefork.config.options import Options
 from prefork.worker.app_import import WsgiApp
+from prefork.worker.error_report import ErrorReport
 
 # Of an answer that is not good, so much is shown.
 SHOWN_BYTES = 200
@@ -36,6 +38,7 @@ class Serving(Protocol):
 
 def ask_health(
     app: WsgiApp,
+    log: Log,
     options: Options,
     settings: Mapping[str, Any],
     serve: Callable[[Engine], Serving],
@@ -55,6 +58,7 @@ def ask_health(
             settings={**settings, "threads": 1, "max_requests": 0, "access_log": "off"},
             stats_fd=table.fileno(),
             slot=1,
+            report_error=ErrorReport(log),
             handover=(send.fileno(), receive.fileno()),
         )
         thread = serve(engine)

@@ -107,8 +107,7 @@ class Hooks:
         try:
             self.call_or_raise(name, *arguments)
         except Exception:
-            self.log.error("hook failed", hook=name)
-            self.log.block(traceback.format_exc())
+            self.log.error("hook failed", hook=name, traceback=traceback.format_exc())
 
     def call_or_raise(self, name: str, *arguments: Any) -> None:
         """Call a hook whose failure is its caller's."""

@@ -244,9 +244,8 @@ class WorkerLoop:
         self.channel.send(messages.WorkerStuck())
         self.log.error(
             "request timed out", pid=os.getpid(), method=method, target=target, elapsed_s=elapsed_s,
-            timeout_s=self.options.timeout,
+            timeout_s=self.options.timeout, traceback=stack,
         )  # fmt: skip
-        self.log.block(stack)
         self.hooks.call("worker_abort", self.worker)
 
     def report_blocked_hub(self, elapsed_s: float) -> None:

@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from prefork.base import children, exit_functions, fd_limits, messages, processes, spool_dir
+from prefork.base import (
+    children,
+    exit_functions,
+    fd_limits,
+    log_sink,
+    messages,
+    processes,
+    spool_dir,
+)
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
@@ -24,6 +32,7 @@ from prefork.base.tracebacks import describe_failure
 from prefork.config.environment import replace_environment
 from prefork.config.options import Options
 from prefork.errors import Exit
+from prefork.worker import gunicorn_loggers
 from prefork.worker.app_import import WsgiApp, extend_search_path
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
@@ -58,10 +67,13 @@ class Mold:
 def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     """Be the mold; `forget` closes what belongs to the arbiter alone."""
     forget()
+    log_sink.begin_process(log_sink.PATIENCE_S)
     processes.name_process("prefork-mold")
     take_settings(mold)
+    gunicorn_loggers.install(mold.log, mold.logfiles.access_fd)
     disregard_signals()
     children.undo_in_children(mold.channel.close)
+    children.undo_in_children(log_sink.leave_all)
     children.close_in_children(mold.stack_fd)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)

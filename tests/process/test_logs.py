@@ -1,0 +1,262 @@
+"""What the server logs: one format a stream, whole records, and a reader that stops holds nobody up."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.process.harness import Prefork, write_app
+from tests.support.wait import wait_until
+
+
+class Pipe:
+    """A named pipe whose reader may rest."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        self.text = b""
+        self._ended = threading.Event()
+
+    def fill(self) -> None:
+        """Leave no room for another byte."""
+        for size in (4096, 1):
+            with_room = True
+            while with_room:
+                try:
+                    os.write(self.writer, b"\n" * size)
+                except BlockingIOError:
+                    with_room = False
+
+    def read_on(self, step: int = 1 << 16, pause_s: float = 0.001) -> None:
+        def read() -> None:
+            while not self._ended.is_set():
+                with suppress(BlockingIOError):
+                    self.text += os.read(self.reader, step)
+                self._ended.wait(pause_s)
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def close(self) -> None:
+        self._ended.set()
+        os.close(self.writer)
+
+
+class PipedPrefork(Prefork):
+    """Its log goes to a pipe, so it says nowhere else that it serves."""
+
+    pipe: Pipe
+    fixed_port: int
+
+    @property
+    def port(self) -> int:
+        return self.fixed_port
+
+    def wait_version(self, version: str) -> None:
+        """Wait until this version of the app answers."""
+
+        def is_served() -> bool:
+            try:
+                return self.version() == version
+            except OSError:
+                return False
+
+        self.wait(is_served, 20, what=f"version {version} is not served")
+
+    def log(self) -> str:
+        return self.pipe.text.decode() + self.log_path.read_text()
+
+
+@contextmanager
+def on_pipe(folder: Path, *options: str) -> Iterator[PipedPrefork]:
+    pipe, port = Pipe(folder / "errors"), free_port()
+    server = PipedPrefork(
+        "--log-file",
+        str(folder / "errors"),
+        *options,
+        cwd=folder,
+        wait=False,
+        bind=f"127.0.0.1:{port}",
+    )
+    server.pipe, server.fixed_port = pipe, port
+    try:
+        with server:
+            server.wait_version("1")
+            yield server
+    finally:
+        pipe.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def test_log_pipe_that_nobody_reads_holds_up_no_supervision(folder: Path) -> None:
+    """Reload, replacement of a killed worker and stop go on; what is lost is reported when the pipe drains."""
+    (folder / "prefork.conf.py").write_text(
+        "def on_reload(server):\n    for _ in range(3):\n        server.log.info('y' * 40_000)\n"
+    )
+    with on_pipe(folder, "-w", "2") as server:
+        server.pipe.fill()
+        write_app(folder, version="2")
+        server.signal(signal.SIGHUP)
+        server.wait_version("2")
+        killed = server.workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(
+            lambda: len(server.workers()) == 2 and killed not in server.workers(), 20,
+            what="no replacement", root_pid=server.process.pid,
+        )  # fmt: skip
+        server.pipe.read_on()
+        lost = server.wait_log(r"WARNING +log lines were lost\S* .*pid=(\d+) lines=(\d+)", 20)
+        assert int(lost[1]) == server.process.pid
+        assert int(lost[2]) > 0
+        assert "worker ended" in server.log()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+def test_stop_goes_on_while_nobody_reads_the_log(folder: Path) -> None:
+    with on_pipe(folder) as server:
+        server.pipe.fill()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+RAISING = """
+    import sys
+
+    def deep(n, path):
+        if n:
+            return deep(n - 1, path)
+        raise ValueError("m" * 20_000 + f" end of {path}")
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"].startswith("/boom"):
+            deep(2, environ["PATH_INFO"])
+        start_response("200 OK", [("X-App-Version", "1")])
+        return [b""]
+"""
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_long_tracebacks_of_many_workers_on_one_pipe_are_whole(folder: Path, style: str) -> None:
+    """A pipe takes 4096 bytes in one go; the lines of one traceback were mixed with those of another."""
+    write_app(folder, RAISING)
+    options = ("-w", "3", "--threads", "2", "--log-format", style)
+    with on_pipe(folder, *options) as server:
+        fcntl.fcntl(server.pipe.reader, 1031, 4096)  # F_SETPIPE_SZ: one page
+        server.pipe.read_on(step=3000, pause_s=0.0005)
+
+        def ask(number: int) -> None:
+            for turn in range(15):
+                assert server.get(f"/boom/{number}/{turn}")[0] == 500
+
+        clients = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        wait_until(lambda: "prefork ends" in server.log(), 20)
+        text = server.log()
+    assert "log lines were lost" not in text
+    if style == "json":
+        records = [json.loads(line) for line in text.splitlines()]
+        found = [r["traceback"] for r in records if r["message"] == "error while answering"]
+    else:
+        found = re.findall(r"error while answering .*\n((?:  .*\n)+)", text)
+    assert sorted(re.findall(r"m end of (\S+)", "".join(found))) == sorted(
+        f"/boom/{number}/{turn}" for number in range(6) for turn in range(15)
+    )
+    assert all(re.search(r"ValueError: m{20000} end of \S+\s*$", trace) for trace in found)
+
+
+BORROWING = """
+    import logging, sys
+
+    theirs = logging.getLogger("gunicorn.error")
+    ours = logging.getLogger("shop")
+    ours.handlers = theirs.handlers
+    ours.setLevel(theirs.level)
+    logging.getLogger("gunicorn.access").info("by the app itself")
+
+    def app(environ, start_response):
+        path = environ["PATH_INFO"]
+        if path == "/log":
+            ours.debug("not heard")
+            ours.info("order %s", 7)
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                ours.exception("cannot\\nship")
+        elif path == "/print":
+            print("paid", 12)
+            print("to the errors", file=environ["wsgi.errors"])
+            sys.stderr.write('{"own": "json"}\\n')
+        elif path == "/boom":
+            raise RuntimeError("boom")
+        start_response("200 OK", [("X-App-Version", "1")])
+        return [b""]
+"""
+
+
+def test_apps_that_borrow_gunicorns_loggers_are_heard(folder: Path) -> None:
+    write_app(folder, BORROWING)
+    with Prefork(cwd=folder) as server:
+        assert server.get("/log")[0] == 200
+        server.wait_log(r"Z INFO     order 7 logger=shop pid=\d+\n")
+        server.wait_log(
+            r"Z ERROR    cannot logger=shop pid=\d+\n  ship\n  Traceback (.*\n)+?  ZeroDivisionError"
+        )
+        server.wait_log(r"Z INFO     by the app itself logger=gunicorn.access")
+        assert "not heard" not in server.log()
+
+
+def test_with_log_format_json_every_line_is_an_object(folder: Path) -> None:
+    """The server's, the agent's, the app's tracebacks, what it logs and what it prints."""
+    write_app(folder, BORROWING)
+    (folder / "prefork.conf.py").write_text("def when_ready(server):\n    print('ready now')\n")
+    options = (
+        "-w",
+        "2",
+        "--log-format=json",
+        "--access-logfile=-",
+        f"--metrics=127.0.0.1:{free_port()}",
+    )
+    with Prefork(*options, cwd=folder, wait=False) as server:
+        server.wait_log('"generation serves"')
+        port = int(server.wait_log(r'"listening":"127.0.0.1:(\d+)"')[1])
+        server.wait_log('"agent answers"')
+        for path in ("/log", "/print", "/boom"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", path)
+            assert connection.getresponse().status == (500 if path == "/boom" else 200)
+            connection.close()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        errors = [json.loads(line) for line in server.log().splitlines()]
+        out = [json.loads(line) for line in server.out_path.read_text().splitlines()]
+    by_message = {record.get("message"): record for record in errors}
+    assert by_message["prefork starts"]["level"] == "info"
+    assert by_message["prefork starts"]["workers"] == 2
+    assert by_message["order 7"]["logger"] == "shop"
+    assert "ZeroDivisionError" in by_message["cannot\nship"]["traceback"]
+    boom = by_message["error while answering"]
+    assert (boom["level"], boom["method"], boom["target"]) == ("error", "GET", "/boom")
+    assert boom["traceback"].rstrip().endswith("RuntimeError: boom")
+    assert by_message["to the errors"]["stream"] == "stderr"
+    assert {"own": "json"} in errors
+    assert {"ready now", "paid 12"} <= {record.get("message") for record in out}
