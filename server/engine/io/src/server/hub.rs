@@ -19,7 +19,9 @@ use std::sync::atomic::{
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use super::{BEAT, LEAD_WAIT, LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
+use super::lead::LEAD_WAIT;
+use super::watchdog::BEAT;
+use super::{LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
 use crate::sys::Bell;
 

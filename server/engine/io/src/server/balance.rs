@@ -1,0 +1,40 @@
+//! Idle threads of other workers: who has one says so in the stats table, and gets requests that wait elsewhere.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::{Server, lock};
+use crate::reactor::{Order, Reactor};
+use crate::stats::cell;
+
+impl Server {
+    /// Passes requests that wait here for an app thread to workers that have one; when this worker is to leave, to
+    /// whoever comes.
+    pub(super) fn share(&self, reactor: &mut Reactor) {
+        let is_leaving = match self.order() {
+            Order::Serve => false,
+            Order::HandOver => true,
+            Order::Close | Order::Stop => return,
+        };
+        while self.ready_count.load(SeqCst) > 0 {
+            let Some(call) = lock(&self.desk).ready.pop_front() else { return };
+            let target = if is_leaving { None } else { self.context.table.reserve_idle() };
+            let passed =
+                if is_leaving || target.is_some() { reactor.pass_call(call) } else { Err(call) };
+            let Err(call) = passed else {
+                self.ready_count.fetch_sub(1, SeqCst);
+                continue;
+            };
+            if let Some(slot) = target {
+                self.context.table.release_idle(slot);
+            }
+            lock(&self.desk).ready.push_front(call);
+            return;
+        }
+    }
+
+    /// Tells the other workers how many app threads wait here.
+    pub(super) fn advertise(&self, waiting: usize) {
+        let idle = if self.order() == Order::Serve { waiting as u64 } else { 0 };
+        self.context.table.set(cell::idle_threads, idle);
+    }
+}

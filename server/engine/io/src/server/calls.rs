@@ -1,0 +1,132 @@
+//! The beginning and the end of a call, as the engine sees it.
+
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
+
+use super::{Notice, Server, lock};
+use crate::accounting::{self, Outcome};
+use crate::conn::Next;
+use crate::reactor::{Call, Order};
+use crate::stats::cell;
+use crate::sys;
+use crate::threads::Thread;
+
+/// A call longer than this makes its thread wake another one to lead in the meantime.
+const SLOW_CALL_US: u64 = 300;
+
+impl Server {
+    /// A call begins: now the app thread of that number has it.
+    pub fn begin(&self, number: usize, call: &Call) -> u64 {
+        let now_us = sys::monotonic_us();
+        let thread = &self.threads[number];
+        thread.begin(call, now_us, self.context.settings.request_timeout_us > 0);
+        self.calls.fetch_add(1, SeqCst);
+        // The helper looks at the calls again after it said that it parks: one of the two sees the other.
+        if self.helper.is_parked.load(SeqCst) {
+            self.wake_helper();
+        }
+        let table = &self.context.table;
+        table.add(cell::in_flight, 1);
+        let oldest = table.own(cell::oldest_start_us);
+        if oldest.load(Relaxed) == 0 {
+            oldest.store(now_us, Relaxed);
+        }
+        if thread.is_slow.load(Relaxed) && self.parked.load(SeqCst) > 0 {
+            self.offer_lead();
+        }
+        now_us
+    }
+
+    /// A call is over, its answer sent or held: counts it and gives its connection back.
+    ///
+    /// `keeps` says whether the answer promised to keep the connection.
+    pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
+        let thread = &self.threads[number];
+        let is_timed = self.context.settings.request_timeout_us > 0;
+        let ended = thread.end(is_timed);
+        let is_expired = ended.is_expired;
+        let context = &self.context;
+        let (status, end_us) =
+            if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
+        accounting::note_answer(
+            context,
+            &call.received_request(),
+            &Outcome { status, end_us, is_counted: is_expired, ..outcome },
+        );
+        context.table.sub(cell::in_flight, 1);
+        if ended.is_overdue {
+            context.table.sub(cell::overdue, 1);
+        }
+        self.renew_oldest();
+        thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
+        call.closes = !keeps || is_expired;
+        // A client that wanted to go on may be sending: a plain close would reset what it has not read yet.
+        call.lingers = call.closes && (!call.is_body_received() || call.request().head.keep_alive);
+        let next = if is_expired { Next::Close } else { call.finish_call(context, end_us) };
+        let answered = self.answered.fetch_add(1, Relaxed) + 1;
+        if answered == context.settings.max_requests {
+            self.notify(Notice::MaxRequests);
+        }
+        self.give_back(call, next, end_us);
+        if self.ready_count.load(Relaxed) > 0 {
+            self.accept_credit.fetch_add(1, Relaxed);
+        }
+        self.calls.fetch_sub(1, AcqRel);
+        self.wake_hub_after_call();
+    }
+
+    /// A call was lost in a panic, its connection with it.
+    pub fn abandon(&self, number: usize, token: u64) {
+        let thread = &self.threads[number];
+        drop(thread.take_unsent());
+        if thread.end(self.context.settings.request_timeout_us > 0).is_overdue {
+            self.context.table.sub(cell::overdue, 1);
+        }
+        self.context.table.sub(cell::in_flight, 1);
+        self.renew_oldest();
+        self.bell.ring();
+        lock(&self.lead).abandon(token);
+        self.calls.fetch_sub(1, AcqRel);
+        self.wake_hub_after_call();
+    }
+
+    fn renew_oldest(&self) {
+        let oldest =
+            self.threads.iter().map(Thread::start_us).filter(|&us| us > 0).min().unwrap_or(0);
+        self.context.table.set(cell::oldest_start_us, oldest);
+    }
+
+    fn give_back(&self, mut conn: Call, next: Next, now_us: u64) {
+        if let Ok(mut reactor) = self.lead.try_lock() {
+            reactor.take_back(conn, next, now_us);
+            self.spread(&mut reactor);
+            return;
+        }
+        // The leader must look at once when there is something to do; else an event of the socket tells it: changing
+        // the interest reports again what came in the meantime.
+        let is_quiet = next == Next::Wait
+            && !conn.has_leftover()
+            && conn.unsent.is_empty()
+            && self.order() == Order::Serve;
+        let (fd, token) = (conn.raw_fd(), conn.token);
+        conn.is_write_armed = false;
+        let mut desk = lock(&self.desk);
+        desk.returned.push((conn, next));
+        self.returned_count.fetch_add(1, AcqRel);
+        if !is_quiet || self.epoll.modify(fd, sys::READ | sys::EDGE, token).is_err() {
+            self.bell.ring();
+        }
+    }
+
+    /// Whether an answer may keep the connection of `call` for another request.
+    #[must_use]
+    pub fn may_keep(&self, call: &Call) -> bool {
+        call.request().head.keep_alive
+            && self.context.settings.keep_alive_us > 0
+            && !call.is_stuck_here
+            && match self.order() {
+                Order::Serve => true,
+                Order::HandOver => self.has_pair,
+                Order::Close | Order::Stop => false,
+            }
+    }
+}

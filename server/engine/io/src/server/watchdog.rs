@@ -1,0 +1,243 @@
+//! The watchdog thread (`prefork-watchdog`): judges overdue calls, and leads while every app thread is in one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use super::{LEADER_APP, LEADER_HELPER, LEADER_NONE, Notice, Server, hub, lock};
+use crate::reactor::{Order, Reactor, Role, Turn};
+use crate::stats::cell;
+use crate::sys;
+use crate::threads::{Overdue, Thread};
+
+/// The helper looks this often while calls run.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without a call running before the helper parks.
+const QUIET_TICKS: u32 = 4;
+
+/// The longest sleep of the helper: it shows this often that it lives (`watchdog_us`).
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+
+/// A look that comes so much later than planned: the process did not run in between, nor did its calls.
+const PAUSE_US: u64 = 100_000;
+
+/// After a panic of the helper, before it looks again.
+const PANIC_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest wait of the helper when it leads: passed connections are looked for this often.
+const HELPER_WAIT: Duration = Duration::from_millis(20);
+
+/// Where the helper sleeps.
+#[derive(Default)]
+pub(super) struct Helper {
+    pub(super) is_started: AtomicBool,
+    pub(super) is_parked: AtomicBool,
+    is_awake: Mutex<bool>,
+    wake: Condvar,
+    /// When it planned to look at the calls again; 0 when it had no plan.
+    look_due_us: AtomicU64,
+}
+
+impl Server {
+    pub(super) fn wake_helper(&self) {
+        *lock(&self.helper.is_awake) = true;
+        self.helper.wake.notify_one();
+    }
+
+    /// Whether an app thread waits for the next request, however many calls run in others.
+    pub(super) fn is_quiet(&self) -> bool {
+        if self.hub.is_some() {
+            return self.is_hub_quiet();
+        }
+        self.leader.load(SeqCst) == LEADER_APP
+    }
+
+    /// Sleeps for a tick, or, when all is quiet, until woken or a call may be over its time.
+    fn helper_sleep(&self, is_long: bool, until_timeout: Option<Duration>) {
+        let mut is_awake = lock(&self.helper.is_awake);
+        let mut timeout = if self.hub.is_some() { hub::LOOK } else { TICK };
+        if is_long {
+            timeout = until_timeout.map_or(BEAT, |left| left.clamp(TICK, BEAT));
+            self.helper.is_parked.store(true, SeqCst);
+        }
+        // Again after the flag is up: a call may have begun before anybody could see it.
+        if !*is_awake && (!is_long || (self.is_quiet() && !self.is_done.load(SeqCst))) {
+            self.plan_look(timeout);
+            is_awake = self
+                .helper
+                .wake
+                .wait_timeout(is_awake, timeout)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        self.helper.is_parked.store(false, SeqCst);
+        *is_awake = false;
+    }
+
+    fn plan_look(&self, within: Duration) {
+        let within_us = u64::try_from(within.as_micros()).unwrap_or(0);
+        self.helper.look_due_us.store(sys::monotonic_us() + within_us, Relaxed);
+    }
+
+    /// Shows that the helper lives, and takes out of the calls' time what was a pause of the whole process (SIGSTOP, a
+    /// frozen container, a suspended machine). Nobody else judges calls, so none is judged before that.
+    fn beat(&self, now_us: u64) {
+        self.context.table.set(cell::watchdog_us, now_us);
+        let due_us = self.helper.look_due_us.swap(0, Relaxed);
+        let late_us = if due_us == 0 { 0 } else { now_us.saturating_sub(due_us) };
+        if late_us > PAUSE_US {
+            for thread in self.threads.iter() {
+                thread.excuse(late_us);
+                let _ = thread.try_with_unsent(|unsent, _| unsent.excuse(late_us));
+            }
+            self.excuse_hub(late_us);
+        }
+    }
+
+    /// What the helper does at each look; returns when the next overdue call is due.
+    fn watch_calls(&self) -> Option<Duration> {
+        let limit_us = self.context.settings.request_timeout_us;
+        let now_us = sys::monotonic_us();
+        self.beat(now_us);
+        if limit_us > 0 {
+            self.question_hub(now_us, limit_us);
+        }
+        let mut nearest = None;
+        for thread in self.threads.iter() {
+            let start_us = thread.start_us();
+            if start_us == 0 || limit_us == 0 {
+                continue;
+            }
+            let elapsed_us = thread.elapsed_us(start_us, now_us);
+            if elapsed_us < limit_us {
+                let left = Duration::from_micros(limit_us - elapsed_us);
+                nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));
+            } else {
+                let count = || self.context.table.add(cell::overdue, 1);
+                if let Some(overdue) = thread.mark_overdue(start_us, count) {
+                    self.expire(thread, overdue, elapsed_us);
+                }
+            }
+        }
+        nearest
+    }
+
+    fn expire(&self, thread: &Thread, overdue: Overdue, elapsed_us: u64) {
+        let context = &self.context;
+        context.table.add(cell::timeouts, 1);
+        let is_head = overdue.method == b"HEAD";
+        let is_answered = thread.expire(&overdue, |fd| {
+            let answer = context.plain_answer(504, "the application took too long", is_head);
+            // A full socket is the client's loss: it has the end of the connection.
+            context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
+            sys::shut_down_write(fd);
+        });
+        if is_answered {
+            context.table.count_answer(overdue.row, 504, elapsed_us);
+        }
+        let Overdue { method, target, .. } = overdue;
+        let thread_ident = thread.ident();
+        if self.hub.is_none() {
+            self.give(Order::HandOver);
+        }
+        self.notify(Notice::Timeout { thread_ident, method, target, elapsed_us });
+    }
+
+    /// The helper leads until an app thread wants to.
+    pub(super) fn helper_lead(&self, mut reactor: MutexGuard<'_, Reactor>) {
+        self.leader.store(LEADER_HELPER, SeqCst);
+        while self.lead_wanted.load(SeqCst) == 0 && !self.is_done.load(SeqCst) {
+            let until_timeout = self.watch_calls();
+            self.absorb(&mut reactor);
+            let is_queued = self.ready_count.load(SeqCst) > 0;
+            let has_more = self.flush_threads();
+            let rest = if is_queued || has_more { TICK } else { HELPER_WAIT };
+            let wait = until_timeout.map_or(rest, |left| left.min(rest));
+            self.plan_look(wait);
+            let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
+            reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.most()));
+            if reactor.take_bell() {
+                self.bell.hush();
+            }
+            let has_more = self.spread(&mut reactor);
+            self.share(&mut reactor);
+            self.tell_shut(&mut reactor);
+            if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
+                self.finish();
+            }
+            if has_more {
+                self.wake_hub();
+            }
+            if self.parked.load(SeqCst) > 0 || self.calls.load(SeqCst) == 0 {
+                if has_more {
+                    self.desk_changed.notify_all();
+                }
+                break;
+            }
+        }
+        self.leader.store(LEADER_NONE, SeqCst);
+        drop(reactor);
+        if self.parked.load(SeqCst) > 0 {
+            self.offer_lead();
+        }
+    }
+}
+
+/// The helper's life: it keeps the engine only weakly, so that a dropped engine ends it.
+///
+/// A panic costs one look. A helper that panics at every look is silent, and the arbiter replaces the worker.
+pub(super) fn help(server: &Weak<Server>) {
+    let mut looks = Looks::default();
+    while let Some(server) = server.upgrade() {
+        if server.is_done.load(SeqCst) {
+            server.context.table.set(cell::watchdog_us, 0);
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| looks.next(&server))).is_err() {
+            let _ = server.leader.compare_exchange(LEADER_HELPER, LEADER_NONE, SeqCst, SeqCst);
+            std::thread::sleep(PANIC_PAUSE);
+        }
+    }
+}
+
+/// What the helper remembers from one look to the next.
+#[derive(Default)]
+struct Looks {
+    /// Leads of app threads by the last look.
+    leads: u64,
+    /// Looks in a row at which an app thread was waiting for the next request.
+    quiet: u32,
+    until_timeout: Option<Duration>,
+}
+
+impl Looks {
+    /// Sleeps, then sees to overdue calls and to a lead that nobody has.
+    fn next(&mut self, server: &Server) {
+        self.quiet = if server.is_quiet() { self.quiet + 1 } else { 0 };
+        server.helper_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
+        self.until_timeout = server.watch_calls();
+        if server.hub.is_some() {
+            server.watch_hub();
+            return;
+        }
+        let _ = server.flush_threads();
+        let leads = server.lead_count.load(SeqCst);
+        let is_vacant = leads == self.leads && server.leader.load(SeqCst) == LEADER_NONE;
+        self.leads = leads;
+        if !is_vacant {
+            return;
+        }
+        if server.parked.load(SeqCst) > 0 {
+            server.offer_lead();
+        } else if server.calls.load(SeqCst) > 0
+            && let Ok(reactor) = server.lead.try_lock()
+        {
+            server.helper_lead(reactor);
+        }
+    }
+}
