@@ -1,0 +1,180 @@
+//! New connections: of the listeners, and of other workers.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::drain::Order;
+use super::{Reactor, TOKEN_HANDOVER, TOKEN_LISTENERS};
+use crate::conn::Conn;
+use crate::handover::Passed;
+use crate::stats::cell;
+use crate::sys::{self, Address};
+
+/// Connections accepted in one go: few, so that workers which wake together share them.
+pub(super) const ACCEPTS_PER_TURN: usize = 4;
+
+/// A pause after accept failed for want of descriptors or memory.
+const ACCEPT_PAUSE_US: u64 = 100_000;
+
+/// Passed connections taken in one go.
+const TAKES_PER_TURN: usize = 16;
+
+pub(super) struct Listener {
+    pub(super) fd: RawFd,
+    pub(super) is_tcp: bool,
+}
+
+impl Reactor {
+    /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
+    /// the other workers, and polling it would only spin.
+    pub(super) fn welcome(&mut self, is_free: bool) {
+        let has_room = self.has_room();
+        let is_wanted = match self.order {
+            Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
+            Order::Close => {
+                is_free && has_room && !self.is_shut && self.now_us >= self.accept_after_us
+            }
+            Order::HandOver | Order::Stop => false,
+        };
+        if is_wanted == self.is_welcoming {
+            return;
+        }
+        self.is_welcoming = is_wanted;
+        let tokens = self.listeners.iter().map(|l| l.fd).zip(TOKEN_LISTENERS..);
+        for (fd, token) in tokens.chain(self.pair.map(|pair| (pair.receive, TOKEN_HANDOVER))) {
+            if !is_wanted {
+                self.epoll.remove(fd);
+            } else if self.epoll.add(fd, sys::READ & !sys::PEER_ENDED, token).is_err() {
+                self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
+            }
+        }
+    }
+
+    /// Takes connections of one listener; stops when one of them brings a ready request.
+    pub(super) fn accept(&mut self, listener: usize, most: usize) {
+        let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
+        for count in 0..most {
+            let has_call = count > 0 && !self.ready.is_empty();
+            if has_call || self.accepts_left == Some(0) || !self.has_room() {
+                return;
+            }
+            match sys::accept(fd) {
+                Ok((socket, address)) => {
+                    self.make_room();
+                    if is_tcp {
+                        sys::set_no_delay(socket.as_raw_fd());
+                    }
+                    self.context.table.add(cell::accepted, 1);
+                    self.accepts_left = self.accepts_left.map(|left| left.saturating_sub(1));
+                    self.is_queue_empty = false;
+                    self.open_conn(socket, &address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client gave up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => {
+                    self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn open_conn(&mut self, socket: OwnedFd, address: &Address) {
+        let Ok(local) = sys::local_address(socket.as_raw_fd()) else { return };
+        let conn = Conn::new(socket, address, local, &self.context, self.now_us);
+        self.adopt(Box::new(conn));
+    }
+
+    /// Whether one more connection is within bounds, or another one can be closed for it.
+    fn has_room(&self) -> bool {
+        self.open < self.context.settings.max_connections || self.longest_idle().is_some()
+    }
+
+    /// Closes an idle connection for one that was just accepted: at the limit a new client is worth more than one that
+    /// has its answer and keeps its connection. Never before: perhaps nobody is waiting.
+    fn make_room(&mut self) {
+        if self.open >= self.context.settings.max_connections
+            && let Some(index) = self.longest_idle()
+            && let Some(conn) = self.slots[index].conn.take()
+        {
+            self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
+        }
+    }
+
+    /// The connection that has been idle longest since its last answer.
+    fn longest_idle(&self) -> Option<usize> {
+        let idle = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let conn = slot.conn.as_ref()?;
+            (conn.answered > 0 && conn.is_idle()).then_some((conn.deadline_us, index))
+        });
+        idle.min().map(|(_, index)| index)
+    }
+
+    /// Takes passed connections until a request is ready. The helper does so too: nothing may wait here for ever.
+    pub(super) fn take_passed(&mut self) {
+        let Some(pair) = self.pair else { return };
+        if self.now_us < self.accept_after_us {
+            return;
+        }
+        for _ in 0..TAKES_PER_TURN {
+            if !self.ready.is_empty() {
+                return;
+            }
+            match pair.take(&mut self.scratch) {
+                Ok(Some(passed)) => self.adopt_passed(passed),
+                Ok(None) => return,
+                Err(error) => {
+                    // Most likely out of descriptors: then the next one would be lost too.
+                    self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
+                    if error.kind() == io::ErrorKind::UnexpectedEof {
+                        self.epoll.remove(pair.receive);
+                        self.pair = None;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn adopt_passed(&mut self, passed: Passed) {
+        let raw = passed.fd.as_raw_fd();
+        let (Ok(local), Ok(address)) = (sys::local_address(raw), sys::peer_address(raw)) else {
+            return; // the client left while its connection was on its way
+        };
+        let mut conn = Box::new(Conn::new(passed.fd, &address, local, &self.context, self.now_us));
+        conn.preload(&passed.bytes, &mut self.pool);
+        conn.deadline_us = self.now_us
+            + if passed.bytes.is_empty() {
+                self.context.settings.keep_alive_us.max(self.context.settings.header_timeout_us)
+            } else {
+                self.context.settings.header_timeout_us
+            };
+        conn.passed_ready_us = passed.ready_us;
+        conn.answered = 1;
+        self.adopt(conn);
+    }
+
+    /// Takes passed connections, and up to `most` new ones, although no app thread is free: when requests never stop
+    /// waiting, no thread would ever come to look for them. What they bring waits behind the others.
+    pub fn take_some(&mut self, most: usize) {
+        if matches!(self.order, Order::HandOver | Order::Stop) {
+            return;
+        }
+        let earlier = std::mem::take(&mut self.ready);
+        self.take_passed();
+        if !self.is_shut && self.now_us >= self.accept_after_us {
+            for _ in 0..most {
+                for listener in 0..self.listeners.len() {
+                    self.accept(listener, 1);
+                }
+            }
+        }
+        self.ready.splice(0..0, earlier);
+    }
+
+    /// The listeners are not this worker's any more.
+    pub fn forget_listeners(&mut self) {
+        self.listeners.clear();
+    }
+}
