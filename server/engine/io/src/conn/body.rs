@@ -1,0 +1,267 @@
+//! A body on its way in: read before its call, or, when it is streamed, by the call.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use prefork_core::{Framing, Head, Reject, response};
+
+use super::{Conn, Next, Phase};
+use crate::accounting;
+use crate::buffer::{Buffer, Pool};
+use crate::intake::{MEMORY_BYTES_MAX, Room};
+use crate::shared::Shared;
+use crate::spool::Spool;
+use crate::sys;
+
+/// A body up to this size is read before its call starts also where the app reads bodies while they come.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
+
+/// Read this much of a body at once.
+const BODY_READ_BYTES: usize = 64 * 1024;
+
+/// Read so much of one body before the other connections have their turn.
+const BODY_TURN_BYTES: usize = 512 * 1024;
+
+/// A body that waits for room asks again so often.
+const ROOM_RETRY_US: u64 = 50_000;
+
+impl Conn {
+    /// The head is here and its body is not: from now on the client is waited for, unless the app is to do that.
+    pub(super) fn begin_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        self.intake.start(now_us);
+        let Head { framing, expects_continue, .. } = self.request().head;
+        let streamed_from = match &context.body_spool {
+            _ if context.settings.is_streaming && expects_continue => 0,
+            _ if context.settings.is_streaming => SMALL_BODY_BYTES,
+            Some(_) => u64::MAX,
+            None => MEMORY_BYTES_MAX as u64,
+        };
+        let is_streamed = match framing {
+            Framing::Length(length) => length > streamed_from,
+            _ => context.settings.is_streaming,
+        };
+        if is_streamed {
+            return self.call(now_us);
+        }
+        let spooled_max = context.body_spool.as_ref().map_or(u64::MAX, Spool::bytes);
+        if matches!(framing, Framing::Length(length) if length > spooled_max) {
+            return self.refuse_above_spool(context, pool, now_us);
+        }
+        // Not by the app's first read, as PEP 3333 would also have it: threads are too scarce to wait there.
+        if expects_continue && self.has_no_body_yet() && !self.send_continue() {
+            return Next::Close;
+        }
+        self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+        Next::Wait
+    }
+
+    fn has_no_body_yet(&self) -> bool {
+        let request = self.request();
+        request.body().is_empty() && request.used == request.filled
+    }
+
+    /// Tells the client to go on. False when only part of that could be sent, after which nothing can be.
+    #[must_use]
+    pub fn send_continue(&self) -> bool {
+        match sys::send(self.raw_fd(), response::CONTINUE) {
+            Ok(sent) => sent == response::CONTINUE.len(),
+            // Without it the client goes on after a moment of its own (RFC 9110 §10.1.1).
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Takes in what has come of a body, as far as there is room and others do not wait too long.
+    pub(super) fn read_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        let mut left = BODY_TURN_BYTES;
+        loop {
+            let want = self.body_read_bytes();
+            if let Some(next) = self.make_room(want, context, pool, now_us) {
+                return next;
+            }
+            match sys::receive(self.fd.as_raw_fd(), pool.scratch(want)) {
+                Ok(0) => return self.on_end(context, pool),
+                Ok(count) => {
+                    self.has_more = count == want;
+                    if let Some(next) = self.take_in(count, context, pool, now_us) {
+                        return next;
+                    }
+                    left = left.saturating_sub(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_more = false,
+                Err(_) => return Next::Close,
+            }
+            if !self.has_more || left == 0 {
+                self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+                return if self.has_more { Next::Yield } else { Next::Wait };
+            }
+        }
+    }
+
+    /// How much of the body to read at once: never more than belongs to it, as far as that is known.
+    fn body_read_bytes(&self) -> usize {
+        match self.request().head.framing {
+            Framing::Length(_) => usize::try_from(self.decoder.expected())
+                .map_or(BODY_READ_BYTES, |expected| expected.min(BODY_READ_BYTES)),
+            _ => BODY_READ_BYTES,
+        }
+    }
+
+    /// Sees to it that `count` more bytes of the body can be kept; what follows when they cannot.
+    fn make_room(
+        &mut self,
+        count: usize,
+        context: &Shared,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Option<Next> {
+        let Some(buffer) = self.buffer.as_mut() else { return Some(Next::Close) };
+        let total = match buffer.head.framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+        let spool = context.body_spool.as_ref();
+        match self.intake.make_room(&mut buffer.body, count, total, &context.memory, spool) {
+            Room::Here => None,
+            Room::NoSpool => Some(self.call(now_us)),
+            Room::Never => Some(self.refuse_above_spool(context, pool, now_us)),
+            Room::Broken(error) => Some(self.refuse_for_room(&error, context, pool, now_us)),
+            Room::Full => {
+                self.phase = Phase::Full;
+                // What is unread now is read when there is room; no edge will tell.
+                self.has_more = true;
+                self.intake.wait_for_room(now_us);
+                context.press();
+                self.deadline_us = now_us + ROOM_RETRY_US;
+                Some(Next::Wait)
+            }
+        }
+    }
+
+    /// Asks again for room; a body that gets none for as long as a client may pause is given up.
+    pub(super) fn retry_room(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        self.phase = Phase::Body;
+        let next = self.make_room(self.body_read_bytes(), context, pool, now_us);
+        if self.phase == Phase::Full
+            && self.intake.room_wait_us(now_us) >= context.settings.body_patience.pause_us
+        {
+            let error = io::Error::new(io::ErrorKind::StorageFull, "--spool-size is used up");
+            return self.refuse_for_room(&error, context, pool, now_us);
+        }
+        next.unwrap_or_else(|| {
+            self.intake.resume(now_us);
+            self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+            Next::Wait
+        })
+    }
+
+    /// Decodes the first `count` bytes of the pool's scratch; what follows when that ends the wait for the body.
+    fn take_in(
+        &mut self,
+        count: usize,
+        context: &Shared,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Option<Next> {
+        self.received += count as u64;
+        self.intake.moved(count, now_us);
+        let buffer = self.buffer.as_mut()?;
+        let input = &*pool.scratch(count);
+        let mut at = 0;
+        while at < count && !self.decoder.is_done() {
+            let step = match self.decoder.decode(&input[at..]) {
+                Ok(step) => step,
+                Err(reject) => return Some(self.refuse(reject, context, pool, now_us)),
+            };
+            if let Err(error) = self.intake.store(&input[at..][step.data], &mut buffer.body) {
+                return Some(self.refuse_for_room(&error, context, pool, now_us));
+            }
+            at += step.consumed;
+        }
+        if at < count {
+            // Of the next request, which follows a chunked body without a gap.
+            buffer.append(&input[at..]);
+            buffer.used = buffer.filled - (count - at);
+        }
+        self.decoder.is_done().then(|| self.call(now_us))
+    }
+
+    /// Decodes the received bytes of the body.
+    pub(super) fn decode(&mut self) -> Result<(), Reject> {
+        let Some(buffer) = self.buffer.as_mut() else { return Ok(()) };
+        if !self.decoder.is_done() && buffer.used < buffer.filled {
+            let Buffer { raw, used, filled, body, .. } = &mut **buffer;
+            *used += self.decoder.decode_into(&raw[*used..*filled], body)?;
+            if buffer.used == buffer.filled {
+                // All that came is decoded: the next read goes behind the head again.
+                buffer.filled = buffer.start + buffer.head_len;
+                buffer.used = buffer.filled;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole body has been received and decoded.
+    #[must_use]
+    pub fn is_body_received(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Receives more of a streamed body, into `direct` when there is nothing to decode, else into the buffer.
+    /// Returns how many bytes went to `direct`.
+    ///
+    /// # Errors
+    /// `WouldBlock`; `UnexpectedEof` when the client ended early; `InvalidData` with the [`Reject`] inside.
+    pub fn receive_body(&mut self, direct: &mut [u8], now_us: u64) -> io::Result<usize> {
+        let fd = self.fd.as_raw_fd();
+        let is_plain = matches!(self.request().head.framing, Framing::Length(_));
+        let expected = usize::try_from(self.decoder.expected()).unwrap_or(usize::MAX);
+        let wanted = expected.min(direct.len());
+        if is_plain && wanted > 0 {
+            let count = sys::receive(fd, &mut direct[..wanted])?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.received += count as u64;
+            self.intake.moved(count, now_us);
+            self.decoder.decode(&direct[..count]).map_err(invalid)?;
+            return Ok(count);
+        }
+        let want = if is_plain { expected.min(BODY_READ_BYTES) } else { BODY_READ_BYTES };
+        let buffer = self.request_mut();
+        let room = buffer.room(want);
+        let room_len = if is_plain { want } else { room.len() };
+        let count = sys::receive(fd, &mut room[..room_len])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer.filled += count;
+        self.received += count as u64;
+        self.intake.moved(count, now_us);
+        self.decode().map_err(invalid)?;
+        Ok(0)
+    }
+
+    /// The body cannot be kept, which is not the client's fault.
+    fn refuse_for_room(
+        &mut self,
+        error: &io::Error,
+        context: &Shared,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Next {
+        context.note_spool_failure(error);
+        accounting::note_refusal(context, &self.received_request(), 503, "no_room_for_body");
+        self.answer_and_close(503, "no room for the request body now", context, pool, now_us)
+    }
+
+    /// The body could wait for room forever.
+    fn refuse_above_spool(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        accounting::note_refusal(context, &self.received_request(), 413, "body_above_spool_size");
+        let why = "the body is larger than what the server keeps of one (--spool-size)";
+        self.answer_and_close(413, why, context, pool, now_us)
+    }
+}
+
+fn invalid(reject: Reject) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reject)
+}
