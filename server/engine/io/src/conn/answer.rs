@@ -8,9 +8,9 @@ use prefork_core::{Method, Reject};
 use super::{Conn, Next, Phase};
 use crate::accounting;
 use crate::buffer::Pool;
+use crate::out_queue::Flushed;
 use crate::shared::Shared;
 use crate::sys;
-use crate::unsent::Flushed;
 
 /// How long a client may go on sending what nobody reads before the connection is cut.
 const LINGER_US: u64 = 2_000_000;

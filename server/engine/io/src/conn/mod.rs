@@ -11,9 +11,9 @@ use prefork_core::{BodyDecoder, Framing, Head};
 use crate::accounting::{self, Received};
 use crate::buffer::{Buffer, Pool};
 use crate::intake::Intake;
+use crate::out_queue::Unsent;
 use crate::shared::Shared;
 use crate::sys::Address;
-use crate::unsent::Unsent;
 
 mod answer;
 mod body;

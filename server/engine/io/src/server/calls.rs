@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 
 use super::{Notice, Server, lock};
 use crate::accounting::{self, Outcome};
+use crate::call_state::Thread;
 use crate::conn::Next;
 use crate::reactor::{Call, Order};
 use crate::stats::cell;
 use crate::sys;
-use crate::threads::Thread;
 
 /// A call longer than this makes its thread wake another one to lead in the meantime.
 const SLOW_CALL_US: u64 = 300;

@@ -18,6 +18,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::access_log::AccessLog;
+use crate::call_state::{Thread, Threads};
 use crate::conn::Next;
 use crate::forked;
 use crate::handover::Pair;
@@ -26,7 +27,6 @@ use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::stats::{Table, cell};
 use crate::sys::{self, Bell, Epoll};
-use crate::threads::{Thread, Threads};
 
 mod balance;
 mod calls;

@@ -5,12 +5,12 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::Server;
+use crate::call_state::Thread;
 use crate::forked;
+use crate::out_queue::{FileOut, Flushed, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX, Unsent};
 use crate::pace::Patience;
 use crate::reactor::Call;
 use crate::sys::{self, Direction};
-use crate::threads::Thread;
-use crate::unsent::{FileOut, Flushed, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX, Unsent};
 
 /// A client that has not caught up with its answer for so long costs its thread no more: the answer is spilled.
 const SPILL_AFTER: Duration = Duration::from_millis(2);

@@ -9,10 +9,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{LEADER_APP, LEADER_HELPER, LEADER_NONE, Notice, Server, hub, lock};
+use crate::call_state::{Overdue, Thread};
 use crate::reactor::{Order, Reactor, Role, Turn};
 use crate::stats::cell;
 use crate::sys;
-use crate::threads::{Overdue, Thread};
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);

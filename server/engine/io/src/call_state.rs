@@ -18,7 +18,7 @@ use std::sync::atomic::{
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use crate::conn::Conn;
-use crate::unsent::Unsent;
+use crate::out_queue::Unsent;
 
 const NONE: u64 = 0;
 const OPEN: u64 = 1;
