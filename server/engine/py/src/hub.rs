@@ -14,7 +14,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::environ::{Environ, Facts};
-use crate::exchange::Exchange;
+use crate::response::Exchange;
 use crate::serving::{Serving, new_environ, new_exchange};
 use crate::waiter::{Greenlets, Waiter};
 

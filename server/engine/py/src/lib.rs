@@ -1,17 +1,18 @@
 //! The module `prefork._engine`: conversions between the engine and Python, nothing else.
 //!
 //! ```text
-//! engine (class Engine) → serving (one app thread) → environ, input, exchange (start_response, body)
+//! engine (class Engine) → serving (one app thread) → environ, input, response (start_response, body)
 //!                       → hub (greenlets) → serving
 //! ```
 
 mod engine;
 mod environ;
-mod exchange;
+
 mod file_wrapper;
 mod hub;
 mod input;
 mod layout;
+mod response;
 mod serving;
 mod text;
 mod waiter;

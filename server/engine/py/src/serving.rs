@@ -15,9 +15,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
 
 use crate::environ::{Environ, Facts, thread_ident};
-use crate::exchange::{Exchange, Held};
 use crate::file_wrapper::{FileWrapper, bytes_block};
 use crate::input::{Input, Stream};
+use crate::response::{Exchange, Held};
 use crate::waiter::Waiter;
 
 /// What one app thread works with.

@@ -6,65 +6,30 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
-use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
+use prefork_core::response::{BodyEncoder, RequestInfo, ResponseHead};
 use prefork_io::accounting::Outcome;
 use prefork_io::out_queue::{FileOut, SharedBytes};
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server, Wait};
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyAssertionError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::PyBytes;
 
 use crate::file_wrapper::bytes_block;
-use crate::input::Stream;
-use crate::text::{bytes_of, latin1_bytes};
 use crate::waiter::Waiter;
+
+mod slot;
+mod start;
+
+pub use slot::Held;
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
 
 /// Memory that is kept for the next answer.
 const KEPT_OUT_BYTES: usize = 256 * 1024;
-
-/// The call, ours alone or shared with its `wsgi.input`.
-pub enum Held {
-    /// Its body is complete.
-    Own(Call),
-    /// Its body is still coming.
-    Shared(Arc<Stream>),
-}
-
-impl Held {
-    fn with<T>(&mut self, action: impl FnOnce(&mut Call) -> T) -> Option<T> {
-        match self {
-            Self::Own(call) => Some(action(call)),
-            Self::Shared(stream) => stream.with_call(action),
-        }
-    }
-
-    fn peek<T>(&self, look: impl FnOnce(&Call) -> T) -> Option<T> {
-        match self {
-            Self::Own(call) => Some(look(call)),
-            Self::Shared(stream) => stream.peek(look),
-        }
-    }
-
-    fn end(self) -> Option<Call> {
-        match self {
-            Self::Own(call) => Some(call),
-            Self::Shared(stream) => stream.end(),
-        }
-    }
-
-    fn is_body_received(&self) -> bool {
-        match self {
-            Self::Own(_) => true,
-            Self::Shared(stream) => stream.is_received(),
-        }
-    }
-}
 
 /// How far the answer is.
 #[derive(Default)]
@@ -106,10 +71,6 @@ pub struct Exchange {
     waiter: Waiter,
     state: Mutex<State>,
     date: Mutex<(u64, [u8; 29])>,
-}
-
-fn bad_reply(bad: InvalidResponse, what: &[u8]) -> PyErr {
-    PyValueError::new_err(format!("{bad}; it is '{}'", what.escape_ascii()))
 }
 
 impl Exchange {
@@ -173,59 +134,6 @@ impl Exchange {
                 keep_alive: is_received && self.server.may_keep(call),
             }
         })
-    }
-
-    /// `start_response` for the usual: a list of pairs of strings, all of them right. False when it is not
-    /// that; then nothing has happened.
-    fn start_usual(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> bool {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let Some(answering) = self.answering(state) else { return false };
-        state.progress = Progress::Silent;
-        state.out.clear();
-        // SAFETY: the GIL is held and no Python code runs here, so the list, its tuples and their strings stay.
-        let reply =
-            unsafe { write_usual(&mut state.out, answering, status.as_ptr(), headers.as_ptr()) };
-        let Some(reply) = reply else {
-            state.out.clear();
-            return false;
-        };
-        state.status = reply.status();
-        state.progress = Progress::Started(reply);
-        true
-    }
-
-    fn start(&self, status: &[u8], fields: &[(&[u8], &[u8])]) -> PyResult<()> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let Some(answering) = self.answering(state) else {
-            return Err(PyAssertionError::new_err(
-                "start_response was called after the call was over",
-            ));
-        };
-        state.progress = Progress::Silent;
-        state.out.clear();
-        let mut reply = ResponseHead::start(&mut state.out, answering, status)
-            .map_err(|bad| bad_reply(bad, status))?;
-        for (name, value) in fields {
-            let written = reply.field(&mut state.out, name, value);
-            if written == Err(InvalidResponse::HopByHop) {
-                // As gunicorn does; framing and connection stay the server's.
-                self.server.note_left_out(name);
-                continue;
-            }
-            written.map_err(|bad| match bad {
-                InvalidResponse::FieldName => bad_reply(bad, name),
-                _ => PyValueError::new_err(format!(
-                    "{bad}; {} is '{}'",
-                    name.escape_ascii(),
-                    value.escape_ascii()
-                )),
-            })?;
-        }
-        state.status = reply.status();
-        state.progress = Progress::Started(reply);
-        Ok(())
     }
 
     /// Finishes the head, once; what follows is body.
@@ -444,130 +352,4 @@ impl Exchange {
         };
         Some((call, outcome, keeps && is_received))
     }
-}
-
-/// See [`Exchange::start_usual`].
-///
-/// # Safety
-/// The GIL is held and no Python code runs meanwhile; both objects are alive.
-unsafe fn write_usual(
-    out: &mut Vec<u8>,
-    answering: RequestInfo,
-    status: *mut ffi::PyObject,
-    headers: *mut ffi::PyObject,
-) -> Option<ResponseHead> {
-    // SAFETY: by the caller's promise all objects live; types are checked before they are read, indices are below the
-    // lengths.
-    unsafe {
-        if ffi::PyList_CheckExact(headers) == 0 {
-            return None;
-        }
-        let mut reply = ResponseHead::start(out, answering, latin1_bytes(status)?).ok()?;
-        for index in 0..ffi::PyList_GET_SIZE(headers) {
-            let pair = ffi::PyList_GET_ITEM(headers, index);
-            if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {
-                return None;
-            }
-            let name = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
-            let value = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?;
-            reply.field(out, name, value).ok()?;
-        }
-        Some(reply)
-    }
-}
-
-#[pymethods]
-impl Exchange {
-    /// `start_response(status, headers, exc_info=None)` of PEP 3333.
-    #[pyo3(signature = (status, headers, exc_info=None))]
-    fn start_response<'py>(
-        slf: &Bound<'py, Self>,
-        status: &Bound<'py, PyAny>,
-        headers: &Bound<'py, PyAny>,
-        exc_info: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let exc_info = exc_info.filter(|info| info.is_truthy().unwrap_or(false));
-        if let Some(info) = exc_info
-            && this.lock().is_sent
-        {
-            return Err(reraised(info)?);
-        }
-        if exc_info.is_none() && this.is_started() {
-            return Err(PyAssertionError::new_err(
-                "start_response was called again without exc_info, which PEP 3333 forbids",
-            ));
-        }
-        if this.start_usual(status, headers) {
-            return Self::write_method(slf);
-        }
-        let status_bytes = bytes_of(status, "status")?;
-        let headers = fast_sequence(headers, "headers must be a list of (name, value) tuples")?;
-        let mut pairs = Vec::with_capacity(headers.len());
-        for pair in &headers {
-            pairs.push(fast_pair(&pair)?);
-        }
-        let mut fields = Vec::with_capacity(pairs.len());
-        for (name, value) in &pairs {
-            fields.push((bytes_of(name, "a header name")?, bytes_of(value, "a header value")?));
-        }
-        this.start(status_bytes, &fields)?;
-        Self::write_method(slf)
-    }
-
-    /// The `write(data)` callable of PEP 3333.
-    #[pyo3(signature = (data, /))]
-    fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let block = bytes_block(data)?;
-        if self.lock().held.is_none() {
-            return Err(PyAssertionError::new_err("write was called after the call was over"));
-        }
-        self.begin_body(&mut self.lock(), None)?;
-        self.add_block(block).map(drop)
-    }
-}
-
-impl Exchange {
-    /// The bound method `write`, made once.
-    fn write_method<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        if let Some(write) = &slf.get().lock().write {
-            return Ok(write.bind(py).clone());
-        }
-        let write = slf.getattr(pyo3::intern!(py, "write"))?;
-        slf.get().lock().write = Some(write.clone().unbind());
-        Ok(write)
-    }
-}
-
-/// `raise exc_info[1].with_traceback(exc_info[2])`
-fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
-    let error = exc_info.get_item(1)?;
-    let traceback = exc_info.get_item(2)?;
-    Ok(PyErr::from_value(error.call_method1("with_traceback", (traceback,))?))
-}
-
-fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, PyList>> {
-    if let Ok(list) = object.cast_exact::<PyList>() {
-        return Ok(list.clone());
-    }
-    if object.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err(what.to_owned()));
-    }
-    // SAFETY: the GIL is held, the object lives; a new reference or null with an exception.
-    unsafe { Bound::from_owned_ptr_or_err(object.py(), ffi::PySequence_List(object.as_ptr())) }
-        .map_err(|_| PyTypeError::new_err(what.to_owned()))?
-        .cast_into::<PyList>()
-        .map_err(PyErr::from)
-}
-
-fn fast_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    let is_pair = pair.is_instance_of::<PyTuple>() || pair.is_instance_of::<PyList>();
-    if !is_pair || pair.len()? != 2 {
-        return Err(PyTypeError::new_err(format!(
-            "a header must be a (name, value) tuple, not {}",
-            pair.repr()?
-        )));
-    }
-    Ok((pair.get_item(0)?, pair.get_item(1)?))
 }
