@@ -10,11 +10,11 @@ use prefork_io::pace::Patience;
 use prefork_io::reactor::Order;
 use prefork_io::server::{Notice, Server};
 use prefork_io::settings::Settings;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::environ::Facts;
+use crate::errors;
 use crate::hub::Hub;
 use crate::serving::Serving;
 use crate::text::latin1;
@@ -38,12 +38,9 @@ impl<'py> Given<'_, 'py> {
         T: for<'a> FromPyObject<'a, 'py>,
         for<'a> <T as FromPyObject<'a, 'py>>::Error: Into<PyErr>,
     {
-        let value = self.0.get_item(key).map_err(|_| {
-            PyValueError::new_err(format!("settings lack {key}; see _engine.pyi for all of them"))
-        })?;
+        let value = self.0.get_item(key).map_err(|_| errors::missing_setting(key))?;
         value.extract().map_err(|error: <T as FromPyObject<'_, 'py>>::Error| {
-            let error: PyErr = error.into();
-            PyValueError::new_err(format!("settings: {key} is {value}: {error}"))
+            errors::mistyped_setting(key, &value, &error.into())
         })
     }
 
@@ -53,9 +50,9 @@ impl<'py> Given<'_, 'py> {
             Ok(duration) => {
                 Ok(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2))
             }
-            Err(_) => Err(PyValueError::new_err(format!(
-                "settings: {key} is {seconds}; use seconds, 0 or more"
-            ))),
+            Err(_) => {
+                Err(errors::invalid_setting(&format!("{key} is {seconds}; use seconds, 0 or more")))
+            }
         }
     }
 }
@@ -63,18 +60,18 @@ impl<'py> Given<'_, 'py> {
 fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
     let threads: usize = given.get("threads")?;
     if threads == 0 {
-        return Err(PyValueError::new_err("settings: threads is 0; use 1 or more"));
+        return Err(errors::invalid_setting("threads is 0; use 1 or more"));
     }
     let forwarded: Vec<String> = given.get("forwarded_allow_ips")?;
     let trusted = Trusted::parse(forwarded.iter().map(String::as_str)).map_err(|entry| {
-        PyValueError::new_err(format!(
-            "settings: forwarded_allow_ips has '{entry}'; use addresses, networks such as 10.0.0.0/8, or *"
+        errors::invalid_setting(&format!(
+            "forwarded_allow_ips has '{entry}'; use addresses, networks such as 10.0.0.0/8, or *"
         ))
     })?;
     let access_log: String = given.get("access_log")?;
     if !matches!(access_log.as_str(), "off" | "json") {
-        return Err(PyValueError::new_err(format!(
-            "settings: access_log is '{access_log}'; use off or json"
+        return Err(errors::invalid_setting(&format!(
+            "access_log is '{access_log}'; use off or json"
         )));
     }
     let server_software: String = given.get("server_software")?;
@@ -135,8 +132,7 @@ impl Engine {
         handover: Option<(i32, i32)>,
     ) -> PyResult<Self> {
         if !app.is_callable() {
-            let kind = app.get_type().name()?.to_string();
-            return Err(PyValueError::new_err(format!("app must be callable, {kind} is not")));
+            return Err(errors::not_callable(&app));
         }
         let (settings, facts) = read_settings(&Given(settings))?;
         let pair = handover.map(|(send, receive)| Pair { send, receive });
@@ -153,9 +149,7 @@ impl Engine {
         let (app, report_error) = (self.app.bind(py).clone(), self.report_error.bind(py).clone());
         match Serving::new(self.server.clone(), app, report_error, &self.facts)? {
             Some(serving) => serving.run(),
-            None => Err(PyRuntimeError::new_err(
-                "serve() was called by more threads than settings['threads'], or no helper thread could be started",
-            )),
+            None => Err(errors::too_many_threads()),
         }
     }
 
@@ -168,7 +162,7 @@ impl Engine {
         park: Py<PyAny>,
     ) -> PyResult<Hub> {
         if !self.server.has_hub() {
-            return Err(PyRuntimeError::new_err("settings['greenlets'] is False; use serve()"));
+            return Err(errors::not_for_greenlets());
         }
         let greenlets = Greenlets { spawn, wait, park };
         let (app, report_error) = (self.app.bind(py), self.report_error.bind(py));
@@ -180,11 +174,7 @@ impl Engine {
         let order = match mode {
             "handover" => Order::HandOver,
             "close" => Order::Close,
-            _ => {
-                return Err(PyValueError::new_err(format!(
-                    "mode is '{mode}'; use handover or close"
-                )));
-            }
+            _ => return Err(errors::unknown_mode(mode)),
         };
         self.server.give(order);
         Ok(())

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use prefork_io::out_queue::FileOut;
 use prefork_io::sys;
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+
+use crate::errors;
 
 /// A file and how much of it to read at once.
 #[pyclass(frozen, module = "prefork._engine", name = "FileWrapper")]
@@ -117,10 +118,5 @@ fn is_temporary_wrapper(object: &Bound<'_, PyAny>) -> bool {
 
 /// One block of a body; the error names what it is instead of bytes.
 pub fn bytes_block<'a, 'py>(block: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
-    block.cast::<PyBytes>().map_err(|_| {
-        let kind = block.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
-        PyTypeError::new_err(format!(
-            "the application's iterable must yield bytes, not {kind}: encode text first"
-        ))
-    })
+    block.cast::<PyBytes>().map_err(|_| errors::not_bytes(block))
 }

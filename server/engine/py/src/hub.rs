@@ -10,10 +10,10 @@ use std::sync::Arc;
 use prefork_io::forked::is_forked;
 use prefork_io::reactor::Call;
 use prefork_io::server::Server;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::environ::{Environ, Facts};
+use crate::errors;
 use crate::response::Exchange;
 use crate::serving::{Serving, new_environ, new_exchange};
 use crate::waiter::{Greenlets, Waiter};
@@ -94,7 +94,7 @@ impl Hub {
         // The number stands for the thread's name in reports: see `Notice::Timeout`.
         let name = self.places.borrow().all.len() as u64;
         let Some(number) = self.server.join(name) else {
-            return Err(PyRuntimeError::new_err("no helper thread could be started"));
+            return Err(errors::no_watchdog());
         };
         let (exchange, start_response) = new_exchange(py, &self.server, number, &self.waiter)?;
         let exchange = Some((exchange.unbind(), start_response.unbind()));
@@ -148,7 +148,7 @@ impl Hub {
             place.and_then(|place| Some((place.call.take()?, place.exchange.take()?)))
         };
         let Some((call, (exchange, start_response))) = seated else {
-            return Err(PyRuntimeError::new_err(format!("place {number} has no call")));
+            return Err(errors::no_call_in_place(number));
         };
         let mut serving = Serving {
             py,

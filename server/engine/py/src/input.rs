@@ -11,10 +11,10 @@ use prefork_io::reactor::Call;
 use prefork_io::server::Server;
 use prefork_io::spool::SpoolFile;
 use prefork_io::sys::{self, Direction};
-use pyo3::exceptions::{PyConnectionResetError, PyOSError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::errors::BodyFailure;
 use crate::waiter::Waiter;
 
 /// Read at once when the app asks for all or for a line.
@@ -34,40 +34,7 @@ struct StreamState {
     call: Option<Call>,
     is_continue_due: bool,
     /// What went wrong with the body; then the connection cannot go on.
-    failure: Option<Failure>,
-}
-
-/// Why the rest of a body cannot be had.
-#[derive(Clone, Copy, Debug)]
-enum Failure {
-    Truncated,
-    Slow,
-    Refused(Reject),
-    Spool,
-    CallOver,
-    /// None yet: a greenlet has to wait, without any lock, and then try again.
-    Pending,
-}
-
-impl Failure {
-    fn error(self) -> PyErr {
-        match self {
-            Self::Truncated => {
-                PyConnectionResetError::new_err("the client ended the connection before its body")
-            }
-            Self::Slow => {
-                PyTimeoutError::new_err("the client sent nothing of its body for too long")
-            }
-            Self::Refused(reject) => {
-                PyOSError::new_err(format!("the request body is refused: {reject}"))
-            }
-            Self::Spool => {
-                PyOSError::new_err("the request body cannot be read from its spool file")
-            }
-            Self::CallOver => PyOSError::new_err("wsgi.input was read after the call was over"),
-            Self::Pending => PyOSError::new_err("the request body has not come yet"),
-        }
-    }
+    failure: Option<BodyFailure>,
 }
 
 impl Stream {
@@ -104,11 +71,7 @@ impl Stream {
 
     /// The status to answer when the app failed because its body did.
     pub fn failure_status(&self) -> Option<u16> {
-        match self.lock().failure? {
-            Failure::Slow => Some(408),
-            Failure::Refused(reject) => Some(reject.status()),
-            Failure::Truncated | Failure::Spool | Failure::CallOver | Failure::Pending => Some(400),
-        }
+        self.lock().failure.map(BodyFailure::status)
     }
 
     /// Whether all of the body was received without failure.
@@ -118,31 +81,31 @@ impl Stream {
     }
 
     /// Fills `into` from the front, waiting for the client; 0 is the end of the body. Needs no GIL.
-    fn read(&self, into: &mut [u8]) -> Result<usize, Failure> {
+    fn read(&self, into: &mut [u8]) -> Result<usize, BodyFailure> {
         let mut state = self.lock();
         let result = loop {
             match read_received(&mut state, into) {
                 Ok(Some(count)) => break Ok(count),
                 Err(failure) => break Err(failure),
                 Ok(None) if matches!(self.waiter, Waiter::Greenlet(_)) => {
-                    return Err(Failure::Pending);
+                    return Err(BodyFailure::Pending);
                 }
                 Ok(None) => {}
             }
-            let Some(call) = state.call.as_mut() else { break Err(Failure::CallOver) };
+            let Some(call) = state.call.as_mut() else { break Err(BodyFailure::CallOver) };
             let (fd, patience) = self.server.begin_body_wait(self.number, call);
             // Not under the lock: meanwhile the app may answer in another thread.
             drop(state);
             let waited = sys::wait_for(fd, Direction::Read, patience);
             state = self.lock();
             if state.call.is_none() {
-                break Err(Failure::CallOver);
+                break Err(BodyFailure::CallOver);
             }
             self.server.end_body_wait(self.number);
             match waited {
                 Ok(true) => {}
-                Ok(false) => break Err(Failure::Slow),
-                Err(_) => break Err(Failure::Truncated),
+                Ok(false) => break Err(BodyFailure::Slow),
+                Err(_) => break Err(BodyFailure::Truncated),
             }
         };
         if let Err(failure) = result {
@@ -163,24 +126,24 @@ impl Stream {
         self.server.end_body_wait(self.number);
         match waited? {
             Ok(true) => {}
-            Ok(false) => state.failure = Some(Failure::Slow),
-            Err(_) => state.failure = Some(Failure::Truncated),
+            Ok(false) => state.failure = Some(BodyFailure::Slow),
+            Err(_) => state.failure = Some(BodyFailure::Truncated),
         }
         Ok(())
     }
 }
 
 /// What has come; `None` when that is nothing, and more is to come.
-fn read_received(state: &mut StreamState, into: &mut [u8]) -> Result<Option<usize>, Failure> {
+fn read_received(state: &mut StreamState, into: &mut [u8]) -> Result<Option<usize>, BodyFailure> {
     if let Some(failure) = state.failure {
         return Err(failure);
     }
     let is_continue_due = std::mem::take(&mut state.is_continue_due);
-    let call = state.call.as_mut().ok_or(Failure::CallOver)?;
+    let call = state.call.as_mut().ok_or(BodyFailure::CallOver)?;
     if is_continue_due {
         // Straight to the socket: it is no part of the answer, after which a 504 could not be sent any more.
         if !call.send_continue() {
-            return Err(Failure::Truncated);
+            return Err(BodyFailure::Truncated);
         }
     }
     loop {
@@ -203,9 +166,9 @@ fn read_received(state: &mut StreamState, into: &mut [u8]) -> Result<Option<usiz
     }
 }
 
-fn failure_of(error: &io::Error) -> Failure {
+fn failure_of(error: &io::Error) -> BodyFailure {
     let reject = error.get_ref().and_then(|inner| inner.downcast_ref::<Reject>());
-    reject.map_or(Failure::Truncated, |&reject| Failure::Refused(reject))
+    reject.map_or(BodyFailure::Truncated, |&reject| BodyFailure::Rejected(reject))
 }
 
 /// Where the bytes come from.
@@ -232,12 +195,12 @@ impl Source {
     }
 
     /// Fills `into` from the front; 0 is the end of the body. Needs no GIL.
-    fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyFailure> {
         match self {
             Self::Here => Ok(0),
             Self::Stream(stream) => stream.read(into),
             Self::File(file, at) => {
-                let count = file.read_at(into, *at).map_err(|_| Failure::Spool)?;
+                let count = file.read_at(into, *at).map_err(|_| BodyFailure::Spool)?;
                 *at += count as u64;
                 Ok(count)
             }
@@ -296,13 +259,13 @@ impl Input {
     fn run<T: Send>(
         &self,
         py: Python<'_>,
-        mut action: impl FnMut(&mut Body) -> Result<T, Failure> + Send,
+        mut action: impl FnMut(&mut Body) -> Result<T, BodyFailure> + Send,
     ) -> PyResult<T> {
         loop {
             let locked = || action(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner));
             match py.detach(locked) {
-                Err(Failure::Pending) => self.wait(py)?,
-                result => return result.map_err(Failure::error),
+                Err(BodyFailure::Pending) => self.wait(py)?,
+                result => return result.map_err(PyErr::from),
             }
         }
     }
@@ -337,7 +300,7 @@ impl Body {
     }
 
     /// Gets more of a stream; false at the end of the body.
-    fn fill(&mut self, want: usize) -> Result<bool, Failure> {
+    fn fill(&mut self, want: usize) -> Result<bool, BodyFailure> {
         if matches!(self.source, Source::Here) {
             return Ok(false);
         }
@@ -352,13 +315,13 @@ impl Body {
         Ok(result? > 0)
     }
 
-    fn read(&mut self, size: Option<usize>) -> Result<Vec<u8>, Failure> {
+    fn read(&mut self, size: Option<usize>) -> Result<Vec<u8>, BodyFailure> {
         let want = size.unwrap_or(usize::MAX);
         while self.rest().len() < want && self.fill(want - self.rest().len())? {}
         Ok(self.take(want.min(self.rest().len())))
     }
 
-    fn read_line(&mut self, size: Option<usize>) -> Result<Vec<u8>, Failure> {
+    fn read_line(&mut self, size: Option<usize>) -> Result<Vec<u8>, BodyFailure> {
         let want = size.unwrap_or(usize::MAX);
         let mut searched = 0;
         loop {

@@ -7,7 +7,7 @@
 
 mod engine;
 mod environ;
-
+mod errors;
 mod file_wrapper;
 mod hub;
 mod input;

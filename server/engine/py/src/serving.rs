@@ -9,12 +9,13 @@ use prefork_core::Framing;
 use prefork_io::forked::is_forked;
 use prefork_io::reactor::Call;
 use prefork_io::server::{Server, Work};
-use pyo3::exceptions::{PyAssertionError, PySystemExit};
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
 
 use crate::environ::{Environ, Facts, thread_ident};
+use crate::errors;
 use crate::file_wrapper::{FileWrapper, bytes_block};
 use crate::input::{Input, Stream};
 use crate::response::{Exchange, Held};
@@ -247,7 +248,7 @@ impl<'py> Serving<'py> {
         if self.exchange.get().is_started() {
             return Ok(());
         }
-        Err(PyAssertionError::new_err("the application returned without calling start_response"))
+        Err(errors::never_started())
     }
 
     /// `close()` is called whatever happened (PEP 3333); on a generator that ended it does nothing.

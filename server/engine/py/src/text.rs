@@ -1,9 +1,10 @@
 //! Bytes from the network ↔ Python's strings, by Latin-1 as PEP 3333 has it.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+
+use crate::errors;
 
 /// A new `str` with one character per byte.
 pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
@@ -69,14 +70,8 @@ pub unsafe fn latin1_bytes<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
 /// The Latin-1 bytes of a `str`, without copying; `what` names it in errors.
 pub fn bytes_of<'a>(object: &'a Bound<'_, PyAny>, what: &str) -> PyResult<&'a [u8]> {
     let Ok(text) = object.cast::<PyString>() else {
-        let kind = object.get_type().name()?.to_string();
-        return Err(PyTypeError::new_err(format!("{what} must be a str, not {kind}")));
+        return Err(errors::not_a_str(what, object));
     };
     // SAFETY: the GIL is held and the string outlives the borrow.
-    unsafe { latin1_bytes(text.as_ptr()) }.ok_or_else(|| {
-        let shown = text.repr().map_or_else(|_| "?".into(), |repr| repr.to_string());
-        PyValueError::new_err(format!(
-            "{what} is {shown}, but PEP 3333 allows only characters up to U+00FF: encode others first"
-        ))
-    })
+    unsafe { latin1_bytes(text.as_ptr()) }.ok_or_else(|| errors::not_latin1(what, object))
 }

@@ -11,12 +11,12 @@ use prefork_io::accounting::Outcome;
 use prefork_io::out_queue::{FileOut, SharedBytes};
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server, Wait};
-use pyo3::exceptions::PyAssertionError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use crate::errors;
 use crate::file_wrapper::bytes_block;
 use crate::waiter::Waiter;
 
@@ -150,9 +150,7 @@ impl Exchange {
                 state.progress = Progress::Body(outgoing);
                 Ok(())
             }
-            Progress::Silent => Err(PyAssertionError::new_err(
-                "the application gave a body before it called start_response",
-            )),
+            Progress::Silent => Err(errors::body_before_start()),
         }
     }
 

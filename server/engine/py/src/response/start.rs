@@ -1,18 +1,14 @@
 //! `start_response` and `write` of PEP 3333: what the app passes, as the engine takes it.
 
 use prefork_core::response::{InvalidResponse, RequestInfo, ResponseHead};
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
 use super::{Exchange, Progress};
+use crate::errors;
 use crate::file_wrapper::bytes_block;
 use crate::text::{bytes_of, latin1_bytes};
-
-fn bad_reply(bad: InvalidResponse, what: &[u8]) -> PyErr {
-    PyValueError::new_err(format!("{bad}; it is '{}'", what.escape_ascii()))
-}
 
 impl Exchange {
     /// `start_response` for the usual: a list of pairs of strings, all of them right. False when it is not
@@ -39,14 +35,12 @@ impl Exchange {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(answering) = self.answering(state) else {
-            return Err(PyAssertionError::new_err(
-                "start_response was called after the call was over",
-            ));
+            return Err(errors::call_is_over("start_response"));
         };
         state.progress = Progress::Silent;
         state.out.clear();
         let mut reply = ResponseHead::start(&mut state.out, answering, status)
-            .map_err(|bad| bad_reply(bad, status))?;
+            .map_err(|bad| errors::invalid_response(bad, status))?;
         for (name, value) in fields {
             let written = reply.field(&mut state.out, name, value);
             if written == Err(InvalidResponse::HopByHop) {
@@ -55,12 +49,8 @@ impl Exchange {
                 continue;
             }
             written.map_err(|bad| match bad {
-                InvalidResponse::FieldName => bad_reply(bad, name),
-                _ => PyValueError::new_err(format!(
-                    "{bad}; {} is '{}'",
-                    name.escape_ascii(),
-                    value.escape_ascii()
-                )),
+                InvalidResponse::FieldName => errors::invalid_response(bad, name),
+                _ => errors::invalid_field(bad, name, value),
             })?;
         }
         state.status = reply.status();
@@ -117,15 +107,13 @@ impl Exchange {
             return Err(reraised(info)?);
         }
         if exc_info.is_none() && this.is_started() {
-            return Err(PyAssertionError::new_err(
-                "start_response was called again without exc_info, which PEP 3333 forbids",
-            ));
+            return Err(errors::started_twice());
         }
         if this.start_usual(status, headers) {
             return Self::write_method(slf);
         }
         let status_bytes = bytes_of(status, "status")?;
-        let headers = fast_sequence(headers, "headers must be a list of (name, value) tuples")?;
+        let headers = fast_sequence(headers)?;
         let mut pairs = Vec::with_capacity(headers.len());
         for pair in &headers {
             pairs.push(fast_pair(&pair)?);
@@ -143,7 +131,7 @@ impl Exchange {
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let block = bytes_block(data)?;
         if self.lock().held.is_none() {
-            return Err(PyAssertionError::new_err("write was called after the call was over"));
+            return Err(errors::call_is_over("write"));
         }
         self.begin_body(&mut self.lock(), None)?;
         self.add_block(block).map(drop)
@@ -170,16 +158,16 @@ fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(PyErr::from_value(error.call_method1("with_traceback", (traceback,))?))
 }
 
-fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, PyList>> {
+fn fast_sequence<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
     if let Ok(list) = object.cast_exact::<PyList>() {
         return Ok(list.clone());
     }
     if object.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err(what.to_owned()));
+        return Err(errors::not_a_header_list());
     }
     // SAFETY: the GIL is held, the object lives; a new reference or null with an exception.
     unsafe { Bound::from_owned_ptr_or_err(object.py(), ffi::PySequence_List(object.as_ptr())) }
-        .map_err(|_| PyTypeError::new_err(what.to_owned()))?
+        .map_err(|_| errors::not_a_header_list())?
         .cast_into::<PyList>()
         .map_err(PyErr::from)
 }
@@ -187,10 +175,7 @@ fn fast_sequence<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<
 fn fast_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let is_pair = pair.is_instance_of::<PyTuple>() || pair.is_instance_of::<PyList>();
     if !is_pair || pair.len()? != 2 {
-        return Err(PyTypeError::new_err(format!(
-            "a header must be a (name, value) tuple, not {}",
-            pair.repr()?
-        )));
+        return Err(errors::not_a_header(pair));
     }
     Ok((pair.get_item(0)?, pair.get_item(1)?))
 }
