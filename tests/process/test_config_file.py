@@ -184,3 +184,11 @@ def test_every_value_that_is_accepted_makes_an_engine(setting):
             continue
         if value != "auto":  # is a number by then
             check_engine(lambda *_: [], Options(**{setting.name: value}))
+
+
+@pytest.mark.parametrize("name", ["prefork.conf.py", "gunicorn.conf.py"])
+def test_no_file_that_lies_in_the_folder_is_read_where_none_is_named(folder: Path, name: str):
+    (folder / name).write_text("raise RuntimeError\n")
+    with Prefork("--config=none", cwd=folder) as server:
+        assert server.reload()["result"] == "succeeded"
+        assert "settings read" not in server.log()

@@ -42,6 +42,8 @@ def run_server(arguments: Sequence[str]) -> int:
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
     options = configuration.options
     log = Log(level=options.loglevel, style=options.log_format)
+    for source in configuration.sources:
+        log.info("settings read", source=source)
     for warning in configuration.warnings:
         log.warning("setting ignored", what=warning)
     if options.print_config:

@@ -67,10 +67,13 @@ def test_server_and_agent_ask_the_app_the_same_question(
 def test_server_understands_the_arguments_that_it_is_given(tmp_path: Path) -> None:
     everything = yaml.safe_load((GOLDEN / "every-field.yaml").read_text("utf-8"))["spec"]
     arguments = containers(**everything)["app"]["args"]
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "gunicorn.conf.py").write_text("threads = 2\n")
     command = [sys.executable, "-m", "prefork", "--check-config", *arguments]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     # The options are taken, and the app is looked for: there is none.
     assert "No module named 'shop'" in checked.stderr
+    assert 'settings read source="config file deploy/gunicorn.conf.py"' in checked.stderr
     assert checked.returncode == 3, checked.stderr
 
 

@@ -146,6 +146,7 @@ def parse_server(server: Manifest) -> Server:
         max_request_body_bytes=parse_bytes(server["maxRequestBody"], "spec.server.maxRequestBody"),
         access_log=server["accessLog"] == "JSON",
         python=server["python"],
+        config_file=server.get("configFile"),
         extra_args=tuple(server.get("extraArgs", ())),
     )
 

@@ -63,6 +63,7 @@ class Server:
     max_request_body_bytes: int
     access_log: bool
     python: str
+    config_file: str | None
     extra_args: tuple[str, ...]
 
 

@@ -19,6 +19,10 @@ from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
 from prefork.worker.hooks import Hooks
 
+# Also where requests are not waited for (graceful_timeout 0), a worker needs a moment: idle connections are handed
+# over, hooks run.
+LEAVE_MIN_S = 0.1
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
@@ -50,8 +54,10 @@ class Generations:
     def load(self, number: int) -> None:
         """Read what a new generation is booted with; raises StartupError for a config file that is bad.
 
-        The first generation takes the settings that the server was started with.
+        The first generation takes the settings that the server was started with. One that is loaded stays as it is.
         """
+        if number in self.configs:
+            return
         content = self._digest_content()
         if self.configs:
             config = self._reread(content)
@@ -92,7 +98,7 @@ class Generations:
         """Return the settings of a generation that decide."""
         options = self.configs[number].options
         return Policy(
-            graceful_timeout=options.graceful_timeout,
+            graceful_timeout=max(LEAVE_MIN_S, options.graceful_timeout),
             boot_timeout=options.boot_timeout,
             preload=options.preload_app == "always"
             or (options.preload_app == "auto" and not self.unsafe_import),
@@ -103,6 +109,8 @@ class Generations:
         self.hooks.call("on_reload", self.own.server)
         self.own.notifier.reloading()
         fresh = self.reread()
+        for source in fresh.sources:
+            self.log.info("settings read", source=source)
         for warning in fresh.warnings:
             self.log.warning("setting ignored", what=warning)
         return GenerationConfig(

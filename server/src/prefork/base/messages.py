@@ -88,6 +88,11 @@ class HealthChecked(Message):
 
 # arbiter → worker
 @dataclass(frozen=True)
+class Begin(Message):
+    """The arbiter knows the worker's process: its slot in the stats table is its own for as long as it lives."""
+
+
+@dataclass(frozen=True)
 class Serve(Message):
     """Begin to accept connections."""
 

@@ -20,6 +20,7 @@ from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS
 from prefork.errors import StartupError
 
+NO_FILE = "none"
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
 
 
@@ -40,6 +41,8 @@ def read_config_file(named: str, *, folder: Path) -> ConfigFile:
     Raises StartupError when the file is missing, raises, or sets something that would be unsafe to leave
     out.
     """
+    if named == NO_FILE:
+        return ConfigFile(source="")
     if not named:
         default = next((folder / name for name in DEFAULT_FILES if (folder / name).is_file()), None)
         if default is None:

@@ -1,6 +1,7 @@
 """What gunicorn has and prefork does not, and the names of its server hooks; data only."""
 
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 
 class UnsupportedSetting(NamedTuple):
@@ -97,6 +98,49 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("control_socket_mode", ("--control-socket-mode",), True, "it is control.sock in --run-dir"),
     UnsupportedSetting("control_socket_disable", ("--no-control-socket",), False, "it is control.sock in --run-dir"),
 )  # fmt: skip
+
+# What hooks find in gunicorn's `cfg` where nothing sets it, as far as that is neither None nor False.
+DEFAULTS: dict[str, Any] = {
+    "suppress_ragged_eofs": True,
+    "cert_reqs": 0,
+    "ssl_options": {},
+    "proxy_allow_ips": ["127.0.0.1", "::1"],
+    "protocol": "http",
+    "uwsgi_allow_ips": ["127.0.0.1", "::1"],
+    "raw_paste_global_conf": [],
+    "paste_global_conf": {},
+    "secure_scheme_headers": {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"},
+    "forwarder_headers": ["SCRIPT_NAME", "PATH_INFO"],
+    "header_map": "drop",
+    "http_parser": "auto",
+    "reload_engine": "auto",
+    "reload_extra_files": [],
+    "sendfile": True,
+    "access_log_format": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+    "logconfig_dict": {},
+    "syslog_addr": "udp://localhost:514",
+    "syslog_facility": "user",
+    "dogstatsd_tags": "",
+    "statsd_prefix": "",
+    "proc_name": "gunicorn",
+    "default_proc_name": "gunicorn",
+    "is_ssl": False,
+}  # fmt: skip
+
+
+def find_default(name: str) -> Any:
+    """Return what gunicorn's `cfg` has for a setting that is not supported; AttributeError for no such setting."""
+    if name in ("user", "uid"):
+        return os.geteuid()
+    if name in ("group", "gid"):
+        return os.getegid()
+    if name in DEFAULTS:
+        return DEFAULTS[name]
+    for entry in UNSUPPORTED:
+        if entry.name == name:
+            return None if entry.takes_value else False
+    raise AttributeError(f"cfg has no setting {name}; docs/options.md lists those there are")
+
 
 # Server hooks of a config file that are called, and those that are only named in a warning.
 HOOKS = (

@@ -6,7 +6,9 @@ gunicorn has the setting. Reading the sources is the work of `sources`; nothing 
 """
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+from prefork.config.gunicorn import find_default
 from prefork.config.kinds import (
     FLAG_WORDS,
     Kind,
@@ -29,6 +31,7 @@ from prefork.config.kinds import (
 from prefork.config.settings import Setting, setting, to_setting
 
 MAX_WORKERS = 512
+MAX_FIELDS = 32768  # gunicorn's own bound
 MIB = 1024 * 1024
 
 # Preloading is what gunicorn's flag `--preload` asks for; here it is the default, unless
@@ -63,10 +66,10 @@ class Options:
     )
     config: str = setting(
         "-c", "--config",
-        kind=text("a path, file:PATH or python:MODULE", "FILE"),
+        kind=text("a path, file:PATH, python:MODULE, or none", "FILE"),
         default="",
         section=APP,
-        help="Config file in Python, as gunicorn's. Without it ./prefork.conf.py, then ./gunicorn.conf.py is read if there is one.",
+        help="Config file in Python, as gunicorn's. Without it ./prefork.conf.py, then ./gunicorn.conf.py is read if there is one; none reads no file.",
     )  # fmt: skip
     chdir: str = setting(
         "--chdir",
@@ -175,10 +178,10 @@ class Options:
     )  # fmt: skip
     graceful_timeout: float = setting(
         "--graceful-timeout",
-        kind=seconds(0.1, 86400),
+        kind=seconds(0.1, 86400, none="no wait for them"),
         default=30.0,
         section=TIMES,
-        help="Time running requests get when a worker leaves (stop, reload, recycling).",
+        help="Time running requests get when a worker leaves (stop, reload, recycling); then it is killed. With 0 a worker has 0.1 s to leave in order.",
     )
     keepalive: float = setting(
         "--keep-alive",
@@ -233,24 +236,24 @@ class Options:
     # Limits
     limit_request_line: int = setting(
         "--limit-request-line",
-        kind=integer(64, 65536),
+        kind=integer(64, 65536, none="no limit of its own"),
         default=8190,
         section=LIMITS,
-        help="Bytes of a request line.",
+        help="Bytes of a request line; 0 leaves it to --limit-head-bytes.",
     )
     limit_request_fields: int = setting(
         "--limit-request-fields",
-        kind=integer(1, 1000),
+        kind=integer(1, MAX_FIELDS, none=f"{MAX_FIELDS}"),
         default=100,
         section=LIMITS,
         help="Fields of a request's head.",
     )
     limit_request_field_size: int = setting(
         "--limit-request-field_size", "--limit-request-field-size",
-        kind=size(64, 65536),
+        kind=size(64, 65536, none="no limit of its own"),
         default=8190,
         section=LIMITS,
-        help="Bytes of one field of a request's head.",
+        help="Bytes of one field of a request's head; 0 leaves it to --limit-head-bytes.",
     )  # fmt: skip
     limit_head_bytes: int = setting(
         "--limit-head-bytes",
@@ -420,6 +423,17 @@ class Options:
         if isinstance(self.workers, str):
             raise TypeError("workers is still 'auto': resolve it with capacity.resolve_workers")
         return self.workers
+
+    @property
+    def env(self) -> dict[str, str]:
+        """`raw_env` as gunicorn's hooks read it."""
+        return dict(pair.split("=", 1) for pair in self.raw_env)
+
+    if not TYPE_CHECKING:  # a type checker is to find what does not exist
+
+        def __getattr__(self, name: str) -> Any:
+            """Hooks read settings of gunicorn's that prefork does not have: they find gunicorn's default."""
+            return find_default(name)
 
 
 SETTINGS: tuple[Setting, ...] = tuple(to_setting(column) for column in fields(Options))

@@ -27,7 +27,7 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.signals import SignalSocket
 from prefork.base.stats import count_requests
 from prefork.base.tracebacks import describe_failure, last_line
-from prefork.config.options import Options
+from prefork.config.options import MAX_FIELDS, Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp
 from prefork.worker.error_report import ErrorReport
@@ -69,6 +69,7 @@ def run_worker(
     children.undo_in_children(log_sink.leave_all)
     channel.send(messages.WorkerSpawned(os.getpid()))
     processes.name_process("prefork-worker")
+    await_begin(channel, logfiles)
     faulthandler.enable(file=log.fd)
     worker.set_pids()
     children.undo_in_children(channel.close)
@@ -144,6 +145,22 @@ def run_worker(
     return leave(loop)
 
 
+def await_begin(channel: Channel, logfiles: LogFiles) -> None:
+    """Wait for the word to begin; exit if it does not come.
+
+    A worker that its mold forks very late has been given up by then: its slot may be another's.
+    """
+    while True:
+        received = channel.receive()
+        match received and received[0]:
+            case messages.Begin():
+                return
+            case messages.ReopenLogs():
+                logfiles.reopen()
+            case _:  # the end, or an order to leave: there is nothing to finish
+                processes.exit_now(Exit.OK)
+
+
 def import_here(options: Options) -> tuple[WsgiApp, str | None]:
     """Import the app in this worker; with it what of the import could not be shared, "" for nothing.
 
@@ -180,9 +197,10 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "min_body_rate": options.min_body_rate,
         "write_timeout_s": options.write_timeout,
         "min_response_rate": options.min_response_rate,
-        "limit_request_line": options.limit_request_line,
-        "limit_request_fields": options.limit_request_fields,
-        "limit_request_field_size": options.limit_request_field_size,
+        # 0: no limit but that of the whole head.
+        "limit_request_line": options.limit_request_line or options.limit_head_bytes,
+        "limit_request_fields": options.limit_request_fields or MAX_FIELDS,
+        "limit_request_field_size": options.limit_request_field_size or options.limit_head_bytes,
         "limit_head_bytes": options.limit_head_bytes,
         "max_request_body": options.max_request_body,
         "stream_request_bodies": options.stream_request_bodies,

@@ -31,6 +31,7 @@ def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel]):
         messages.WorkerLeaving(),
         messages.HealthChecked(1, "GET / answered 503"),
         messages.CheckHealth(1, 10.0),
+        messages.Begin(),
         messages.Serve(),
         messages.Drain("close"),
         messages.Stop(),

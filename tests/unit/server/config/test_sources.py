@@ -1,8 +1,10 @@
 """Command line, environment and config file become checked settings, or a clear refusal."""
 
+import os
 from pathlib import Path
 
 import pytest
+from prefork.config.gunicorn import UNSUPPORTED, UnsupportedSetting
 from prefork.config.sources import Configuration, configure
 from prefork.errors import StartupError
 
@@ -213,3 +215,107 @@ def test_threads_with_worker_class_gevent_draw_a_warning():
     assert "threads=4 has no effect" in warning
     assert not read("-k", "gevent", "app:app").warnings
     assert not read("--threads", "4", "app:app").warnings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "workers"),
+    [
+        ((), {"GUNICORN_CMD_ARGS": "-w 7"}, 7),
+        ((), {"GUNICORN_CMD_ARGS": "--workers=7", "WEB_CONCURRENCY": "2"}, 7),
+        ((), {"GUNICORN_CMD_ARGS": "-w 7", "PREFORK_WORKERS": "3"}, 3),
+        (("-w", "4"), {"GUNICORN_CMD_ARGS": "-w 7"}, 4),
+        ((), {"GUNICORN_CMD_ARGS": ""}, 5),
+    ],
+)
+def test_gunicorn_cmd_args_count_below_the_command_line_and_above_the_file(
+    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], workers: int
+):
+    write(tmp_path, "workers = 5\n")
+    assert read(*arguments, folder=tmp_path, environment=environment).options.workers == workers
+
+
+def test_gunicorn_cmd_args_are_split_as_by_a_shell_and_named_as_the_source(tmp_path: Path):
+    write(tmp_path, "raw_env = ['A=file']\n", "conf.py")
+    environment = {"GUNICORN_CMD_ARGS": "-c conf.py --env 'A=1 2' --name shop other:app"}
+    configuration = read("app:app", folder=tmp_path, environment=environment)
+    assert configuration.options.raw_env == ("A=1 2",)
+    assert configuration.options.wsgi_app == "app:app"
+    assert configuration.sources == ("environment GUNICORN_CMD_ARGS", "config file conf.py")
+    assert len(configuration.warnings) == 1
+    assert "--name is not supported" in configuration.warnings[0]
+    assert "GUNICORN_CMD_ARGS" in configuration.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "-w 0",
+            "workers is 0; use 1 to 512, or auto (from option --workers in GUNICORN_CMD_ARGS)",
+        ),
+        (
+            "--wokers 2",
+            "GUNICORN_CMD_ARGS in the environment: unknown option --wokers; did you mean",
+        ),
+        ("--user www", "GUNICORN_CMD_ARGS in the environment: --user is not supported"),
+        ("--env 'A=1", "GUNICORN_CMD_ARGS in the environment: No closing quotation"),
+    ],
+)
+def test_gunicorn_cmd_args_that_are_wrong_are_refused(text: str, message: str):
+    assert message in refusal(environment={"GUNICORN_CMD_ARGS": text})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("-c", "none"), {}),
+        (("--config=none",), {"GUNICORN_CMD_ARGS": "-c gunicorn.conf.py"}),
+        ((), {"PREFORK_CONFIG": "none"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["gunicorn.conf.py", "prefork.conf.py"])
+def test_none_reads_no_config_file(
+    tmp_path: Path, name: str, arguments: tuple[str, ...], environment: dict[str, str]
+):
+    write(tmp_path, "workers = 7\n", name)
+    configuration = read(*arguments, folder=tmp_path, environment=environment)
+    assert configuration.options.workers == 1
+    assert not any("config file" in source for source in configuration.sources)
+
+
+def test_file_that_is_called_none_is_named_by_its_path(tmp_path: Path):
+    write(tmp_path, "workers = 7\n", "none")
+    assert read("-c", "./none", folder=tmp_path).options.workers == 7
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "least", "most"),
+    [
+        ("--limit-request-line", "limit_request_line", 64, 65536),
+        ("--limit-request-fields", "limit_request_fields", 1, 32768),
+        ("--limit-request-field-size", "limit_request_field_size", 64, 65536),
+        ("--graceful-timeout", "graceful_timeout", 0.1, 86400),
+    ],
+)
+def test_zero_is_taken_where_gunicorn_takes_it(option: str, name: str, least: float, most: float):
+    for value in (0, least, most):
+        assert getattr(read(option, str(value)).options, name) == value
+    for value in (least / 2 if least < 1 else least - 1, most + 1):
+        if value:
+            assert f"{name} is " in refusal(option, str(value))
+
+
+def test_hooks_read_settings_that_prefork_lacks_as_gunicorn_leaves_them():
+    cfg = read("-e", "A=1").options
+    assert (cfg.certfile, cfg.is_ssl, cfg.reload, cfg.spew, cfg.worker_tmp_dir) == (
+        None, False, False, False, None,
+    )  # fmt: skip
+    assert (cfg.proc_name, cfg.uid, cfg.user) == ("gunicorn", os.geteuid(), os.geteuid())
+    assert cfg.env == {"A": "1"}
+    with pytest.raises(AttributeError, match=r"cfg has no setting wokers; docs/options.md lists"):
+        cfg.wokers  # noqa: B018
+
+
+@pytest.mark.parametrize("entry", UNSUPPORTED, ids=lambda entry: entry.name)
+def test_every_setting_of_gunicorns_can_be_read(entry: UnsupportedSetting):
+    getattr(read().options, entry.name)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from wsgiapp.names import APP_PORT, RUN_DIR
 from wsgiapp.types import App
 
+# Without it prefork would read a gunicorn.conf.py that happens to lie in the image.
+NO_CONFIG_FILE = "none"
+
 
 def server_arguments(
     app: App,
@@ -18,6 +21,7 @@ def server_arguments(
     arguments = [
         f"--bind={bind}",
         f"--run-dir={run_dir}",
+        f"--config={server.config_file or NO_CONFIG_FILE}",
         f"--workers={server.workers}",
         f"--threads={server.threads}",
         f"--timeout={server.request_timeout_s}",
