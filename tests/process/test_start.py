@@ -73,6 +73,12 @@ def test_plain_folder_serves_without_coming_between_the_app_and_its_modules(fold
         ("app:VERSION", APP, "VERSION is str, which cannot be called"),
         ("app.py", APP, "app.py is not a module name (leave .py out)"),
         ("app:app(1)", APP, "TypeError"),
+        (
+            "made:create",
+            APP,
+            "create takes (config), and a WSGI app is called with (environ, start_response): if it makes the app, write made:create()",
+        ),
+        ("made:create()", APP, "what create(…) returns takes (scope, receive, send)"),
         ("raises", APP, "RuntimeError: no database"),
         ("leaves", APP, "SystemExit: 5"),
         ("syntax", APP, "SyntaxError"),
@@ -84,6 +90,9 @@ def test_app_that_cannot_be_imported_ends_the_start(
 ):
     (folder / "raises.py").write_text("raise RuntimeError('no database')\n")
     (folder / "leaves.py").write_text("import sys\nsys.exit(5)\n")
+    (folder / "made.py").write_text(
+        "def create(config=None):\n    return asgi\nasync def asgi(scope, receive, send): pass\n"
+    )
     (folder / "syntax.py").write_text("def :\n")
     ended = run_prefork("-b", "127.0.0.1:0", f"--preload={preload}", app, cwd=folder)
     assert ended.returncode == code, ended.stderr
@@ -363,3 +372,49 @@ def test_python_without_an_engine_is_told(folder: Path):
     assert ended.returncode == ENVIRONMENT
     assert "prefork has no engine for cpython-3" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_settings_come_from_besides_the_command_line_is_logged_and_a_reload_logs_it_again(
+    folder: Path,
+):
+    (folder / "gunicorn.conf.py").write_text("threads = 2\n")
+    environment = {"GUNICORN_CMD_ARGS": "--workers 2"}
+    with Prefork(cwd=folder, environment=environment) as server:
+        server.wait_workers(2)
+        for source in ("environment GUNICORN_CMD_ARGS", f"config file {folder}/gunicorn.conf.py"):
+            assert f'settings read source="{source}"' in server.log()
+        assert server.reload()["result"] == "succeeded"
+        assert server.log().count("settings read") == 4
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        ("mkdir -p run/stats/x", "run_dir is "),
+        ("mkdir -p run/control.sock/x", "run_dir is "),
+        ("echo 1 > pid", "process 1 in it is alive"),
+        ("mkdir pid", "pidfile is pid"),
+    ],
+)
+def test_start_that_fails_leaves_nothing_behind(folder: Path, prepare: str, message: str):
+    subprocess.run(["sh", "-c", prepare], cwd=folder, check=True)
+    before = everything_in(folder)
+    ended = run_prefork(
+        "-b", "unix:s", "--run-dir", "run", "-p", "pid", "app:app", cwd=folder,
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert (ended.returncode, message in ended.stderr) == (ENVIRONMENT, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert everything_in(folder) - before <= {"run"}
+
+
+def test_address_that_cannot_be_bound_leaves_none_of_the_others_behind(folder: Path):
+    with Prefork(cwd=folder) as server:
+        taken = f"127.0.0.1:{server.port}"
+        ended = run_prefork("-b", "unix:s", "-b", taken, "app:app", cwd=folder)
+    assert ended.returncode == LISTEN
+    assert not (folder / "s").exists()
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}

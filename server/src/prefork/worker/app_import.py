@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ def extend_search_path(pythonpath: Sequence[str]) -> None:
 def import_app(text: str) -> WsgiApp:
     """Import the app and return its callable.
 
-    Raises StartupError when the name does not lead to a callable; whatever the import raises.
+    Raises StartupError when the name does not lead to a WSGI app; whatever the import raises.
     """
     name = parse_app_name(text)
     module = importlib.import_module(name.module)
@@ -84,7 +85,50 @@ def import_app(text: str) -> WsgiApp:
         what = "returned" if name.is_factory else "is"
         message = f"{name.attribute} {what} {type(found).__name__}, which cannot be called"
         raise StartupError(f"the app is {text}; {message}", Exit.APP)
+    what = f"what {name.attribute}(…) returns" if name.is_factory else name.attribute
+    if why := explain_unlike_wsgi(found, what, f"{name.module}:{name.attribute}"):
+        raise StartupError(f"the app is {text}; {why}", Exit.APP)
     return found  # type: ignore[no-any-return]
+
+
+def explain_unlike_wsgi(app: WsgiApp, what: str, path: str) -> str:
+    """Return why `app` cannot be called with (environ, start_response); "" when it can, or when that is unknown.
+
+    `what` names it in the sentence, `path` on the command line.
+    """
+    signature = read_signature(app)
+    if signature is None or accepts(signature, 2):
+        return ""
+    names = ", ".join(signature.parameters)
+    why = f"{what} takes ({names}), and a WSGI app is called with (environ, start_response)"
+    if accepts(signature, 3):
+        return f"{why}; for an ASGI app use an ASGI server"
+    if accepts(signature, 0):
+        return f"{why}: if it makes the app, write {path}()"
+    if accepts(signature, 1):
+        return f"{why}: if it makes the app, write {path}(VALUE) with its argument"
+    return why
+
+
+def read_signature(app: WsgiApp) -> inspect.Signature | None:
+    """Return how `app` is called; None where that is unknown, as of many callables in C.
+
+    What a decorator has copied from the function it wraps (`__wrapped__`, `__signature__`) says nothing of its own.
+    """
+    try:
+        if hasattr(app, "__signature__") or hasattr(type(app).__call__, "__signature__"):
+            return None
+        return inspect.signature(app, follow_wrapped=False)
+    except Exception:  # whatever a proxy raises when it is looked at
+        return None
+
+
+def accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
