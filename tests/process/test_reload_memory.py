@@ -199,3 +199,15 @@ def test_reload_that_cannot_fit_is_refused_and_the_old_generation_serves(
         assert server.version() == "1"
         assert server.workers() == before
     assert group.kills == 0
+
+
+def test_reload_right_after_another_waits_for_the_memory_that_is_being_released(
+    group: MemoryGroup, folder: Path
+):
+    with serving(group, folder, "--preload=always", import_mib=12, worker_mib=24) as server:
+        for version in ("2", "3", "4"):
+            write_app(folder, APP.replace("{import_mib}", "12"), version=version)
+            answer = server.reload(version)
+            assert answer["result"] == "succeeded", answer
+            assert {server.version() for _ in range(5)} == {version}
+    assert group.kills == 0

@@ -18,7 +18,7 @@ import pytest
 from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
-from tests.support.wait import wait_until
+from tests.support.wait import children_of, wait_until
 
 
 def test_killed_worker_is_replaced_within_50_ms(folder: Path):
@@ -400,3 +400,48 @@ def test_app_that_ignores_the_end_of_its_children_is_forked_all_the_same(folder:
     with Prefork("-w", "2", cwd=folder) as server:
         assert server.get()[0] == 200
         assert "worker not forked" not in server.log()
+
+
+def test_worker_that_its_mold_forks_too_late_does_nothing(folder: Path):
+    """By then its slot in the stats table is another's."""
+    text = (folder / "app.py").read_text()
+    hang = "import os, time\nos.register_at_fork(after_in_child=lambda: os.path.exists('hang') and time.sleep(3))\n"
+    (folder / "app.py").write_text(hang + text)
+    (folder / "prefork.conf.py").write_text(
+        "import os\ndef post_fork(server, worker):\n    print(os.getpid(), file=open('forked', 'a'))\n"
+    )
+    with Prefork("--preload=always", "--boot-timeout=1", cwd=folder) as server:
+        (worker,) = server.wait_workers(1)
+        mold = server.mold()
+        (folder / "hang").touch()
+        os.kill(worker, signal.SIGKILL)
+        server.wait(lambda: is_gone(mold))
+        (folder / "hang").unlink()  # the process between mold and worker hangs on
+        server.wait(lambda: server.workers() and len(server.pids("mold")) == 2)
+        (fresh,) = server.workers()
+        server.wait(lambda: len(children_of(server.process.pid)) == 2, what="the late worker stays")
+        assert server.workers() == [fresh]
+        assert [int(pid) for pid in (folder / "forked").read_text().split()] == [worker, fresh]
+        assert server.get()[0] == 200
+
+
+def test_molds_that_fail_in_a_row_leave_no_descriptor_open(folder: Path):
+    """Each is booted before the one before it, which has reported its failure, has ended."""
+    with Prefork(cwd=folder) as server:
+        write_app(
+            folder,
+            """
+            import sys, time
+
+            class SlowStream:
+                def write(self, text): pass
+                def flush(self): time.sleep(1)
+
+            sys.stdout = SlowStream()
+            raise RuntimeError("broken")
+            """,
+        )
+        os.kill(server.mold(), signal.SIGKILL)
+        server.wait(lambda: server.log().count("mold lost") >= 5, 30)
+        links = [os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+        assert sum("prefork-stack" in link for link in links) <= 1

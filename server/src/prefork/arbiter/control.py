@@ -183,6 +183,7 @@ def listen(path: Path) -> socket.socket:
         draft.rename(path)
     except OSError as error:
         sock.close()
+        draft.unlink(missing_ok=True)
         raise StartupError(
             f"run_dir is {path.parent}; the control socket cannot be made there: {error.strerror or error}",
             Exit.ENVIRONMENT,

@@ -25,6 +25,13 @@ class GenerationLoaded(Event):
 
 
 @dataclass(frozen=True)
+class GenerationPostponed(Event):
+    """Its settings are read, but there is no room for it while an earlier generation is still ending."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class MoldReady(Event):
     generation: int
 

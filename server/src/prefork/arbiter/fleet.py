@@ -45,7 +45,8 @@ class Mold:
     state: MoldState
     started: float
     preload: bool = True
-    # LOST: not before this time is it booted again; HUNG: when the wait for it ends.
+    # LOST: not before this time is it booted again; HUNG: when the wait for it ends; LOADING: when it is looked for
+    # room again, 0 while it is not postponed.
     retry_at: float = 0.0
     hang: str = ""  # HUNG: what it did not do in time
     failures: int = 0

@@ -11,6 +11,14 @@ from prefork.arbiter.proc import read_private
 from prefork.config.capacity import MemoryUse
 from prefork.errors import Exit, StartupError
 
+
+class NoRoomError(StartupError):
+    """Not even one new worker fits."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Exit.ENVIRONMENT)
+
+
 # Of the limit, kept free: what is measured is a little behind what is used.
 MARGIN = 0.03
 MIB = 1 << 20
@@ -41,7 +49,7 @@ def measure_footprint(mold: int, workers: Iterable[int]) -> Footprint:
 def plan_surge(memory: MemoryUse | None, need: Footprint, *, workers: int) -> int | None:
     """Return the `surge` of a new generation (see `Generation`).
 
-    Raises StartupError when not even one new worker would fit: better no reload than one that the
+    Raises NoRoomError when not even one new worker would fit: better no reload than one that the
     kernel ends by killing what serves.
     """
     if memory is None:
@@ -55,8 +63,7 @@ def plan_surge(memory: MemoryUse | None, need: Footprint, *, workers: int) -> in
     if workers > 1 and need.mold <= free:
         return 0
     wanted = need.one if workers == 1 else need.mold
-    raise StartupError(
+    raise NoRoomError(
         f"memory does not suffice for a reload: a new generation needs {wanted // MIB} MiB at least while the old one "
-        f"serves, and {max(0, free) // MIB} MiB of the limit of {memory.limit // MIB} MiB are free; raise the limit",
-        Exit.ENVIRONMENT,
+        f"serves, and {max(0, free) // MIB} MiB of the limit of {memory.limit // MIB} MiB are free; raise the limit"
     )

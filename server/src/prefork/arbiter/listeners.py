@@ -34,15 +34,26 @@ def open_listeners(
     """
     if passed:
         return [adopt(fd, f"fd://{fd}") for fd in passed]
-    opened = []
-    for address in parse_addresses(binds):
-        if address.descriptor >= 0:
-            opened.append(adopt(address.descriptor, address.text))
-        elif address.path:
-            opened.append(bind_unix(address, backlog=backlog, mode=0o666 & ~umask))
-        else:
-            opened.append(bind_tcp(address, backlog=backlog))
+    opened: list[Listener] = []
+    try:
+        for address in parse_addresses(binds):
+            if address.descriptor >= 0:
+                opened.append(adopt(address.descriptor, address.text))
+            elif address.path:
+                opened.append(bind_unix(address, backlog=backlog, mode=0o666 & ~umask))
+            else:
+                opened.append(bind_tcp(address, backlog=backlog))
+    except StartupError:
+        remove_files(opened)
+        raise
     return opened
+
+
+def remove_files(listeners: Sequence[Listener]) -> None:
+    """Remove the files of unix sockets that nothing will serve."""
+    for listener in listeners:
+        if listener.path:
+            Path(listener.path).unlink(missing_ok=True)
 
 
 def adopt(descriptor: int, name: str) -> Listener:

@@ -186,7 +186,7 @@ class Arbiter:
     def perform(self, action: Action) -> None:
         match action:
             case LoadGeneration(generation):
-                self.molds.load(generation, self.plan_surge)
+                self.molds.load(generation, self.plan_surge, self.is_memory_coming)
             case BootMold():
                 self.molds.boot(action)
             case StopMold(generation):
@@ -241,6 +241,11 @@ class Arbiter:
                 generation_bytes=need.whole, one_worker_bytes=need.one,
             )  # fmt: skip
         return surge
+
+    def is_memory_coming(self) -> bool:
+        """Whether a worker of a generation that does not serve any more is still there."""
+        number = self.fleet.serving_number()
+        return any(w.generation < number for w in self.fleet.workers.values())
 
     def stop_mold(self, number: int) -> None:
         self.molds.stop(number)

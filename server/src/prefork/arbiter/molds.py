@@ -15,12 +15,14 @@ from prefork.arbiter.channels import drop_channel, receive_all
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    GenerationPostponed,
     MoldFailed,
     MoldGone,
     MoldReady,
     PreloadUnsafe,
 )
 from prefork.arbiter.generations import Generations
+from prefork.arbiter.headroom import NoRoomError
 from prefork.arbiter.proc import read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
@@ -75,11 +77,26 @@ class Molds:
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
 
-    def load(self, number: int, plan_surge: Callable[[], int | None]) -> None:
-        """Read the settings of a new generation, and see how much of it fits next to the old one."""
+    def load(
+        self,
+        number: int,
+        plan_surge: Callable[[], int | None],
+        is_memory_coming: Callable[[], bool],
+    ) -> None:
+        """Read the settings of a new generation, and see how much of it fits next to the old one.
+
+        It is postponed where it does not fit and memory is about to be released.
+        """
         try:
             self.generations.load(number)
             surge = plan_surge()
+        except NoRoomError as error:
+            postponed = self.ending or is_memory_coming()
+            self.dispatch(
+                GenerationPostponed(number)
+                if postponed
+                else MoldFailed(number, describe_failure(error))
+            )
         except BaseException as error:  # whatever the config file raises
             self.dispatch(MoldFailed(number, describe_failure(error)))
         else:
@@ -107,15 +124,21 @@ class Molds:
 
     def stop(self, number: int) -> None:
         """Let a mold end: it does when its channel is closed and its workers are gone."""
-        handle = self.handles.pop(number, None)
         self.sizes.pop(number, None)
+        handle = self._forget(number)
+        # One that is still importing, or hangs, does not look at its channel.
+        if handle is not None and (handle.is_hung or not handle.is_ready):
+            processes.kill(handle.pid, signal.SIGKILL)
+
+    def _forget(self, number: int) -> MoldHandle | None:
+        """Close what belongs to a mold that is to end, or is ending; its process is still to be reaped."""
+        handle = self.handles.pop(number, None)
         if handle is not None:
             drop_channel(self.selector, handle.channel)
             os.close(handle.stack_fd)
-            if handle.is_ready and not handle.is_hung:
+            if handle.pid:
                 self.ending.add(handle.pid)
-            else:  # one that is still importing, or hangs, does not look at its channel
-                processes.kill(handle.pid, signal.SIGKILL)
+        return handle
 
     def kill_ending(self) -> None:
         """End the molds that take too long for their end."""
@@ -159,6 +182,7 @@ class Molds:
         self.log.info(
             "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in config.content.items()}
         )  # fmt: skip
+        self._forget(number)  # one that has reported its failure may not have ended yet
         ours, theirs = Channel.pair()
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(

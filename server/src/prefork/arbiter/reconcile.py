@@ -57,6 +57,7 @@ def reconcile(fleet: Fleet, now: float) -> Step:
         kill_overdue,
         abort_slow_mold,
         replace_mold,
+        load_postponed,
         fork_missing,
         check_health,
         roll,
@@ -154,6 +155,16 @@ def replace_mold(fleet: Fleet, now: float) -> Step:
                 BootMold(generation.number, mold.preload, is_replacement=mold.failures > 0)
             )
     return fleet, tuple(actions)
+
+
+def load_postponed(fleet: Fleet, now: float) -> Step:
+    """See whether there is room by now for a generation that had none."""
+    booting = fleet.booting
+    if booting is None or booting.mold.state is not MoldState.LOADING:
+        return fleet, ()
+    if not booting.mold.retry_at or now < booting.mold.retry_at:
+        return fleet, ()
+    return put_mold(fleet, booting.number, retry_at=0.0), (LoadGeneration(booting.number),)
 
 
 def fork_missing(fleet: Fleet, now: float) -> Step:

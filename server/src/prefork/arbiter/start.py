@@ -3,12 +3,13 @@
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
-from prefork.arbiter.listeners import open_listeners
+from prefork.arbiter.listeners import open_listeners, remove_files
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
 from prefork.base import fd_limits, processes, streams
@@ -38,45 +39,44 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
     environment = dict(os.environ)
     passed = passed_descriptors(environment, os.getpid())
     replace_environment(own_variables(environment))
-    listeners = open_listeners(
-        options.bind, passed=passed, backlog=options.backlog, umask=options.umask
-    )
-    run_dir = open_run_dir(options.run_dir, environment)
-    pidfile = write_pidfile(options.pidfile)
-    workers_max = most_workers(options.worker_count())
-    table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
-    set_child_subreaper()
-    fd_limits.allow_open_files(options.worker_connections)
-    processes.name_process("prefork-arbiter")
-    server = HookServer(
-        options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()
-    )  # fmt: skip
-    log.info(
-        "prefork starts", version=__version__, pid=os.getpid(), app=options.wsgi_app,
-        listening=",".join(listener.name for listener in listeners), workers=options.worker_count(),
-        threads=options.threads, run_dir=run_dir.path,
-    )  # fmt: skip
-    arbiter = Arbiter(
-        replace(configuration, options=options),
-        Resources(
-            log,
-            logfiles,
-            listeners,
-            run_dir,
-            table,
-            stats_fd,
-            server,
-            Notifier(environment),
-            workers_max,
-        ),
-        reread,
-    )
-
-    def leave() -> None:
-        log.sink.finish(LAST_LINES_S)
-        run_dir.remove()
-        if pidfile is not None:
-            pidfile.unlink(missing_ok=True)
+    with ExitStack() as leftovers:  # of a start that fails
+        listeners = open_listeners(
+            options.bind, passed=passed, backlog=options.backlog, umask=options.umask
+        )
+        leftovers.callback(remove_files, listeners)
+        run_dir = open_run_dir(options.run_dir, environment)
+        leftovers.callback(run_dir.remove)
+        pidfile = write_pidfile(options.pidfile)
+        leftovers.callback(remove_pidfile, pidfile)
+        workers_max = most_workers(options.worker_count())
+        table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
+        set_child_subreaper()
+        fd_limits.allow_open_files(options.worker_connections)
+        processes.name_process("prefork-arbiter")
+        server = HookServer(
+            options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()
+        )  # fmt: skip
+        log.info(
+            "prefork starts", version=__version__, pid=os.getpid(), app=options.wsgi_app,
+            listening=",".join(listener.name for listener in listeners), workers=options.worker_count(),
+            threads=options.threads, run_dir=run_dir.path,
+        )  # fmt: skip
+        arbiter = Arbiter(
+            replace(configuration, options=options),
+            Resources(
+                log,
+                logfiles,
+                listeners,
+                run_dir,
+                table,
+                stats_fd,
+                server,
+                Notifier(environment),
+                workers_max,
+            ),
+            reread,
+        )
+        leftovers.pop_all()
 
     def role() -> int:
         try:
@@ -85,7 +85,9 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configur
             # Workers see the end of their channels, finish what they do, and end.
             log.critical("arbiter failed", traceback=traceback.format_exc())
             code = Exit.BUG
-        leave()
+        log.sink.finish(LAST_LINES_S)
+        run_dir.remove()
+        remove_pidfile(pidfile)
         return code
 
     return processes.run_role(role)
@@ -113,3 +115,12 @@ def write_pidfile(named: str) -> Path | None:
         message = f"pidfile is {named}; it cannot be written: {error.strerror}"
         raise StartupError(message, Exit.ENVIRONMENT) from None
     return path
+
+
+def remove_pidfile(path: Path | None) -> None:
+    """Remove our pidfile; one that another server has written meanwhile is its own."""
+    if path is None:
+        return
+    with suppress(OSError):
+        if path.read_text().strip() == str(os.getpid()):
+            path.unlink()

@@ -27,6 +27,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    GenerationPostponed,
     HealthAnswered,
     MoldFailed,
     MoldGone,
@@ -71,6 +72,8 @@ QUICK_STOP_S = 1.0
 # just filling is not a broken app.
 HEALTH_ATTEMPTS = 3
 HEALTH_PAUSE_S = 1.0
+# A generation that waits for the memory of one that is ending looks again after this time.
+ROOM_PAUSE_S = 0.25
 
 # What a worker's own events make of its state; a pair that is missing is out of date and changes nothing:
 # the message crossed an order on its way.
@@ -92,6 +95,12 @@ def on_generation_loaded(fleet: Fleet, event: GenerationLoaded, now: float) -> S
     mold = Mold(MoldState.BOOTING, started=now, preload=event.policy.preload)
     loaded = Generation(event.generation, mold, event.policy, surge=event.surge)
     return replace(fleet, booting=loaded), (BootMold(loaded.number, mold.preload),)
+
+
+def on_generation_postponed(fleet: Fleet, event: GenerationPostponed, now: float) -> Step:
+    if not is_booting(fleet, event.generation):
+        return fleet, ()
+    return put_mold(fleet, event.generation, retry_at=now + ROOM_PAUSE_S), ()
 
 
 def on_mold_ready(fleet: Fleet, event: MoldReady, now: float) -> Step:
@@ -364,6 +373,7 @@ def on_tick(fleet: Fleet, event: Tick, now: float) -> Step:
 HANDLERS: dict[type[Event], Callable[[Fleet, Any, float], Step]] = {
     Tick: on_tick,
     GenerationLoaded: on_generation_loaded,
+    GenerationPostponed: on_generation_postponed,
     MoldReady: on_mold_ready,
     PreloadUnsafe: on_preload_unsafe,
     MoldFailed: on_mold_failed,

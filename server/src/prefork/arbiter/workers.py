@@ -194,6 +194,7 @@ class Workers:
             case messages.WorkerSpawned(pid):
                 handle.pid = handle.hook.pid = pid
                 self.own.server.WORKERS[pid] = handle.hook
+                handle.channel.send(messages.Begin())
                 self.dispatch(WorkerSpawned(number, pid))
             case messages.WorkerReady(unsafe):
                 if unsafe is not None:

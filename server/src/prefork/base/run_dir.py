@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,8 @@ class RunDir:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         for path in (self.stats, self.control):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:

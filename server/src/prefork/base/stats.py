@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prefork._engine import LAYOUT
+from prefork.errors import Exit, StartupError
 
 METHODS: tuple[str, ...] = tuple(LAYOUT["methods"])
 CODES: tuple[str, ...] = tuple(LAYOUT["codes"])
@@ -188,11 +189,18 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
     Written under another name and renamed: a reader sees the old table or the whole new one.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
-    # The umask must not take the group's right: the agent may run as another user of that group.
-    os.fchmod(descriptor, 0o660)
-    table = begin_table(descriptor, worker_slots)
-    os.rename(draft, path)
+    try:
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
+        # The umask must not take the group's right: the agent may run as another user of that group.
+        os.fchmod(descriptor, 0o660)
+        table = begin_table(descriptor, worker_slots)
+        os.rename(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StartupError(
+            f"run_dir is {path.parent}; the stats table cannot be made there: {error.strerror or error}",
+            Exit.ENVIRONMENT,
+        ) from None
     return table, descriptor
 
 

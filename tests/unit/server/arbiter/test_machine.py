@@ -27,6 +27,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    GenerationPostponed,
     HealthAnswered,
     MoldFailed,
     MoldGone,
@@ -611,6 +612,7 @@ def every_event() -> list[Event]:
     return [
         Tick(),
         *(GenerationLoaded(n, POLICY) for n in molds),
+        *(GenerationPostponed(n) for n in molds),
         *(MoldReady(n) for n in molds),
         *(PreloadUnsafe(n) for n in molds),
         *(MoldFailed(n, "no") for n in molds),

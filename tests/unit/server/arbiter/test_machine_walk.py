@@ -25,6 +25,7 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.events import (
     Event,
     GenerationLoaded,
+    GenerationPostponed,
     HealthAnswered,
     MoldFailed,
     MoldGone,
@@ -113,6 +114,8 @@ class World:
         match action:
             case LoadGeneration(number) if goes_wrong:
                 self.later(MoldFailed(number, "bad settings"), 0, 0)
+            case LoadGeneration(number) if number > 1 and self.random.random() < 0.2:
+                self.later(GenerationPostponed(number), 0, 0)
             case LoadGeneration(number):
                 surge = self.random.choice((None, None, 0, 1))
                 self.later(GenerationLoaded(number, self.draw_policy(), surge), 0, 0)
