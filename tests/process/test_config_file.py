@@ -175,6 +175,7 @@ CANDIDATES = (
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_value_that_is_accepted_makes_an_engine(setting):
     from prefork.arbiter.check import check_engine
+    from prefork.base.log import Log
     from prefork.config.options import Options
 
     for candidate in CANDIDATES:
@@ -183,7 +184,7 @@ def test_every_value_that_is_accepted_makes_an_engine(setting):
         except ValueError:
             continue
         if value != "auto":  # is a number by then
-            check_engine(lambda *_: [], Options(**{setting.name: value}))
+            check_engine(lambda *_: [], Options(**{setting.name: value}), Log())
 
 
 @pytest.mark.parametrize("name", ["prefork.conf.py", "gunicorn.conf.py"])

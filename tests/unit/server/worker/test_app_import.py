@@ -89,6 +89,7 @@ class Proxy:
         lambda environ, start_response, db=None: [], lambda *args, **keywords: [],
         lambda environ, start_response=None: [], mock.Mock(), mock.MagicMock(),
     ],
+    ids=lambda app: type(app).__name__,
 )  # fmt: skip
 def test_what_can_be_called_as_a_wsgi_app_passes(app):
     assert explain_unlike_wsgi(app, "app", "shop:app") == ""
