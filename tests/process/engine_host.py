@@ -22,6 +22,7 @@ from typing import Any
 
 from prefork import _engine
 from prefork.base.log import Log
+from prefork.config.options import Options
 from prefork.worker.error_report import ErrorReport
 
 Environ = dict[str, Any]
@@ -321,13 +322,16 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     if told["file_bytes_max"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes_max"],) * 2)
+    if told["settings"]["access_log"]:  # JSON has no tuples
+        style, parts, end = told["settings"]["access_log"]
+        told["settings"]["access_log"] = style, [tuple(part) for part in parts], end
     engine = _engine.Engine(
         app,
         listeners=told["listeners"],
         settings=told["settings"],
         stats_fd=told["stats_fd"],
         slot=told["slot"],
-        report_error=ErrorReport(Log()),
+        report_error=ErrorReport(Log(), Options()),
         access_log_fd=told["access_log_fd"],
         handover=tuple(told["handover"]) if told["handover"] else None,
     )

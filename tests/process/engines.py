@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prefork import _engine
+from prefork.config.access_log import DEFAULT_FIELDS, compile_format
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
@@ -45,9 +46,11 @@ SETTINGS: dict[str, Any] = {
     "script_name": "",
     "server_software": "prefork-test",
     "multiprocess": False,
-    "access_log": "off",
+    "access_log": None,
+    "hide_query_strings": False,
 }
-
+# The access log's usual lines.
+JSON_LINES = compile_format("json", DEFAULT_FIELDS, {"pid": 7, "worker": 1, "generation": 2})
 
 SHOWN_CELLS = ("in_flight", "connections", "overdue", "timeouts", "rejects", "disconnects", "bytes_in", "bytes_out")  # fmt: skip
 

@@ -14,6 +14,8 @@ class Layout(TypedDict):
     version: int
     header_bytes: int
     slot_bytes: int
+    lines: int
+    line_bytes: int
     header: dict[str, int]
     slot: dict[str, int]
     methods: list[str]
@@ -48,7 +50,9 @@ class Engine:
     `settings` keys (all required): `threads, keep_alive_s, request_timeout_s, header_timeout_s, body_timeout_s,
     min_body_rate, write_timeout_s, min_response_rate, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
     max_request_body, stream_request_bodies, buffer_memory, spool_dir, spool_size, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
-    multiprocess, access_log, greenlets`; seconds are floats, sizes bytes. ValueError names a key that is missing or wrong.
+    multiprocess, access_log, hide_query_strings, greenlets`; seconds are floats, sizes bytes; access_log is
+    None, or a style ("json" or "text"), pairs of a literal and the field after it, and the end of a line
+    (`prefork.config.access_log`). ValueError names a key that is missing or wrong.
 
     `listeners`: descriptors of listening sockets; made non-blocking, not closed. `stats_fd`, `slot`: the stats
     table and this worker's slot (1..n). `report_error(error, method, target, request_id)` is called with what the app

@@ -1,9 +1,8 @@
 //! What a proxy in front tells about the client's connection, and whether to believe it.
 //!
-//! As in gunicorn, only the scheme is taken over: `REMOTE_ADDR` stays the address of the peer, and
-//! `X-Forwarded-For` reaches the application as the field that it is. To take an address from a
-//! list that the client may have begun needs the number of proxies, which only the application's
-//! own configuration knows (Werkzeug's `ProxyFix`, Django's middleware).
+//! As in gunicorn, the app gets only the scheme: `REMOTE_ADDR` stays the address of the peer, and
+//! `X-Forwarded-For` reaches the application as the field that it is (Werkzeug's `ProxyFix`,
+//! Django's middleware read it). The access log shows the client's address, see [`client`].
 
 use std::net::IpAddr;
 
@@ -47,6 +46,40 @@ pub fn scheme(head: &Head, buf: &[u8]) -> Result<Scheme, Reject> {
         told = Some(scheme);
     }
     Ok(told.unwrap_or_default())
+}
+
+/// The client's address as trusted proxies tell it, as text: the last entry of `X-Forwarded-For` that
+/// is not the address of a trusted proxy, as each proxy adds the peer it saw at the end.
+///
+/// To be asked only for a trusted peer. Where every peer is trusted (`*`), proxies cannot be told from
+/// clients: then the last entry alone is believed, which the peer itself has written. `None` without
+/// an entry that is an address.
+#[must_use]
+pub fn client<'a>(head: &Head, buf: &'a [u8], trusted: &Trusted) -> Option<&'a [u8]> {
+    head.value(buf, NameId::X_FORWARDED_FOR)?;
+    let mut nearest = None;
+    for field in head.fields.iter().rev().filter(|f| f.id == NameId::X_FORWARDED_FOR) {
+        for entry in field.value.of(buf).rsplit(|&b| b == b',') {
+            let Some((text, address)) = read_entry(entry.trim_ascii()) else { return nearest };
+            nearest = Some(text);
+            if trusted.everyone || !trusted.is_trusted(Some(address)) {
+                return nearest;
+            }
+        }
+    }
+    nearest
+}
+
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`, without the port.
+fn read_entry(entry: &[u8]) -> Option<(&[u8], IpAddr)> {
+    let text = match entry {
+        [b'[', rest @ ..] => &rest[..rest.iter().position(|&b| b == b']')?],
+        _ => match entry.iter().position(|&b| b == b':') {
+            Some(colon) if !entry[colon + 1..].contains(&b':') => &entry[..colon],
+            _ => entry,
+        },
+    };
+    Some((text, std::str::from_utf8(text).ok()?.parse().ok()?))
 }
 
 /// The peers whose `X-Forwarded-*` is believed: `forwarded_allow_ips`.

@@ -18,6 +18,7 @@ pub mod error_page;
 mod field_value;
 pub mod forwarded;
 pub mod head;
+pub mod identity;
 pub mod limits;
 pub mod name;
 pub mod reject;

@@ -1,7 +1,7 @@
 //! Who is believed, and what is taken over from them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use prefork_core::forwarded::{Scheme, Trusted, scheme};
+use prefork_core::forwarded::{Scheme, Trusted, client, scheme};
 use prefork_core::{Head, Limits, Reject, head};
 
 fn told(fields: &str) -> Result<Scheme, Reject> {
@@ -39,4 +39,44 @@ fn believes_only_the_listed_peers() {
     for bad in ["proxy", "10.0.0.0/33", "10.0.0/8", ""] {
         assert_eq!(Trusted::parse([bad]), Err(bad));
     }
+}
+
+fn client_of(fields: &str, trusted: &[&str]) -> Option<String> {
+    let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let mut request = Head::new();
+    head::parse(input.as_bytes(), &Limits::default(), &mut request).unwrap();
+    let trusted = Trusted::parse(trusted.iter().copied()).unwrap();
+    client(&request, input.as_bytes(), &trusted)
+        .map(|text| String::from_utf8(text.to_vec()).unwrap())
+}
+
+#[test]
+fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
+    let networks = ["10.0.0.0/8", "fd00::/8"];
+    let cases = [
+        ("", None),
+        ("X-Forwarded-For: 192.0.2.7\r\n", Some("192.0.2.7")),
+        ("X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.1.1.1\r\n", Some("192.0.2.7")),
+        (
+            "X-Forwarded-For: 203.0.113.9,192.0.2.7\r\nX-Forwarded-For: 10.1.1.1\r\n",
+            Some("192.0.2.7"),
+        ),
+        ("X-Forwarded-For: 10.0.0.2, 10.0.0.1\r\n", Some("10.0.0.2")),
+        ("X-Forwarded-For: 192.0.2.7:4711\r\n", Some("192.0.2.7")),
+        ("X-Forwarded-For: [2001:db8::1]:4711, fd00::1\r\n", Some("2001:db8::1")),
+        ("X-Forwarded-For: 2001:db8::1\r\n", Some("2001:db8::1")),
+        ("X-Forwarded-For: 192.0.2.7, unknown, 10.0.0.1\r\n", Some("10.0.0.1")),
+        ("X-Forwarded-For: unknown\r\n", None),
+        ("X-Forwarded-For: \"><script>\r\n", None),
+        ("X-Forwarded-For:\r\n", None),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(client_of(fields, &networks).as_deref(), expected, "{fields}");
+    }
+}
+
+#[test]
+fn where_everyone_is_trusted_only_the_peers_own_entry_counts() {
+    let fields = "X-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n";
+    assert_eq!(client_of(fields, &["*"]).as_deref(), Some("192.0.2.7"));
 }

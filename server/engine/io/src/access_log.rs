@@ -1,16 +1,16 @@
-//! The access log: one JSON object per line, gathered in memory, written in few large pieces by a thread of its own.
+//! The access log of one worker: lines gathered in memory, written in few large pieces by a thread of its own.
 //!
 //! A pipe takes up to 4096 bytes in one go; larger pieces of several workers would mix. So what is not a regular file gets
 //! smaller pieces, which end with a line. What could not be written is counted: [`AccessLog::take_lost`].
-//!
-//! Knows no connection: it is given a [`Record`] of plain values.
 
-use std::io::Write;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prefork_core::forwarded::Trusted;
+
+use crate::access_line::{Format, LINE_BYTES_MAX, Record, Room, Stamp};
 use crate::sys;
 
 /// Bytes gathered above which lines are dropped: whoever reads the log has stopped.
@@ -23,53 +23,15 @@ const GATHER_FOR: Duration = Duration::from_millis(5);
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(2);
 
 /// `PIPE_BUF`: what a pipe, and in practice a socket or a terminal, takes in one go.
-const PIECE_BYTES_MAX: usize = 4096;
-
-/// Longest line, its end included.
-const LINE_BYTES_MAX: usize = PIECE_BYTES_MAX;
-
-/// Longest value of a line that would be longer: of three such values and the rest, a line is still short enough.
-const SHORTENED_BYTES: usize = 1000;
-
-/// `\u00ff`
-const ESCAPE_BYTES: usize = 6;
-
-/// Set aside for an ordinary line.
-const LINE_ROOM: usize = 512;
+const PIECE_BYTES_MAX: usize = LINE_BYTES_MAX;
 
 /// Memory that the writer keeps from one piece to the next.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// What one line says.
-pub struct Record<'a> {
-    /// The client's address; empty for a unix socket.
-    pub remote: &'a str,
-    /// The method as sent; `None` when it was not read.
-    pub method: Option<&'a [u8]>,
-    /// The target as sent; `None` when it was not read.
-    pub target: Option<&'a [u8]>,
-    /// 0 or 1, of HTTP/1.x.
-    pub minor: u8,
-    /// The field of that name; left out of the line when there is none.
-    pub referer: Option<&'a [u8]>,
-    /// As `referer`.
-    pub user_agent: Option<&'a [u8]>,
-    /// The status sent.
-    pub status: u16,
-    /// Bytes of the body sent.
-    pub body_bytes: u64,
-    /// Time in the app.
-    pub duration_us: u64,
-    /// Time from the complete request to the start of its call.
-    pub queue_us: u64,
-    /// Code of the refusal, when the engine answered by itself.
-    pub refusal: Option<&'static str>,
-}
-
-/// The log of one worker.
+/// See the head of this file.
 pub struct AccessLog {
     fd: RawFd,
-    worker_pid: u32,
+    format: Arc<Format>,
     state: Mutex<State>,
     /// Lines that nobody will read, and that have not been reported.
     lost: AtomicU64,
@@ -81,7 +43,7 @@ pub struct AccessLog {
 
 #[derive(Default)]
 struct State {
-    gathered: Vec<u8>,
+    gathered: Lines,
     stamp: Stamp,
     /// Lines that had no room since the last write.
     dropped: u64,
@@ -89,13 +51,45 @@ struct State {
     is_over: bool,
 }
 
+/// Lines one after the other, and room behind them that is ready to be written to.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Lines {
+    fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
+    /// Room for one line.
+    fn room(&mut self) -> Option<&mut Room> {
+        let wanted = self.filled + size_of::<Room>();
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted.next_power_of_two(), 0);
+        }
+        self.bytes[self.filled..].first_chunk_mut()
+    }
+
+    fn clear(&mut self) {
+        self.filled = 0;
+        self.bytes.truncate(KEPT_BYTES);
+        self.bytes.shrink_to_fit();
+    }
+}
+
 impl AccessLog {
     /// A log that is written to `fd`.
     #[must_use]
-    pub fn new(fd: RawFd) -> Self {
+    pub fn new(fd: RawFd, format: Arc<Format>) -> Self {
         Self {
             fd,
-            worker_pid: std::process::id(),
+            format,
             state: Mutex::default(),
             lost: AtomicU64::new(0),
             wake: Condvar::new(),
@@ -107,17 +101,18 @@ impl AccessLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line; never waits for the log's reader.
-    pub fn append(&self, record: &Record<'_>) {
+    /// Adds a line; never waits for the log's reader. `trusted` are the peers believed about other addresses.
+    pub fn append(&self, record: &Record<'_>, trusted: &Trusted) {
         let now_us = sys::wall_us();
         let mut state = self.lock();
-        if state.gathered.len() > GATHERED_BYTES_MAX {
+        if state.gathered.filled > GATHERED_BYTES_MAX {
             state.dropped += 1;
             return;
         }
         let is_first = state.gathered.is_empty();
         let State { gathered, stamp, .. } = &mut *state;
-        write_line(gathered, stamp, record, self.worker_pid, now_us);
+        let Some(room) = gathered.room() else { return };
+        gathered.filled += self.format.write(room, stamp, record, trusted, now_us);
         if is_first && !state.is_writing {
             self.wake.notify_one();
         }
@@ -125,7 +120,7 @@ impl AccessLog {
 
     /// The life of the writer, a thread of its own: a reader that stops stops nobody else.
     pub fn write(&self) {
-        let mut spare = Vec::new();
+        let mut spare = Lines::default();
         let mut state = self.lock();
         loop {
             while state.gathered.is_empty() && !state.is_over {
@@ -147,24 +142,18 @@ impl AccessLog {
             let mut lines = std::mem::replace(&mut state.gathered, std::mem::take(&mut spare));
             let dropped = std::mem::take(&mut state.dropped);
             drop(state);
-            self.put(&lines, dropped);
+            self.put(lines.get(), dropped);
             lines.clear();
-            lines.shrink_to(KEPT_BYTES);
             spare = lines;
             state = self.lock();
         }
     }
 
-    /// Writes lines, and how many there would have been after them. A log that cannot be written stops nobody.
+    /// Writes lines; those that had no room are only counted. A log that cannot be written stops nobody.
     fn put(&self, lines: &[u8], dropped: u64) {
         let most = if sys::is_regular_file(self.fd) { usize::MAX } else { PIECE_BYTES_MAX };
         let write = |piece: &[u8]| sys::write_all_wait(self.fd, piece).is_ok();
-        let mut lost = write_pieces(lines, most, write);
-        if dropped > 0 {
-            let line = format!("{{\"dropped\":{dropped},\"worker\":{}}}\n", self.worker_pid);
-            write(line.as_bytes());
-            lost += dropped;
-        }
+        let lost = write_pieces(lines, most, write) + dropped;
         self.lost.fetch_add(lost, Relaxed);
     }
 
@@ -184,115 +173,8 @@ impl AccessLog {
             .written
             .wait_timeout_while(state, LAST_WRITE_WAIT, is_busy)
             .unwrap_or_else(PoisonError::into_inner);
-        self.lost.fetch_add(count_lines(&state.gathered) + state.dropped, Relaxed);
+        self.lost.fetch_add(count_lines(state.gathered.get()) + state.dropped, Relaxed);
     }
-}
-
-/// What of a line changes less often than each time.
-#[derive(Default)]
-struct Stamp {
-    second: u64,
-    /// `2026-11-22T13:05:48.`
-    text: Vec<u8>,
-}
-
-impl Stamp {
-    /// Adds `2026-11-22T13:05:48.123Z`.
-    fn write(&mut self, out: &mut Vec<u8>, wall_us: u64) {
-        let second = wall_us / 1_000_000;
-        if second != self.second || self.text.is_empty() {
-            self.second = second;
-            self.text.clear();
-            write_second(&mut self.text, second);
-        }
-        out.extend_from_slice(&self.text);
-        let milliseconds = wall_us / 1000 % 1000;
-        let digit = |number: u64| b"0123456789"[(number % 10) as usize];
-        out.extend_from_slice(&[
-            digit(milliseconds / 100),
-            digit(milliseconds / 10),
-            digit(milliseconds),
-            b'Z',
-        ]);
-    }
-}
-
-/// Adds one line, of [`LINE_BYTES_MAX`] at most: a longer one is written again with shortened values.
-fn write_line(
-    out: &mut Vec<u8>,
-    stamp: &mut Stamp,
-    record: &Record<'_>,
-    worker_pid: u32,
-    wall_us: u64,
-) {
-    let start = out.len();
-    write_values(out, stamp, record, worker_pid, wall_us, usize::MAX);
-    if out.len() - start > LINE_BYTES_MAX {
-        out.truncate(start);
-        write_values(out, stamp, record, worker_pid, wall_us, SHORTENED_BYTES);
-    }
-}
-
-fn write_values(
-    out: &mut Vec<u8>,
-    stamp: &mut Stamp,
-    record: &Record<'_>,
-    worker_pid: u32,
-    wall_us: u64,
-    most: usize,
-) {
-    let text = |out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>| {
-        out.extend_from_slice(name);
-        match value {
-            Some(value) => write_string(out, shortened(value, most)),
-            None => out.extend_from_slice(b"null"),
-        }
-    };
-    let number = |out: &mut Vec<u8>, name: &[u8], value: u64| {
-        out.extend_from_slice(name);
-        write_number(out, value);
-    };
-    out.reserve(LINE_ROOM);
-    out.extend_from_slice(b"{\"time\":\"");
-    stamp.write(out, wall_us);
-    text(out, b"\",\"remote\":", Some(record.remote.as_bytes()));
-    text(out, b",\"method\":", record.method);
-    text(out, b",\"target\":", record.target);
-    out.extend_from_slice(match record.minor {
-        0 => b",\"protocol\":\"HTTP/1.0\"",
-        _ => b",\"protocol\":\"HTTP/1.1\"",
-    });
-    number(out, b",\"status\":", u64::from(record.status));
-    number(out, b",\"bytes\":", record.body_bytes);
-    number(out, b",\"duration_us\":", record.duration_us);
-    number(out, b",\"queue_us\":", record.queue_us);
-    if let Some(code) = record.refusal {
-        text(out, b",\"refusal\":", Some(code.as_bytes()));
-    }
-    if let Some(value) = record.referer {
-        text(out, b",\"referer\":", Some(value));
-    }
-    if let Some(value) = record.user_agent {
-        text(out, b",\"user_agent\":", Some(value));
-    }
-    if most != usize::MAX {
-        out.extend_from_slice(b",\"shortened\":true");
-    }
-    number(out, b",\"worker\":", u64::from(worker_pid));
-    out.extend_from_slice(b"}\n");
-}
-
-/// Most bytes of a value that take no more than `most` as a JSON string, escapes included.
-fn shortened(value: &[u8], most: usize) -> &[u8] {
-    if most == usize::MAX {
-        return value;
-    }
-    let mut cost = 0;
-    let fits = |&byte: &u8| {
-        cost += if is_plain(&[byte]) { 1 } else { ESCAPE_BYTES };
-        cost <= most
-    };
-    &value[..value.iter().copied().take_while(fits).count()]
 }
 
 /// Writes `lines` in pieces of at most `most` bytes that end with a line; returns how many lines could not be written.
@@ -317,102 +199,9 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
-
-/// `2026-11-22T13:05:48.`
-fn write_second(out: &mut Vec<u8>, seconds: u64) {
-    let date = prefork_core::date::http_date(seconds);
-    let month = MONTHS.chunks(3).position(|name| name == &date[8..11]).unwrap_or(0) + 1;
-    out.extend_from_slice(&date[12..16]);
-    let _ = write!(out, "-{month:02}-");
-    out.extend_from_slice(&date[5..7]);
-    out.push(b'T');
-    out.extend_from_slice(&date[17..25]);
-    out.push(b'.');
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Whether all of it is ASCII that stands for itself in a JSON string. Without an early exit in a block: it would keep
-/// this from being vector code.
-fn is_plain(bytes: &[u8]) -> bool {
-    let is_special = |b: u8| !(b' '..0x7f).contains(&b) || b == b'"' || b == b'\\';
-    let has_special = |block: &[u8]| block.iter().fold(false, |any, &b| any | is_special(b));
-    let (blocks, rest) = bytes.as_chunks::<16>();
-    !blocks.iter().any(|block| has_special(block)) && !has_special(rest)
-}
-
-/// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 are written as the Latin-1 characters they would be: the log
-/// stays readable by any parser whatever a client sends.
-fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    if is_plain(bytes) {
-        out.extend_from_slice(bytes);
-        out.push(b'"');
-        return;
-    }
-    for chunk in bytes.utf8_chunks() {
-        for &byte in chunk.valid().as_bytes() {
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-                0..0x20 | 0x7f => write_escape(out, byte),
-                _ => out.push(byte),
-            }
-        }
-        for &byte in chunk.invalid() {
-            write_escape(out, byte);
-        }
-    }
-    out.push(b'"');
-}
-
-fn write_escape(out: &mut Vec<u8>, byte: u8) {
-    let _ = write!(out, "\\u{byte:04x}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn string(bytes: &[u8]) -> String {
-        let mut out = Vec::new();
-        write_string(&mut out, bytes);
-        String::from_utf8(out).unwrap_or_default()
-    }
-
-    #[test]
-    fn hostile_bytes_stay_inside_their_json_string() {
-        assert_eq!(string(b"a\"b\\c\nd\x7f"), r#""a\"b\\c\u000ad\u007f""#);
-        assert_eq!(string(b"/\xff\xc3\xa9"), "\"/\\u00ff\u{e9}\"");
-        assert_eq!(string(b""), "\"\"");
-    }
-
-    #[test]
-    fn time_is_iso_8601_with_milliseconds() {
-        let mut out = Vec::new();
-        let mut stamp = Stamp::default();
-        stamp.write(&mut out, 784_111_777_045_999);
-        stamp.write(&mut out, 784_111_777_999_000);
-        stamp.write(&mut out, 784_111_778_000_000);
-        let expected: &[&[u8]] = &[
-            b"1994-11-06T08:49:37.045Z",
-            b"1994-11-06T08:49:37.999Z",
-            b"1994-11-06T08:49:38.000Z",
-        ];
-        assert_eq!(out, expected.concat());
-    }
 
     #[test]
     fn pieces_end_with_a_line_and_what_is_lost_is_counted() {
@@ -426,22 +215,5 @@ mod tests {
         let expected: &[&[u8]] =
             &[b"one\ntwo\n", b"three\n", b"four is longer than a piece\n", b"five\n"];
         assert_eq!(pieces, expected);
-    }
-
-    #[test]
-    fn a_value_is_shortened_by_what_it_takes_with_its_escapes() {
-        assert_eq!(shortened(b"plain text", 5), b"plain");
-        assert_eq!(shortened(b"a\"\"\"", 13), b"a\"\"");
-        assert_eq!(shortened(b"a\"\"\"", usize::MAX), b"a\"\"\"");
-    }
-
-    #[test]
-    fn numbers_are_decimal() {
-        let mut out = Vec::new();
-        for number in [0, 7, 10, u64::MAX] {
-            write_number(&mut out, number);
-            out.push(b' ');
-        }
-        assert_eq!(out, b"0 7 10 18446744073709551615 ");
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! Takes what it needs of a request as a [`Received`], so it does not know connections either.
 
-use prefork_core::head::Span;
-use prefork_core::{Head, Method, NameId};
+use prefork_core::{Head, Method};
 
-use crate::access_log::Record;
+use crate::access_line::Record;
 use crate::shared::Shared;
 use crate::stats::cell;
 
 /// The request that is counted and logged.
 pub struct Received<'a> {
-    /// The client's address; empty for a unix socket.
+    /// The peer's address; empty for a unix socket.
     pub remote: &'a str,
+    /// What the peer says of other addresses is believed.
+    pub is_trusted: bool,
     /// Its head, perhaps half read.
     pub head: Option<&'a Head>,
     /// The buffer that `head` was read from.
     pub bytes: &'a [u8],
+    /// The id made for it; empty for none.
+    pub made_id: &'a [u8],
     /// Bytes received of it, body included.
     pub size: u64,
     /// When it was complete enough to be called, monotonic.
@@ -34,7 +37,7 @@ pub struct Outcome {
     pub start_us: u64,
     /// See `start_us`.
     pub end_us: u64,
-    /// A timeout has counted it already.
+    /// A timeout has counted and logged it already.
     pub is_counted: bool,
 }
 
@@ -43,15 +46,7 @@ pub fn note_refusal(shared: &Shared, request: &Received<'_>, status: u16, code: 
     shared.table.add(cell::rejects, 1);
     shared.table.add(cell::bytes_in, request.size);
     shared.table.count_answer(request.method() as usize, status, 0);
-    if shared.settings.is_access_logged {
-        shared.log.append(&Record {
-            status,
-            refusal: Some(code),
-            referer: None,
-            user_agent: None,
-            ..request.record()
-        });
-    }
+    log(shared, &Record { status, refusal: Some(code), ..request.record() });
 }
 
 /// Counts and logs an answered call.
@@ -61,18 +56,26 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &Outcome) {
     shared.table.add(cell::busy_us, duration_us);
     shared.table.observe(cell::queue, queue_us);
     shared.table.add(cell::bytes_in, request.size);
-    if !outcome.is_counted {
-        shared.table.count_answer(request.method() as usize, outcome.status, duration_us);
+    if outcome.is_counted {
+        return;
     }
-    if shared.settings.is_access_logged {
-        let Outcome { status, body_bytes, .. } = *outcome;
-        shared.log.append(&Record {
-            status,
-            body_bytes,
-            duration_us,
-            queue_us,
-            ..request.record()
-        });
+    let Outcome { status, body_bytes, .. } = *outcome;
+    shared.table.count_answer(request.method() as usize, status, duration_us);
+    if shared.log.is_some() {
+        log(shared, &Record { status, body_bytes, duration_us, queue_us, ..request.record() });
+    }
+}
+
+/// Counts and logs the answer to a call that has not come to its end in time, and may never do so.
+pub fn note_timeout(shared: &Shared, request: &Received<'_>, duration_us: u64, queue_us: u64) {
+    shared.table.count_answer(request.method() as usize, 504, duration_us);
+    let refusal = Some("app_timeout");
+    log(shared, &Record { status: 504, refusal, duration_us, queue_us, ..request.record() });
+}
+
+fn log(shared: &Shared, record: &Record<'_>) {
+    if let Some(log) = &shared.log {
+        log.append(record, &shared.settings.trusted);
     }
 }
 
@@ -83,18 +86,12 @@ impl Received<'_> {
 
     /// A line of the access log that has nothing of the answer so far.
     fn record(&self) -> Record<'_> {
-        let known = |span: Span| {
-            let is_read = !span.is_empty() && span.end as usize <= self.bytes.len();
-            is_read.then(|| span.of(self.bytes))
-        };
-        let field = |id| self.head.and_then(|head| head.value(self.bytes, id));
         Record {
             remote: self.remote,
-            method: self.head.and_then(|head| known(head.method_name)),
-            target: self.head.and_then(|head| known(head.target)),
-            minor: self.head.map_or(1, |head| head.minor),
-            referer: field(NameId::REFERER),
-            user_agent: field(NameId::USER_AGENT),
+            is_trusted: self.is_trusted,
+            head: self.head,
+            bytes: self.bytes,
+            made_id: self.made_id,
             status: 0,
             body_bytes: 0,
             duration_us: 0,

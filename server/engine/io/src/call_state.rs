@@ -17,6 +17,10 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
+use prefork_core::identity::MADE_ID_BYTES;
+use prefork_core::{Head, Limits, head};
+
+use crate::accounting::Received;
 use crate::conn::Conn;
 use crate::out_queue::Unsent;
 
@@ -98,23 +102,66 @@ impl Index<usize> for Threads {
 /// The request of the running call.
 #[derive(Default)]
 struct Line {
-    method: Vec<u8>,
-    target: Vec<u8>,
-    /// Row of the method in the stats table.
-    row: usize,
+    request: Request,
     is_overdue: bool,
+}
+
+/// A copy of what the answer to an overdue call, its count and its lines in the logs need: the request itself is the app
+/// thread's.
+#[derive(Clone, Default)]
+pub struct Request {
+    /// The bytes of the head.
+    pub head: Vec<u8>,
+    /// As in [`Received`].
+    pub remote: String,
+    /// As in [`Received`].
+    pub is_trusted: bool,
+    /// As in [`Received`].
+    pub made_id: Option<[u8; MADE_ID_BYTES]>,
+    /// As in [`Received`].
+    pub ready_us: u64,
+}
+
+impl Request {
+    fn renew(&mut self, conn: &Conn) {
+        self.head.clear();
+        self.head.extend_from_slice(conn.request().head_bytes());
+        self.remote.clear();
+        self.remote.push_str(&conn.peer.host);
+        self.is_trusted = conn.peer.is_trusted;
+        self.made_id = conn.made_id;
+        self.ready_us = conn.ready_us;
+    }
+
+    /// Reads the head again; `limits` are those with which it was read before.
+    #[must_use]
+    pub fn parse(&self, limits: &Limits) -> Head {
+        let mut head = Head::new();
+        let _ = head::parse(&self.head, limits, &mut head);
+        head
+    }
+
+    /// The request as it is counted and logged.
+    #[must_use]
+    pub fn received<'a>(&'a self, head: &'a Head) -> Received<'a> {
+        Received {
+            remote: &self.remote,
+            is_trusted: self.is_trusted,
+            head: Some(head),
+            bytes: &self.head,
+            made_id: self.made_id.as_ref().map_or(&[], |id| id),
+            size: self.head.len() as u64,
+            ready_us: self.ready_us,
+        }
+    }
 }
 
 /// A call that is over its time.
 pub struct Overdue {
     /// The number of the call, for [`Thread::expire`].
     call: u64,
-    /// The method as sent.
-    pub method: Vec<u8>,
-    /// The target as sent.
-    pub target: Vec<u8>,
-    /// Row of the method in the stats table.
-    pub row: usize,
+    /// What it is about.
+    pub request: Request,
 }
 
 /// How a call ended.
@@ -145,14 +192,7 @@ impl Thread {
     /// A call begins; `is_timed` when there is a limit to its time.
     pub fn begin(&self, conn: &Conn, now_us: u64, is_timed: bool) {
         if is_timed {
-            let request = conn.request();
-            let bytes = request.head_bytes();
-            let mut line = lock(&self.line);
-            line.method.clear();
-            line.method.extend_from_slice(request.head.method_name.of(bytes));
-            line.target.clear();
-            line.target.extend_from_slice(request.head.target.of(bytes));
-            line.row = request.head.method as usize;
+            lock(&self.line).request.renew(conn);
         }
         self.waited_us.store(0, Relaxed);
         // A reader of an earlier call's body may not have come back from its wait.
@@ -242,12 +282,7 @@ impl Thread {
         }
         line.is_overdue = true;
         mark();
-        Some(Overdue {
-            call: stage >> STAGE_BITS,
-            method: line.method.clone(),
-            target: line.target.clone(),
-            row: line.row,
-        })
+        Some(Overdue { call: stage >> STAGE_BITS, request: line.request.clone() })
     }
 
     /// Whether the running call was marked as overdue.

@@ -11,6 +11,7 @@
 //!
 //! Knows no Python: `py` gives calls to the app and brings back bytes.
 
+pub mod access_line;
 pub mod access_log;
 pub mod accounting;
 pub mod budget;

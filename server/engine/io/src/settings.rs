@@ -1,10 +1,12 @@
 //! What the worker was told about serving; fixed for the engine's life.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use prefork_core::Limits;
 use prefork_core::forwarded::Trusted;
 
+use crate::access_line::Format;
 use crate::pace::Patience;
 
 /// Settings of one engine; times in microseconds, sizes in bytes.
@@ -40,8 +42,10 @@ pub struct Settings {
     pub trusted: Trusted,
     /// `Server` of every answer; empty for none.
     pub server: Vec<u8>,
-    /// Whether each answer is logged.
-    pub is_access_logged: bool,
+    /// How each answer is logged; `None` when it is not.
+    pub access_format: Option<Arc<Format>>,
+    /// Query strings stay out of every log.
+    pub hides_queries: bool,
     /// Whether calls run in greenlets of one hub; then `threads` is how many of them at most.
     pub has_hub: bool,
 }

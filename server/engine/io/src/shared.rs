@@ -5,13 +5,14 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicU64,
     Ordering::{AcqRel, Relaxed, Release},
 };
 use std::sync::{Mutex, PoisonError};
 
 use prefork_core::date::http_date;
 use prefork_core::error_page::write_error;
+use prefork_core::identity::{MADE_ID_BYTES, make_request_id};
 
 use crate::access_log::AccessLog;
 use crate::budget::Budget;
@@ -35,15 +36,18 @@ pub struct Shared {
     pub settings: Settings,
     /// Where everything is counted.
     pub table: Table,
-    /// Where answers are logged.
-    pub log: AccessLog,
+    /// Where answers are logged, if they are.
+    pub log: Option<AccessLog>,
+    /// For the ids of requests that come without one.
+    process: u64,
+    request_count: AtomicU64,
 }
 
 impl Shared {
     /// # Errors
     /// None: a spool that cannot be used is left out.
     #[must_use]
-    pub fn new(settings: Settings, table: Table, log: AccessLog) -> Self {
+    pub fn new(settings: Settings, table: Table, log: Option<AccessLog>) -> Self {
         let spool = || Spool::usable(&settings.spool_directory, settings.spool_bytes);
         Self {
             memory: Budget::new(settings.buffer_bytes),
@@ -55,7 +59,21 @@ impl Shared {
             settings,
             table,
             log,
+            process: sys::random_number(),
+            request_count: AtomicU64::new(0),
         }
+    }
+
+    /// Whether each request needs an id, as lines of the log say it.
+    #[must_use]
+    pub fn names_requests(&self) -> bool {
+        self.settings.access_format.as_ref().is_some_and(|format| format.names_request_id())
+    }
+
+    /// An id for a request that came without one.
+    #[must_use]
+    pub fn make_request_id(&self) -> [u8; MADE_ID_BYTES] {
+        make_request_id(self.process, self.request_count.fetch_add(1, Relaxed))
     }
 
     /// Whether a peer's word about the scheme is taken; `None` is a unix socket.

@@ -14,7 +14,7 @@ use std::sync::atomic::{
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
 /// Readers refuse any other.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of each slot; slot 0 holds what retired workers had counted.
@@ -41,6 +41,11 @@ pub const BOUNDS_US: [u64; 14] = [
 
 /// Cells of one histogram: its buckets, the overflow bucket, the sum in microseconds.
 pub const HISTOGRAM_CELLS: usize = BOUNDS_US.len() + 2;
+
+/// Calls of a worker whose request is in the table; further ones are not.
+pub const LINES: usize = 16;
+/// Cells for one of them.
+pub const LINE_CELLS: usize = 16;
 
 /// Cells of the header, in order from cell 0.
 pub const HEADER: [&str; 26] = [
@@ -82,7 +87,7 @@ macro_rules! slot_cells {
         /// Where each thing is in a slot, in cells.
         #[allow(non_upper_case_globals)] // a cell is called what the table calls it
         pub mod cell {
-            use super::{BOUNDS_US, CODES, HISTOGRAM_CELLS, METHODS};
+            use super::{BOUNDS_US, CODES, HISTOGRAM_CELLS, LINE_CELLS, LINES, METHODS};
             slot_cells!(@one $start; $($(#[$doc])* $name = $cells;)*);
         }
     };
@@ -145,6 +150,8 @@ slot_cells! {
     duration = 5 * HISTOGRAM_CELLS;
     /// Histogram of the time from a complete head to the start of its call.
     queue = HISTOGRAM_CELLS;
+    /// Method and target of running calls, as text that ends with a NUL: what is known of them when a worker crashes.
+    lines = LINES * LINE_CELLS;
 }
 
 /// Column of `status` in the request matrix.
@@ -296,6 +303,28 @@ impl Table {
     pub fn observe(&self, start: usize, us: u64) {
         self.add(start + bucket(us), 1);
         self.add(start + BOUNDS_US.len() + 1, us);
+    }
+
+    /// Says what the call of that number is about.
+    pub fn set_line(&self, number: usize, line: &[u8]) {
+        if number >= LINES {
+            return;
+        }
+        let start = cell::lines + number * LINE_CELLS;
+        let (words, rest) = line[..line.len().min(LINE_CELLS * 8 - 1)].as_chunks::<8>();
+        for (at, word) in words.iter().enumerate() {
+            self.set(start + at, u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.set(start + words.len(), u64::from_le_bytes(last));
+    }
+
+    /// That call is over.
+    pub fn clear_line(&self, number: usize) {
+        if number < LINES {
+            self.set(cell::lines + number * LINE_CELLS, 0);
+        }
     }
 
     /// Reserves an idle app thread of another serving worker; returns that worker's slot.

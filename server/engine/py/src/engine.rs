@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prefork_core::Limits;
 use prefork_core::forwarded::Trusted;
+use prefork_io::access_line::{Field, Format};
 use prefork_io::handover::Pair;
 use prefork_io::pace::Patience;
 use prefork_io::reactor::Order;
@@ -57,6 +58,28 @@ impl<'py> Given<'_, 'py> {
     }
 }
 
+/// `(style, literals and fields, end)`.
+type AccessLog = (String, Vec<(String, String)>, String);
+
+fn read_access_format(given: &Given<'_, '_>, hides_queries: bool) -> PyResult<Option<Format>> {
+    let Some((style, named, end)) = given.get::<Option<AccessLog>>("access_log")? else {
+        return Ok(None);
+    };
+    if !matches!(style.as_str(), "json" | "text") {
+        return Err(errors::invalid_setting(&format!(
+            "access_log has the style '{style}'; use json or text"
+        )));
+    }
+    let mut parts = Vec::with_capacity(named.len());
+    for (literal, name) in named {
+        let field = Field::of(&name).ok_or_else(|| {
+            errors::invalid_setting(&format!("access_log has the field '{name}', which is not one"))
+        })?;
+        parts.push((literal, field));
+    }
+    Ok(Some(Format::new(style == "json", hides_queries, &parts, &end)))
+}
+
 fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
     let threads: usize = given.get("threads")?;
     if threads == 0 {
@@ -68,12 +91,7 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
             "forwarded_allow_ips has '{entry}'; use addresses, networks such as 10.0.0.0/8, or *"
         ))
     })?;
-    let access_log: String = given.get("access_log")?;
-    if !matches!(access_log.as_str(), "off" | "json") {
-        return Err(errors::invalid_setting(&format!(
-            "access_log is '{access_log}'; use off or json"
-        )));
-    }
+    let hides_queries = given.get("hide_query_strings")?;
     let server_software: String = given.get("server_software")?;
     let settings = Settings {
         threads,
@@ -103,7 +121,8 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
         max_connections: given.get("max_connections")?,
         trusted,
         server: server_software.clone().into_bytes(),
-        is_access_logged: access_log == "json",
+        access_format: read_access_format(given, hides_queries)?.map(Arc::new),
+        hides_queries,
         has_hub: given.get("greenlets")?,
     };
     let facts = Facts {

@@ -238,6 +238,9 @@ impl Environ {
         for field in &head.fields {
             self.set_field(py, &environ, field, bytes)?;
         }
+        if let Some(id) = &conn.made_id {
+            set(&environ, &self.keys[NameId::X_REQUEST_ID.index()].name, &latin1(py, id)?)?;
+        }
         Ok(environ)
     }
 

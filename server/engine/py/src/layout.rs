@@ -24,5 +24,7 @@ pub fn layout(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     layout.set_item("methods", stats::METHODS.to_vec())?;
     layout.set_item("codes", stats::CODES.to_vec())?;
     layout.set_item("bounds_us", stats::BOUNDS_US.to_vec())?;
+    layout.set_item("lines", stats::LINES)?;
+    layout.set_item("line_bytes", stats::LINE_CELLS * 8)?;
     Ok(layout)
 }

@@ -82,9 +82,9 @@ impl<'py> Serving<'py> {
     }
 
     /// Runs one call. A panic costs this connection, not the worker.
-    pub fn serve(&mut self, call: Call) -> PyResult<()> {
+    pub fn serve(&mut self, mut call: Call) -> PyResult<()> {
         let token = call.token;
-        let start_us = self.server.begin(self.number, &call);
+        let start_us = self.server.begin(self.number, &mut call);
         if catch_unwind(AssertUnwindSafe(|| self.answer(call, start_us))).is_err() {
             self.server.abandon(self.number, token);
             self.exchange.get().retire();

@@ -23,7 +23,7 @@ def check(configuration: Configuration, log: Log) -> int:
     parse_addresses(options.bind)
     configuration.imports.adopt()
     extend_search_path(options.pythonpath)
-    gunicorn_loggers.install(log, -1)
+    gunicorn_loggers.install(log, options, -1)
     try:
         imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)
     except BaseException as error:
@@ -46,10 +46,10 @@ def check_engine(app: WsgiApp, options: Options, log: Log) -> None:
             Engine(
                 app,
                 listeners=(),
-                settings=engine_settings(options),
+                settings=engine_settings(options, slot=1, generation=1),
                 stats_fd=table.fileno(),
                 slot=1,
-                report_error=ErrorReport(log),
+                report_error=ErrorReport(log, options),
             )
         except ValueError as error:
             raise StartupError(str(error)) from None

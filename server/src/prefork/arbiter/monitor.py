@@ -93,7 +93,9 @@ def find_unreported(watched: Iterable[Watched], table: Table, log: Log, now: flo
         elif handle.overdue_since is None:
             handle.overdue_since = now
         elif now - handle.overdue_since >= UNREPORTED_S:
-            log.error("worker does not report its stuck call", pid=worker.pid)
+            log.error(
+                "worker does not report its stuck call", pid=worker.pid, running=table.running(worker.slot)
+            )  # fmt: skip
             handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))
     return events
@@ -112,7 +114,12 @@ def find_silent(watched: Iterable[Watched], table: Table, log: Log, now: float) 
             continue
         handle.silent_s += min(passed, LOOK_MAX_S)
         if handle.silent_s > max(limit, SILENCE_MIN_S) and worker.state in RUNNING:
-            log.error("worker does not run", pid=worker.pid, silent_s=round(handle.silent_s, 1))
+            log.error(
+                "worker does not run",
+                pid=worker.pid,
+                silent_s=round(handle.silent_s, 1),
+                running=table.running(worker.slot),
+            )
             handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))
     return events

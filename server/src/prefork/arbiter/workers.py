@@ -135,12 +135,14 @@ class Workers:
         worker = action.worker
         handle = self.handles.pop(worker.id, None)
         served = self.table.count_requests(worker.slot)
+        running = self.table.running(worker.slot)
         self.table.add_header(f"exits_{action.reason.value}")
         self.table.free(worker.slot)
         unexpected = action.reason in (ExitReason.CRASH, ExitReason.KILLED, ExitReason.TIMEOUT)
         (self.log.warning if unexpected else self.log.info)(
             "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
             reason=action.reason.value, how=action.how,
+            **({"running": running} if unexpected and running else {}),
         )  # fmt: skip
         if handle is not None:
             drop_channel(self.selector, handle.channel)

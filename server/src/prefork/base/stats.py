@@ -137,6 +137,18 @@ class Table:
         at = self._at(slot, "requests")
         return sum(self._cells[at : at + COUNTERS["requests"]])
 
+    def running(self, slot: int) -> list[str]:
+        """Return method and target of the calls that run in the worker of a slot, those of its first 16 threads.
+
+        Also when the worker is dead, as long as its slot is not freed.
+        """
+        size = LAYOUT["line_bytes"]
+        at = self._at(slot, "lines") * 8
+        lines = [
+            bytes(self._bytes[at + n * size : at + (n + 1) * size]) for n in range(LAYOUT["lines"])
+        ]
+        return [line.partition(b"\0")[0].decode("latin-1") for line in lines if line[0]]
+
     def taken_slots(self) -> list[int]:
         """Return the slots of living workers. Only their first page is touched: the file is sparse."""
         return [

@@ -8,6 +8,7 @@ gunicorn has the setting. Reading the sources is the work of `sources`; nothing 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from prefork.config import access_log
 from prefork.config.gunicorn import find_default
 from prefork.config.kinds import (
     FLAG_WORDS,
@@ -332,7 +333,32 @@ class Options:
         kind=text("a path, or - for standard output", "FILE"),
         default="",
         section=LOGGING,
-        help="Access log, a JSON object per line; - is standard output. Off when empty.",
+        help="Access log: a line for each answered request; - is standard output. Off when empty.",
+    )
+    access_log_format: str = setting(
+        "--access-logformat",
+        kind=Kind(access_log.read_format, access_log.ALLOWED, "FORMAT"),
+        default="json",
+        section=LOGGING,
+        help="What a line of the access log is: json, common, combined, or gunicorn's format with its atoms, such as '%(h)s \"%(r)s\" %(s)s'.",
+    )
+    access_log_fields: tuple[str, ...] = setting(
+        "--access-log-fields",
+        kind=texts(
+            f"names separated by commas: {', '.join(access_log.FIELDS)}, header:NAME",
+            "NAME,…",
+            accept=access_log.is_field,
+        ),
+        default=access_log.DEFAULT_FIELDS,
+        section=LOGGING,
+        help="Fields of a JSON line; also remote (the peer's address), path, query, user, and header:NAME for any request header. A field that a request does not have is left out.",
+    )
+    hide_query_strings: bool = setting(
+        "--hide-query-strings",
+        kind=flag(),
+        default=False,
+        section=LOGGING,
+        help="Leave query strings out of all logs, those of Referer too: they may hold secrets.",
     )
     errorlog: str = setting(
         "--log-file", "--error-logfile",

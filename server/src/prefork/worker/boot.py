@@ -27,6 +27,7 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.signals import SignalSocket
 from prefork.base.stats import count_requests
 from prefork.base.tracebacks import describe_failure, last_line
+from prefork.config.access_log import Compiled, compile_format
 from prefork.config.options import MAX_FIELDS, Options
 from prefork.errors import Exit
 from prefork.worker.app_import import WsgiApp
@@ -88,14 +89,14 @@ def run_worker(
         hooks.call_or_raise("post_fork", server, worker)
         app = worker.app.wsgi()
         hooks.call_or_raise("post_worker_init", worker)
-        settings = engine_settings(options)
+        settings = engine_settings(options, slot=slot, generation=generation)
         engine = Engine(
             app,
             listeners=inheritance.listeners,
             settings=settings,
             stats_fd=inheritance.stats,
             slot=slot,
-            report_error=ErrorReport(log),
+            report_error=ErrorReport(log, options),
             access_log_fd=logfiles.access_fd,
             handover=inheritance.handover,
         )
@@ -179,7 +180,7 @@ def seed_numpy() -> None:
         numpy.seed()
 
 
-def engine_settings(options: Options) -> dict[str, Any]:
+def engine_settings(options: Options, *, slot: int, generation: int) -> dict[str, Any]:
     """Return the settings of one engine; the jitter is drawn here, once per worker."""
     max_requests = options.max_requests
     if max_requests:
@@ -213,8 +214,15 @@ def engine_settings(options: Options) -> dict[str, Any]:
         "script_name": options.script_name,
         "server_software": f"prefork/{__version__}",
         "multiprocess": options.worker_count() > 1,
-        "access_log": "json" if options.accesslog else "off",
+        "access_log": access_format(options, slot, generation) if options.accesslog else None,
+        "hide_query_strings": options.hide_query_strings,
     }
+
+
+def access_format(options: Options, slot: int, generation: int) -> Compiled:
+    """Return the format of this worker's lines."""
+    constants = {"pid": os.getpid(), "worker": slot, "generation": generation}
+    return compile_format(options.access_log_format, options.access_log_fields, constants)
 
 
 def serve_in_thread(engine: Engine) -> threading.Thread:

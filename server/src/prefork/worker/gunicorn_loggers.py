@@ -8,6 +8,7 @@ import logging
 import os
 
 from prefork.base.log import Log
+from prefork.config.options import Options
 
 
 class LogHandler(logging.Handler):
@@ -39,9 +40,10 @@ class Message(logging.Formatter):
         return record.getMessage()
 
 
-def install(log: Log, access_fd: int) -> None:
+def install(log: Log, options: Options, access_fd: int) -> None:
     """Set both loggers up; `access_fd` is the access log's, or -1 when there is none."""
-    lines = Log(access_fd, style="json") if access_fd >= 0 else log
+    style = "json" if options.access_log_format == "json" else "text"
+    lines = Log(access_fd, style=style) if access_fd >= 0 else log
     for name, target in (("gunicorn.error", log), ("gunicorn.access", lines)):
         logger = logging.getLogger(name)
         handler = LogHandler(target)

@@ -55,10 +55,10 @@ def ask_health(
         engine = Engine(
             app,
             listeners=(),
-            settings={**settings, "threads": 1, "max_requests": 0, "access_log": "off"},
+            settings={**settings, "threads": 1, "max_requests": 0, "access_log": None},
             stats_fd=table.fileno(),
             slot=1,
-            report_error=ErrorReport(log),
+            report_error=ErrorReport(log, options),
             handover=(send.fileno(), receive.fileno()),
         )
         thread = serve(engine)

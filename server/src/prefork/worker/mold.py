@@ -70,7 +70,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     log_sink.begin_process(log_sink.PATIENCE_S)
     processes.name_process("prefork-mold")
     take_settings(mold)
-    gunicorn_loggers.install(mold.log, mold.logfiles.access_fd)
+    gunicorn_loggers.install(mold.log, mold.options, mold.logfiles.access_fd)
     disregard_signals()
     children.undo_in_children(mold.channel.close)
     children.undo_in_children(log_sink.leave_all)

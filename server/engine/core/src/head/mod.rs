@@ -217,8 +217,22 @@ impl Head {
     /// The value of the first field of this known name.
     #[must_use]
     pub fn value<'a>(&self, buf: &'a [u8], id: NameId) -> Option<&'a [u8]> {
+        // Most of what is asked for is not there.
+        if self.progress.phase == Phase::Done && !self.progress.has_seen(id) {
+            return None;
+        }
         let mut fields = self.fields.iter();
         fields.find(|field| field.id == id).map(|field| field.value.of(buf))
+    }
+}
+
+impl Head {
+    /// The value of the only field of this known name; `None` when there are several.
+    #[must_use]
+    pub fn only_value<'a>(&self, buf: &'a [u8], id: NameId) -> Option<&'a [u8]> {
+        let value = self.value(buf, id)?;
+        let is_repeated = self.fields.iter().any(|field| field.id == id && field.is_repeat);
+        (!is_repeated).then_some(value)
     }
 }
 

@@ -21,6 +21,7 @@ impl Conn {
     pub fn finish_call(&mut self, context: &Shared, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
+        self.made_id = None;
         self.intake.clear();
         if let Some(buffer) = self.buffer.as_mut() {
             buffer.next_request();

@@ -6,8 +6,10 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use prefork_core::forwarded::Scheme;
-use prefork_core::{BodyDecoder, Framing, Head};
+use prefork_core::identity::{self, MADE_ID_BYTES};
+use prefork_core::{BodyDecoder, Framing, Head, Span};
 
+use crate::access_line::without_query;
 use crate::accounting::{self, Received};
 use crate::buffer::{Buffer, Pool};
 use crate::intake::Intake;
@@ -99,6 +101,8 @@ pub struct Conn {
     pub answered: u32,
     /// Passing it to another worker failed once: the next answer ends it.
     pub is_stuck_here: bool,
+    /// The id made for the current request, when it came without one and needs one.
+    pub made_id: Option<[u8; MADE_ID_BYTES]>,
     /// When the current request was complete enough to be called.
     pub ready_us: u64,
     /// Bytes of the current request received.
@@ -145,6 +149,7 @@ impl Conn {
             lingers: false,
             answered: 0,
             is_stuck_here: false,
+            made_id: None,
             ready_us: 0,
             received: 0,
             passed_ready_us: 0,
@@ -185,6 +190,23 @@ impl Conn {
         self.buffer.as_mut().expect("a call has a request")
     }
 
+    /// Gives the current request an id, unless it came with one.
+    pub fn name_request(&mut self, context: &Shared) {
+        let request = self.request();
+        let has_id = identity::request_id(&request.head, request.head_bytes()).is_some();
+        self.made_id = (!has_id).then(|| context.make_request_id());
+    }
+
+    /// Method and target of the current request as sent; `hides_query` leaves out what follows `?`.
+    #[must_use]
+    pub fn request_line(&self, hides_query: bool) -> &[u8] {
+        let request = self.request();
+        let Head { method_name, target, .. } = request.head;
+        // One blank is between them (RFC 9112 §3).
+        let line = Span { start: method_name.start, end: target.end }.of(request.head_bytes());
+        if hides_query { without_query(line) } else { line }
+    }
+
     /// The head of the current request, perhaps half read.
     #[must_use]
     pub fn head(&self) -> Option<&Head> {
@@ -202,6 +224,8 @@ impl Conn {
     pub fn received_request(&self) -> Received<'_> {
         Received {
             remote: &self.peer.host,
+            is_trusted: self.peer.is_trusted,
+            made_id: self.made_id.as_ref().map_or(&[], |id| id),
             head: self.head(),
             bytes: self.partial(),
             size: self.received,

@@ -15,9 +15,13 @@ const SLOW_CALL_US: u64 = 300;
 
 impl Server {
     /// A call begins: now the app thread of that number has it.
-    pub fn begin(&self, number: usize, call: &Call) -> u64 {
+    pub fn begin(&self, number: usize, call: &mut Call) -> u64 {
         let now_us = sys::monotonic_us();
         let thread = &self.threads[number];
+        if self.context.names_requests() {
+            call.name_request(&self.context);
+        }
+        self.context.table.set_line(number, call.request_line(self.context.settings.hides_queries));
         thread.begin(call, now_us, self.context.settings.request_timeout_us > 0);
         self.calls.fetch_add(1, SeqCst);
         // The helper looks at the calls again after it said that it parks: one of the two sees the other.
@@ -52,6 +56,7 @@ impl Server {
             &call.received_request(),
             &Outcome { status, end_us, is_counted: is_expired, ..outcome },
         );
+        context.table.clear_line(number);
         context.table.sub(cell::in_flight, 1);
         if ended.is_overdue {
             context.table.sub(cell::overdue, 1);
@@ -81,6 +86,7 @@ impl Server {
         if thread.end(self.context.settings.request_timeout_us > 0).is_overdue {
             self.context.table.sub(cell::overdue, 1);
         }
+        self.context.table.clear_line(number);
         self.context.table.sub(cell::in_flight, 1);
         self.renew_oldest();
         self.bell.ring();

@@ -5,6 +5,7 @@ use std::sync::{MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::{LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
+use crate::access_log::AccessLog;
 use crate::reactor::{Reactor, Role, Turn};
 use crate::sys;
 
@@ -136,7 +137,7 @@ impl Server {
     }
 
     fn report_lost_lines(&self) {
-        let lines = self.context.log.take_lost();
+        let lines = self.context.log.as_ref().map_or(0, AccessLog::take_lost);
         if lines > 0 {
             self.notify(Notice::LogLost { lines });
         }
@@ -150,8 +151,8 @@ impl Server {
             return Work::Nothing;
         }
         if !self.is_done.swap(true, SeqCst) {
-            if self.context.settings.is_access_logged {
-                self.context.log.finish();
+            if let Some(log) = &self.context.log {
+                log.finish();
                 self.report_lost_lines();
             }
             if !self.is_shut.swap(true, Relaxed) {

@@ -161,7 +161,8 @@ impl Server {
         let threads = Threads::new(settings.threads);
         let hub = settings.has_hub.then(Hub::new).transpose()?;
         let table = Table::map(stats_fd, slot)?;
-        let log = AccessLog::new(log_fd);
+        let format = settings.access_format.clone();
+        let log = format.map(|format| AccessLog::new(log_fd, format));
         let context = Arc::new(Shared::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
         let bell = Bell::new()?;
@@ -263,9 +264,10 @@ impl Server {
             let server = Arc::downgrade(self);
             let named = |name: &str| std::thread::Builder::new().name(name.into());
             named("prefork-watchdog").spawn(move || help(&server)).ok()?;
-            if self.context.settings.is_access_logged {
+            if self.context.log.is_some() {
                 let context = self.context.clone();
-                named("prefork-log").spawn(move || context.log.write()).ok()?;
+                let write = move || context.log.iter().for_each(AccessLog::write);
+                named("prefork-log").spawn(write).ok()?;
             }
         }
         let number = self.threads.join()?;

@@ -9,6 +9,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{LEADER_APP, LEADER_HELPER, LEADER_NONE, Notice, Server, hub, lock};
+use prefork_core::Method;
+
+use crate::access_line::without_query;
+use crate::accounting;
 use crate::call_state::{Overdue, Thread};
 use crate::reactor::{Order, Reactor, Role, Turn};
 use crate::stats::cell;
@@ -120,27 +124,33 @@ impl Server {
             } else {
                 let count = || self.context.table.add(cell::overdue, 1);
                 if let Some(overdue) = thread.mark_overdue(start_us, count) {
-                    self.expire(thread, overdue, elapsed_us);
+                    self.expire(thread, &overdue, start_us, elapsed_us);
                 }
             }
         }
         nearest
     }
 
-    fn expire(&self, thread: &Thread, overdue: Overdue, elapsed_us: u64) {
+    fn expire(&self, thread: &Thread, overdue: &Overdue, start_us: u64, elapsed_us: u64) {
         let context = &self.context;
         context.table.add(cell::timeouts, 1);
-        let is_head = overdue.method == b"HEAD";
-        let is_answered = thread.expire(&overdue, |fd| {
+        let request = &overdue.request;
+        let head = request.parse(&context.settings.limits);
+        let is_head = head.method == Method::Head;
+        let is_answered = thread.expire(overdue, |fd| {
             let answer = context.plain_answer(504, "the application took too long", is_head);
             // A full socket is the client's loss: it has the end of the connection.
             context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
             sys::shut_down_write(fd);
         });
         if is_answered {
-            context.table.count_answer(overdue.row, 504, elapsed_us);
+            let queue_us = start_us.saturating_sub(request.ready_us);
+            accounting::note_timeout(context, &request.received(&head), elapsed_us, queue_us);
         }
-        let Overdue { method, target, .. } = overdue;
+        let method = head.method_name.of(&request.head).to_vec();
+        let target = head.target.of(&request.head);
+        let target = if context.settings.hides_queries { without_query(target) } else { target };
+        let target = target.to_vec();
         let thread_ident = thread.ident();
         if self.hub.is_none() {
             self.give(Order::HandOver);

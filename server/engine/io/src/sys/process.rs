@@ -19,3 +19,17 @@ pub fn set_child_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })?;
     Ok(())
 }
+
+/// A random number; the clock's where the kernel has none yet.
+#[must_use]
+pub fn random_number() -> u64 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer lives through the call and is as long as said.
+    let count =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    if count == 8 {
+        u64::from_ne_bytes(bytes)
+    } else {
+        super::wall_us() ^ u64::from(std::process::id()) << 40
+    }
+}

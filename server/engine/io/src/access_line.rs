@@ -1,0 +1,690 @@
+//! How a line of the access log looks: a format, compiled once, and the record of one request.
+//!
+//! A format is a row of segments: a literal, then a field of the record. JSON leaves a field out that a request does not
+//! have, text writes `-`. What a format does not name costs nothing.
+//!
+//! Knows no connection: it is given a [`Record`] of plain values.
+
+use std::io::Write;
+
+use prefork_core::forwarded::{self, Trusted};
+use prefork_core::head::Span;
+use prefork_core::name::is_token;
+use prefork_core::{Head, NameId, identity};
+
+/// Longest line, its end included: `PIPE_BUF`, what a pipe takes in one go.
+pub const LINE_BYTES_MAX: usize = 4096;
+
+/// Room behind the longest line: literals are copied in whole blocks.
+const SLACK_BYTES: usize = BLOCK_BYTES;
+
+/// What a line is written to.
+pub type Room = [u8; LINE_BYTES_MAX + SLACK_BYTES];
+
+/// Values of a line that would be too long are shortened to the first of these with which it is not.
+const SHORTENED_BYTES: [usize; 6] = [1000, 500, 250, 100, 40, 10];
+
+/// `\u00ff`
+const ESCAPE_BYTES: usize = 6;
+
+/// A literal up to this length is copied without a look at its length.
+const BLOCK_BYTES: usize = 32;
+
+/// What of a request a line can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// When the line is written: ISO 8601 in JSON, `[22/Nov/2026:13:05:48 +0000]` in text.
+    Time,
+    /// The client's address: of the peer, or as trusted proxies tell it.
+    Client,
+    /// The peer's address.
+    Remote,
+    /// The user of HTTP Basic authentication.
+    User,
+    /// The method as sent.
+    Method,
+    /// The target as sent.
+    Target,
+    /// The target up to `?`.
+    Path,
+    /// What follows the first `?` of the target.
+    Query,
+    /// `HTTP/1.1`
+    Protocol,
+    /// Method, target and protocol.
+    RequestLine,
+    /// `Host`, or the authority of the target.
+    Host,
+    /// The status sent.
+    Status,
+    /// Bytes of the body sent.
+    Bytes,
+    /// Time in the app, in microseconds.
+    DurationUs,
+    /// The same in milliseconds.
+    DurationMs,
+    /// The same in whole seconds.
+    DurationS,
+    /// The same in seconds with six decimals.
+    DurationDecimal,
+    /// Time from the complete request to the start of its call, in microseconds.
+    QueueUs,
+    /// Code of the refusal, when the server answered by itself.
+    Refusal,
+    /// The field of that name.
+    Referer,
+    /// The field of that name.
+    UserAgent,
+    /// The id taken or made.
+    RequestId,
+    /// The trace id of `traceparent`.
+    TraceId,
+    /// Any field of the head, by its name; its number where it is a known one.
+    Header(NameId, Box<[u8]>),
+}
+
+const FIELDS: [(&str, Field); 23] = [
+    ("time", Field::Time),
+    ("client", Field::Client),
+    ("remote", Field::Remote),
+    ("user", Field::User),
+    ("method", Field::Method),
+    ("target", Field::Target),
+    ("path", Field::Path),
+    ("query", Field::Query),
+    ("protocol", Field::Protocol),
+    ("request_line", Field::RequestLine),
+    ("host", Field::Host),
+    ("status", Field::Status),
+    ("bytes", Field::Bytes),
+    ("duration_us", Field::DurationUs),
+    ("duration_ms", Field::DurationMs),
+    ("duration_s", Field::DurationS),
+    ("duration_decimal", Field::DurationDecimal),
+    ("queue_us", Field::QueueUs),
+    ("refusal", Field::Refusal),
+    ("referer", Field::Referer),
+    ("user_agent", Field::UserAgent),
+    ("request_id", Field::RequestId),
+    ("trace_id", Field::TraceId),
+];
+
+impl Field {
+    /// The field of that name; `header:NAME` for a field of the head.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        if let Some(header) = name.strip_prefix("header:") {
+            let header = header.as_bytes();
+            return is_token(header).then(|| Self::Header(NameId::of(header), header.into()));
+        }
+        FIELDS.iter().find(|(known, _)| *known == name).map(|(_, field)| field.clone())
+    }
+}
+
+/// What one line says.
+pub struct Record<'a> {
+    /// The peer's address; empty for a unix socket.
+    pub remote: &'a str,
+    /// What the peer says of other addresses is believed.
+    pub is_trusted: bool,
+    /// The head, perhaps half read.
+    pub head: Option<&'a Head>,
+    /// The buffer that `head` was read from.
+    pub bytes: &'a [u8],
+    /// The id made for the request; empty for none.
+    pub made_id: &'a [u8],
+    /// The status sent.
+    pub status: u16,
+    /// Bytes of the body sent.
+    pub body_bytes: u64,
+    /// Time in the app.
+    pub duration_us: u64,
+    /// Time from the complete request to the start of its call.
+    pub queue_us: u64,
+    /// Code of the refusal, when the engine answered by itself.
+    pub refusal: Option<&'static str>,
+}
+
+impl<'a> Record<'a> {
+    fn field(&self, id: NameId) -> Option<&'a [u8]> {
+        self.head?.value(self.bytes, id)
+    }
+
+    /// The first field of a name that has no number.
+    fn unknown(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let mut fields = self.head?.fields.iter();
+        let found = fields.find(|field| field.name.of(self.bytes).eq_ignore_ascii_case(name));
+        found.map(|field| field.value.of(self.bytes))
+    }
+
+    fn span(&self, of: impl FnOnce(&Head) -> Span) -> Option<&'a [u8]> {
+        let span = of(self.head?);
+        let is_read = !span.is_empty() && span.end as usize <= self.bytes.len();
+        is_read.then(|| span.of(self.bytes))
+    }
+
+    fn remote(&self) -> Option<&'a [u8]> {
+        (!self.remote.is_empty()).then_some(self.remote.as_bytes())
+    }
+
+    fn client(&self, trusted: &Trusted) -> Option<&'a [u8]> {
+        let told = match self.head {
+            Some(head) if self.is_trusted => forwarded::client(head, self.bytes, trusted),
+            _ => None,
+        };
+        told.or_else(|| self.remote())
+    }
+
+    fn request_id(&self) -> Option<&'a [u8]> {
+        if !self.made_id.is_empty() {
+            return Some(self.made_id);
+        }
+        identity::request_id(self.head?, self.bytes)
+    }
+}
+
+/// Up to `?`.
+#[must_use]
+pub fn without_query(target: &[u8]) -> &[u8] {
+    &target[..target.iter().position(|&b| b == b'?').unwrap_or(target.len())]
+}
+
+/// Text that is written as it is, in whole blocks.
+#[derive(Debug, Default)]
+struct Literal {
+    block: [u8; BLOCK_BYTES],
+    len: usize,
+    rest: Box<[u8]>,
+}
+
+impl Literal {
+    fn new(text: &str) -> Self {
+        let mut block = [0; BLOCK_BYTES];
+        let len = text.len().min(BLOCK_BYTES);
+        block[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Self { block, len, rest: text.as_bytes()[len..].into() }
+    }
+}
+
+#[derive(Debug)]
+struct Segment {
+    before: Literal,
+    field: Field,
+}
+
+/// How all lines of a log look.
+#[derive(Debug)]
+pub struct Format {
+    is_json: bool,
+    hides_queries: bool,
+    segments: Vec<Segment>,
+    last: Literal,
+    names_request_id: bool,
+}
+
+impl Format {
+    /// A format of `parts`, each a literal and the field that follows it; what follows the last one is `last`.
+    ///
+    /// For JSON the literals are names of keys, comma and colon included, and `last` closes the object.
+    #[must_use]
+    pub fn new(is_json: bool, hides_queries: bool, parts: &[(String, Field)], last: &str) -> Self {
+        let segments = parts.iter();
+        let segments = segments
+            .map(|(before, field)| Segment { before: Literal::new(before), field: field.clone() })
+            .collect();
+        let names_request_id = parts.iter().any(|(_, field)| *field == Field::RequestId);
+        let last = Literal::new(&format!("{last}\n"));
+        Self { is_json, hides_queries, segments, last, names_request_id }
+    }
+
+    /// Whether lines say the request's id, so that each request needs one.
+    #[must_use]
+    pub fn names_request_id(&self) -> bool {
+        self.names_request_id
+    }
+
+    /// Writes one line; returns its length, at most [`LINE_BYTES_MAX`].
+    pub fn write(
+        &self,
+        room: &mut Room,
+        stamp: &mut Stamp,
+        record: &Record<'_>,
+        trusted: &Trusted,
+        wall_us: u64,
+    ) -> usize {
+        stamp.renew(self.is_json, wall_us);
+        let mut line = Line { room, at: 0, is_full: false, most: usize::MAX };
+        self.fill(&mut line, stamp, record, trusted);
+        for most in SHORTENED_BYTES {
+            if !line.is_full {
+                break;
+            }
+            line = Line { room: line.room, at: 0, is_full: false, most };
+            self.fill(&mut line, stamp, record, trusted);
+        }
+        if line.is_full { 0 } else { line.at }
+    }
+
+    fn fill(&self, line: &mut Line<'_>, stamp: &Stamp, record: &Record<'_>, trusted: &Trusted) {
+        for Segment { before, field } in &self.segments {
+            if self.is_json {
+                self.put_json(line, before, field, stamp, record, trusted);
+            } else {
+                line.literal(before);
+                self.put_text(line, field, stamp, record, trusted);
+            }
+        }
+        if self.is_json && line.most != usize::MAX {
+            line.bytes(b",\"shortened\":true");
+        }
+        line.literal(&self.last);
+    }
+
+    #[inline]
+    fn number(field: &Field, record: &Record<'_>) -> Option<u64> {
+        Some(match field {
+            Field::Status => u64::from(record.status),
+            Field::Bytes => record.body_bytes,
+            Field::DurationUs => record.duration_us,
+            Field::DurationMs => record.duration_us / 1000,
+            Field::DurationS => record.duration_us / 1_000_000,
+            Field::QueueUs => record.queue_us,
+            _ => return None,
+        })
+    }
+
+    #[inline]
+    fn text<'a>(&self, field: &Field, record: &Record<'a>, trusted: &Trusted) -> Option<&'a [u8]> {
+        let shown = |url: &'a [u8]| if self.hides_queries { without_query(url) } else { url };
+        match field {
+            Field::Client => record.client(trusted),
+            Field::Remote => record.remote(),
+            Field::Method => record.span(|head| head.method_name),
+            Field::Target => record.span(|head| head.target).map(shown),
+            Field::Path => record.span(|head| head.target).map(without_query),
+            Field::Query if self.hides_queries => None,
+            Field::Query => record.span(|head| head.query),
+            Field::Protocol => Some(protocol(record)),
+            Field::Host => record.span(|head| head.host),
+            Field::Refusal => record.refusal.map(str::as_bytes),
+            Field::Referer | Field::Header(NameId::REFERER, _) => {
+                record.field(NameId::REFERER).map(shown)
+            }
+            Field::UserAgent => record.field(NameId::USER_AGENT),
+            Field::RequestId => record.request_id(),
+            Field::TraceId => identity::trace_id(record.head?, record.bytes),
+            Field::Header(NameId::UNKNOWN, name) => record.unknown(name),
+            Field::Header(id, _) => record.field(*id),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn put_json(
+        &self,
+        line: &mut Line<'_>,
+        before: &Literal,
+        field: &Field,
+        stamp: &Stamp,
+        record: &Record<'_>,
+        trusted: &Trusted,
+    ) {
+        if let Some(number) = Self::number(field, record) {
+            line.literal(before);
+            line.number(number);
+        } else if *field == Field::Time {
+            line.literal(before);
+            line.bytes(&stamp.iso);
+        } else if *field == Field::User || *field == Field::RequestLine {
+            if let Some(text) = self.composed(field, record) {
+                line.literal(before);
+                line.json_string(&text);
+            }
+        } else if *field == Field::DurationDecimal {
+            line.literal(before);
+            line.decimal(record.duration_us);
+        } else if let Some(text) = self.text(field, record, trusted) {
+            line.literal(before);
+            line.json_string(text);
+        }
+    }
+
+    fn put_text(
+        &self,
+        line: &mut Line<'_>,
+        field: &Field,
+        stamp: &Stamp,
+        record: &Record<'_>,
+        trusted: &Trusted,
+    ) {
+        match (field, Self::number(field, record)) {
+            (_, Some(number)) => line.number(number),
+            (Field::Time, _) => line.bytes(&stamp.common),
+            (Field::DurationDecimal, _) => line.decimal(record.duration_us),
+            (Field::User | Field::RequestLine, _) => {
+                line.plain(self.composed(field, record).as_deref());
+            }
+            _ => line.plain(self.text(field, record, trusted)),
+        }
+    }
+
+    /// What is not somewhere in the request as it is.
+    fn composed(&self, field: &Field, record: &Record<'_>) -> Option<Vec<u8>> {
+        if *field == Field::User {
+            return identity::basic_user(record.head?, record.bytes);
+        }
+        let target = record.span(|head| head.target)?;
+        let target = if self.hides_queries { without_query(target) } else { target };
+        let method = record.span(|head| head.method_name)?;
+        Some([method, b" ", target, b" ", protocol(record)].concat())
+    }
+}
+
+fn protocol(record: &Record<'_>) -> &'static [u8] {
+    if record.head.is_some_and(|head| head.minor == 0) { b"HTTP/1.0" } else { b"HTTP/1.1" }
+}
+
+/// A line that is being written. What does not fit sets `is_full`.
+struct Line<'a> {
+    room: &'a mut Room,
+    at: usize,
+    is_full: bool,
+    /// Most bytes of a value.
+    most: usize,
+}
+
+impl Line<'_> {
+    /// Room for `len` more bytes, and a whole block behind them; `None` when there is none.
+    #[inline]
+    fn grow(&mut self, len: usize) -> Option<usize> {
+        let at = self.at;
+        if self.is_full || at + len > LINE_BYTES_MAX {
+            self.is_full = true;
+            return None;
+        }
+        self.at = at + len;
+        Some(at)
+    }
+
+    #[inline]
+    fn literal(&mut self, literal: &Literal) {
+        if let Some(at) = self.grow(literal.len) {
+            self.room[at..at + BLOCK_BYTES].copy_from_slice(&literal.block);
+        }
+        if !literal.rest.is_empty() {
+            self.bytes(&literal.rest);
+        }
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        if let Some(at) = self.grow(bytes.len()) {
+            self.room[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        if let Some(at) = self.grow(1) {
+            self.room[at] = byte;
+        }
+    }
+
+    #[inline]
+    fn number(&mut self, mut number: u64) {
+        let len = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let Some(at) = self.grow(len) else { return };
+        for place in self.room[at..at + len].iter_mut().rev() {
+            *place = digit(number);
+            number /= 10;
+        }
+    }
+
+    /// Microseconds as seconds with six decimals.
+    fn decimal(&mut self, us: u64) {
+        self.number(us / 1_000_000);
+        self.byte(b'.');
+        for place in [100_000, 10_000, 1000, 100, 10, 1] {
+            self.byte(digit(us / place));
+        }
+    }
+
+    /// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 are written as the Latin-1 characters they would be: the
+    /// log stays readable by any parser whatever a client sends.
+    #[inline]
+    fn json_string(&mut self, text: &[u8]) {
+        if is_plain(text) && text.len() <= self.most {
+            let Some(at) = self.grow(text.len() + 2) else { return };
+            self.room[at] = b'"';
+            self.room[at + 1..=at + text.len()].copy_from_slice(text);
+            self.room[at + 1 + text.len()] = b'"';
+            return;
+        }
+        self.byte(b'"');
+        for chunk in shortened(text, self.most).utf8_chunks() {
+            for &byte in chunk.valid().as_bytes() {
+                match byte {
+                    b'"' | b'\\' => self.bytes(&[b'\\', byte]),
+                    0..0x20 | 0x7f => self.escape("\\u00", byte),
+                    _ => self.byte(byte),
+                }
+            }
+            for &byte in chunk.invalid() {
+                self.escape("\\u00", byte);
+            }
+        }
+        self.byte(b'"');
+    }
+
+    /// Text in a line that is split by quotes and blanks: no byte of it can end the line or its quotes.
+    fn plain(&mut self, text: Option<&[u8]>) {
+        let text = text.filter(|text| !text.is_empty()).unwrap_or(b"-");
+        for &byte in shortened(text, self.most) {
+            match byte {
+                b'"' | b'\\' => self.bytes(&[b'\\', byte]),
+                b' '..0x7f => self.byte(byte),
+                _ => self.escape("\\x", byte),
+            }
+        }
+    }
+
+    fn escape(&mut self, before: &str, byte: u8) {
+        let mut text = Vec::with_capacity(ESCAPE_BYTES);
+        let _ = write!(text, "{before}{byte:02x}");
+        self.bytes(&text);
+    }
+}
+
+#[inline]
+fn digit(number: u64) -> u8 {
+    b"0123456789"[(number % 10) as usize]
+}
+
+/// Most bytes of a value that take no more than `most`, escapes included.
+fn shortened(value: &[u8], most: usize) -> &[u8] {
+    if most == usize::MAX {
+        return value;
+    }
+    let mut cost = 0;
+    let fits = |&byte: &u8| {
+        cost += if is_plain(&[byte]) { 1 } else { ESCAPE_BYTES };
+        cost <= most
+    };
+    &value[..value.iter().copied().take_while(fits).count()]
+}
+
+/// Whether all of it is ASCII that stands for itself in a JSON string. Without an early exit in a block: it would keep
+/// this from being vector code.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    let is_special = |b: u8| !(b' '..0x7f).contains(&b) || b == b'"' || b == b'\\';
+    let has_special = |block: &[u8]| block.iter().fold(false, |any, &b| any | is_special(b));
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    !blocks.iter().any(|block| has_special(block)) && !has_special(rest)
+}
+
+/// The time of a line, of which most changes once a second.
+#[derive(Debug)]
+pub struct Stamp {
+    second: u64,
+    /// `"2026-11-22T13:05:48.123Z"`, quotes included.
+    iso: [u8; 26],
+    /// `[22/Nov/2026:13:05:48 +0000]`
+    common: [u8; 28],
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self { second: u64::MAX, iso: [0; 26], common: [0; 28] }
+    }
+}
+
+const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+
+impl Stamp {
+    #[inline]
+    fn renew(&mut self, with_milliseconds: bool, wall_us: u64) {
+        let second = wall_us / 1_000_000;
+        if second != self.second {
+            self.second = second;
+            self.begin_second();
+        }
+        if with_milliseconds {
+            let milliseconds = wall_us / 1000;
+            self.iso[21] = digit(milliseconds / 100);
+            self.iso[22] = digit(milliseconds / 10);
+            self.iso[23] = digit(milliseconds);
+        }
+    }
+
+    fn begin_second(&mut self) {
+        let date = prefork_core::date::http_date(self.second);
+        let month = MONTHS.chunks(3).position(|name| name == &date[8..11]).unwrap_or(0) as u64 + 1;
+        let (day, name, year, clock) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
+        let month = [digit(month / 10), digit(month)];
+        let iso = [b"\"", year, b"-", &month, b"-", day, b"T", clock, b".000Z\""].concat();
+        let common = [b"[", day, b"/", name, b"/", year, b":", clock, b" +0000]"].concat();
+        self.iso.copy_from_slice(&iso);
+        self.common.copy_from_slice(&common);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use prefork_core::{Limits, Parsed, head};
+
+    const NAMES: &[&str] =
+        &["time", "client", "method", "target", "host", "status", "bytes", "referer"];
+
+    fn json(names: &[&str], hides_queries: bool) -> Format {
+        let parts: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| {
+                let open = if at == 0 { "{" } else { "," };
+                (format!("{open}\"{name}\":"), Field::of(name).unwrap())
+            })
+            .collect();
+        Format::new(true, hides_queries, &parts, ",\"pid\":7}")
+    }
+
+    fn written(format: &Format, request: &str, record: impl FnOnce(&mut Record<'_>)) -> String {
+        let mut parsed = Head::new();
+        let done = head::parse(request.as_bytes(), &Limits::default(), &mut parsed);
+        assert!(matches!(done, Ok(Parsed::Done(_))));
+        let mut of = Record {
+            remote: "10.0.0.1",
+            is_trusted: true,
+            head: Some(&parsed),
+            bytes: request.as_bytes(),
+            made_id: b"",
+            status: 200,
+            body_bytes: 5,
+            duration_us: 1_234_567,
+            queue_us: 8,
+            refusal: None,
+        };
+        record(&mut of);
+        let mut room = [0; LINE_BYTES_MAX + SLACK_BYTES];
+        let trusted = Trusted::parse(["10.0.0.0/8"]).unwrap();
+        let len =
+            format.write(&mut room, &mut Stamp::default(), &of, &trusted, 784_111_777_045_999);
+        String::from_utf8(room[..len].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn json_has_the_fields_asked_for_and_leaves_out_what_is_not_there() {
+        let request = "GET /a?b=c HTTP/1.1\r\nHost: shop\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+        assert_eq!(
+            written(&json(NAMES, false), request, |_| ()),
+            "{\"time\":\"1994-11-06T08:49:37.045Z\",\"client\":\"192.0.2.1\",\"method\":\"GET\",\
+             \"target\":\"/a?b=c\",\"host\":\"shop\",\"status\":200,\"bytes\":5,\"pid\":7}\n"
+        );
+        let untrusted = written(&json(NAMES, true), request, |record| record.is_trusted = false);
+        assert!(
+            untrusted.contains("\"client\":\"10.0.0.1\",\"method\":\"GET\",\"target\":\"/a\",")
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_stay_inside_their_json_string() {
+        let request = "GET / HTTP/1.1\r\nHost: t\r\nReferer: a\"b\\c\td\u{e9}\r\n\r\n";
+        let line = written(&json(&["referer"], false), request, |_| ());
+        assert_eq!(line, "{\"referer\":\"a\\\"b\\\\c\\u0009d\u{e9}\",\"pid\":7}\n");
+    }
+
+    #[test]
+    fn text_is_the_combined_format_and_quotes_what_would_break_it() {
+        let parts =
+            ["client", "user", "time", "request_line", "status", "bytes", "referer", "user_agent"];
+        let before = ["", " - ", " ", " \"", "\" ", " ", " \"", "\" \""];
+        let parts: Vec<_> = parts
+            .iter()
+            .zip(before)
+            .map(|(name, before)| (before.to_owned(), Field::of(name).unwrap()))
+            .collect();
+        let format = Format::new(false, false, &parts, "\"");
+        let fields = "Host: t\r\nAuthorization: Basic YTpi\r\nUser-Agent: x\"\\\u{e9}\r\n";
+        assert_eq!(
+            written(&format, &format!("GET /a HTTP/1.0\r\n{fields}\r\n"), |_| ()),
+            "10.0.0.1 - a [06/Nov/1994:08:49:37 +0000] \"GET /a HTTP/1.0\" 200 5 \"-\" \"x\\\"\\\\\\xc3\\xa9\"\n"
+        );
+    }
+
+    #[test]
+    fn a_line_is_never_too_long() {
+        let format = json(&["target", "host", "referer", "user_agent", "bytes"], false);
+        for size in [3000, 4050, 4060, 4070, 4080, 4090, 5000, 8000] {
+            let target = "t".repeat(size);
+            let request = format!(
+                "GET /{target} HTTP/1.1\r\nHost: t\r\nReferer: {target}\r\nUser-Agent: {}\r\n\r\n",
+                "\u{e9}\"".repeat(900)
+            );
+            let line = written(&format, &request, |_| ());
+            assert!((1000..=LINE_BYTES_MAX).contains(&line.len()), "{}", line.len());
+            assert!(line.ends_with(",\"shortened\":true,\"pid\":7}\n"), "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        let mut room = [0; LINE_BYTES_MAX + SLACK_BYTES];
+        let mut line = Line { room: &mut room, at: 0, is_full: false, most: usize::MAX };
+        for number in [0, 7, 10, 999, 1000, u64::MAX] {
+            line.number(number);
+            line.byte(b' ');
+        }
+        line.decimal(1_000_023);
+        let end = line.at;
+        assert_eq!(&room[..end], b"0 7 10 999 1000 18446744073709551615 1.000023");
+    }
+
+    #[test]
+    fn a_value_is_shortened_by_what_it_takes_with_its_escapes() {
+        assert_eq!(shortened(b"plain text", 5), b"plain");
+        assert_eq!(shortened(b"a\"\"\"", 13), b"a\"\"");
+        assert_eq!(shortened(b"a\"\"\"", usize::MAX), b"a\"\"\"");
+    }
+}
