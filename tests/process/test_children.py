@@ -77,6 +77,46 @@ def test_a_child_of_the_import_ends_with_the_server_and_the_port_is_free(
         assert again.get() == (200, "ok")
 
 
+STUBBORN_CHILD = {
+    "subprocess": """
+        import subprocess
+        CHILD = subprocess.Popen(["sh", "-c", "trap '' TERM; touch child-$$; while :; do sleep 1; done"])
+    """,
+    "multiprocessing": """
+        import multiprocessing, os, signal, time
+        def background():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            open(f"child-{os.getpid()}", "w").close()
+            time.sleep(600)
+        multiprocessing.get_context("fork").Process(target=background, daemon=True).start()
+    """,
+}
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=str)
+@pytest.mark.parametrize("kind", STUBBORN_CHILD)
+@pytest.mark.parametrize("leaves", ["stop", "quick stop", "kill"])
+def test_a_child_of_the_import_that_ignores_sigterm_does_not_outlive_its_worker(
+    folder: Path, kind: str, leaves: str, preload: tuple[str, ...]
+):
+    text = textwrap.dedent(STUBBORN_CHILD[kind]) + 'def run(environ): return "ok"\n'
+    with serve(folder, text, "-w", "1", "--graceful-timeout=2", *preload) as server:
+        children = wait_until(
+            lambda: [p for n in folder.glob("child-*") if not is_gone(p := int(n.name[6:]))],
+            within_s=10,
+        )
+        if leaves == "kill" and not preload:  # its replacement has a child of its own
+            (worker,) = server.workers()
+            os.kill(worker, signal.SIGKILL)
+        else:
+            server.signal(signal.SIGINT if leaves == "quick stop" else signal.SIGTERM)
+            assert server.wait_exit() == 0
+        wait_until(
+            lambda: all(is_gone(child) for child in children), within_s=10, what="child is there"
+        )
+        server.signal(signal.SIGINT)  # the fixture's end would only kill
+
+
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=str)
 def test_sigterm_ends_a_child_of_the_import(folder: Path, preload: tuple[str, ...]):
     with serve(folder, DAEMON_CHILD, "-w", "1", *preload):

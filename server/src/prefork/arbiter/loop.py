@@ -76,8 +76,9 @@ SIGNALS = (
 )  # fmt: skip
 # After a step that failed: what made it fail may be there again at once.
 FAILED_STEP_PAUSE_S = 0.5
-# At the end of the server.
+# At the end of the server; a child that ends wakes the arbiter at once.
 MOLDS_END_S = 6.0
+LAST_LOOK_S = 0.1
 
 
 class Arbiter:
@@ -124,7 +125,7 @@ class Arbiter:
             if self.step_failed:
                 self.step_failed = False
                 time.sleep(FAILED_STEP_PAUSE_S)
-        self.guard(self.wait_for_molds)
+        self.guard(self.wait_for_imports)
         self.guard(self.call_hook, "on_exit", self.own.server)
         self.agent.stop()
         self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
@@ -152,13 +153,17 @@ class Arbiter:
             )
             self.step_failed = True
 
-    def wait_for_molds(self) -> None:
-        """Let the molds do what the app's import registered for the end; not longer than MOLDS_END_S."""
+    def wait_for_imports(self) -> None:
+        """Let the molds do what the app's import registered for the end, not longer than MOLDS_END_S; end its children."""
+        orphans = self.molds.orphans
+        orphans.take(self.molds.bereaved, time.monotonic())
         deadline = time.monotonic() + MOLDS_END_S
-        while self.molds.ending:
-            if not select.select([self.signals], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        while self.molds.ending or orphans.kill_at:
+            now = time.monotonic()
+            orphans.kill_overdue(now)
+            if now >= deadline:
                 self.molds.kill_ending()
-                return
+            select.select([self.signals], [], [], LAST_LOOK_S)
             self.signals.take()
             self.reap()
 
@@ -337,7 +342,7 @@ class Arbiter:
         for ended in processes.reap():
             if self.molds.take_ended(ended) or self.workers.take_ended(ended):
                 continue
-            if self.agent.pid == ended.pid:
+            if not self.molds.orphans.take_ended(ended) and self.agent.pid == ended.pid:
                 self.agent.ended(ended, time.monotonic())
 
     def on_request(self, request: Request) -> None:
@@ -364,6 +369,7 @@ class Arbiter:
             self.table.beat(now)
             self.own.notifier.alive()
             self.agent.restart_if_due(now)
+            self.molds.orphans.kill_overdue(now)
             self.log.sink.flush()
             measure_queue(self.own.listeners, self.table)
             noticed += measure_memory(watched, self.table, self.log, now)

@@ -7,6 +7,7 @@ events that are dispatched here.
 import os
 import selectors
 import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import NoRoomError
+from prefork.arbiter.orphans import Orphans
 from prefork.arbiter.proc import read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
@@ -43,6 +45,7 @@ class MoldHandle:
     stack_fd: int  # where it writes its stack when it hangs or crashes
     is_ready: bool = False
     is_hung: bool = False
+    children: tuple[int, ...] = ()  # processes that the import started
     unsafe: str = ""  # what its import left that processes must not share; it is about to end
 
     def take_stack(self) -> str:
@@ -72,7 +75,12 @@ class Molds:
         self.handles: dict[int, MoldHandle] = {}
         # Bytes that the import of each generation has added, measured before its first worker shares them.
         self.sizes: dict[int, int] = {}
-        self.ending: set[int] = set()  # pids of molds that outlive their workers, then end
+        # Molds that outlive their workers, then end: pids, each with the children of its import.
+        self.ending: dict[int, tuple[int, ...]] = {}
+        self.orphans = Orphans()
+        self.bereaved: list[
+            int
+        ] = []  # children of imports whose molds were lost; they end with the server
 
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
@@ -137,7 +145,7 @@ class Molds:
             drop_channel(self.selector, handle.channel)
             os.close(handle.stack_fd)
             if handle.pid:
-                self.ending.add(handle.pid)
+                self.ending[handle.pid] = handle.children
         return handle
 
     def kill_ending(self) -> None:
@@ -154,13 +162,14 @@ class Molds:
     def take_ended(self, ended: Ended) -> bool:
         """Take a child that has ended, after its last messages; False when it was not a mold."""
         if ended.pid in self.ending:
-            self.ending.remove(ended.pid)
+            self.orphans.take(self.ending.pop(ended.pid), time.monotonic())
             return True
         found = next(((n, h) for n, h in self.handles.items() if h.pid == ended.pid), None)
         if found is None:
             return False
         number, handle = found
         handle.pid = 0  # the kernel may reuse it
+        self.bereaved += handle.children  # its workers go on, and may need them
         self._read(number, handle)
         if self.handles.get(number) is handle:
             self.handles.pop(number)
@@ -210,8 +219,8 @@ class Molds:
             match message:
                 case None:
                     drop_channel(self.selector, handle.channel)
-                case messages.MoldReady():
-                    handle.is_ready = True
+                case messages.MoldReady(children):
+                    handle.is_ready, handle.children = True, tuple(children)
                     self.sizes[number] = read_private(handle.pid)
                     self.dispatch(MoldReady(number))
                 case messages.PreloadUnsafe(found):

@@ -31,6 +31,15 @@ def read_rollup(pid: int, proc: Path) -> dict[str, int]:
     return found
 
 
+def parent_of(pid: int, proc: Path = Path("/proc")) -> int:
+    """Return the pid of a process' parent; 0 when it is gone."""
+    try:
+        status = (proc / str(pid) / "stat").read_text()
+    except OSError:
+        return 0
+    return int(status.rpartition(")")[2].split()[1])  # the name may hold anything
+
+
 def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:
     """Return (ListenOverflows, ListenDrops) of this network namespace since its start."""
     try:

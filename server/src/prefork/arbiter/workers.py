@@ -55,6 +55,7 @@ class WorkerHandle:
     looked_at: float = 0.0
     silent_s: float = 0.0
     only_overdue_since: float | None = None
+    children: tuple[int, ...] = ()  # processes that its own import of the app started
     memory_read: float = 0.0
 
 
@@ -146,6 +147,7 @@ class Workers:
         )  # fmt: skip
         if handle is not None:
             drop_channel(self.selector, handle.channel)
+            self.molds.orphans.take(handle.children, time.monotonic())
             handle.hook.alive = False
             handle.hook.count_requests = lambda: served
             self.own.server.WORKERS.pop(handle.pid, None)
@@ -198,7 +200,8 @@ class Workers:
                 self.own.server.WORKERS[pid] = handle.hook
                 handle.channel.send(messages.Begin())
                 self.dispatch(WorkerSpawned(number, pid))
-            case messages.WorkerReady(unsafe):
+            case messages.WorkerReady(unsafe, children):
+                handle.children = tuple(children)
                 if unsafe is not None:
                     self.generations.note_import(handle.generation, unsafe=unsafe)
                 self._count_boot(number, handle)

@@ -27,7 +27,9 @@ class Fork(Message):
 # mold → arbiter
 @dataclass(frozen=True)
 class MoldReady(Message):
-    """The app is imported (or not to be imported here), workers can be forked."""
+    """The app is imported (or not to be imported here), workers can be forked; `children` were started by the import."""
+
+    children: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ class WorkerReady(Message):
     """The worker could serve, and waits for the word to.
 
     `unsafe`, of a worker that imported for itself: what its import left that processes must not share, empty
-    when the next generation could be preloaded; None where that was not asked.
+    when the next generation could be preloaded; None where that was not asked. `children` are the processes that it
+    started.
     """
 
     unsafe: str | None = None
+    children: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

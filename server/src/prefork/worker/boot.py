@@ -76,11 +76,11 @@ def run_worker(
     children.undo_in_children(channel.close)
     children.close_in_children(*inheritance.listeners, *inheritance.handover, inheritance.held)
     seed_numpy()
-    unsafe: str | None = None
+    ready = messages.WorkerReady()
 
     def load() -> WsgiApp:
-        nonlocal unsafe
-        loaded, unsafe = import_here(options)
+        nonlocal ready
+        loaded, ready = import_here(options)
         return loaded
 
     server.app = worker.app = HookApp(load, app)
@@ -109,7 +109,7 @@ def run_worker(
         processes.exit_now(Exit.APP)
     signals.install()  # the import may have set handlers of its own
     worker.booted = True
-    channel.send(messages.WorkerReady(unsafe))
+    channel.send(ready)
     parts = LoopParts(
         engine=engine, channel=channel, signals=signals, options=options, hooks=hooks, worker=worker, log=log,
         logfiles=logfiles, listeners=inheritance.listeners, handover=inheritance.handover,
@@ -162,15 +162,17 @@ def await_begin(channel: Channel, logfiles: LogFiles) -> None:
                 processes.exit_now(Exit.OK)
 
 
-def import_here(options: Options) -> tuple[WsgiApp, str | None]:
-    """Import the app in this worker; with it what of the import could not be shared, "" for nothing.
+def import_here(options: Options) -> tuple[WsgiApp, messages.WorkerReady]:
+    """Import the app in this worker; return it with what the arbiter has to know of the import.
 
-    That decides whether the next generation is preloaded, so that no import is made only to find out.
+    What of it could not be shared, "" for nothing, decides whether the next generation is preloaded, so that no import
+    is made only to find out.
     """
     imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)
-    if options.preload_app == "never":
-        return imported.app, None
-    return imported.app, messages.shorten(summarize(imported.hazards))
+    unsafe = None
+    if options.preload_app != "never":
+        unsafe = messages.shorten(summarize(imported.hazards))
+    return imported.app, messages.WorkerReady(unsafe, list(imported.children))
 
 
 def seed_numpy() -> None:

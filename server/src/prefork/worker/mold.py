@@ -80,9 +80,10 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     extend_search_path(mold.options.pythonpath)
     report_unusable_spool(mold)
     app: WsgiApp | None = None
+    started: tuple[int, ...] = ()
     if mold.preload:
         try:
-            app = preload(mold)
+            app, started = preload(mold)
         except UnsafePreload as unsafe:
             mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
             return end_import(mold, unsafe.children)
@@ -90,7 +91,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             mold.channel.send(messages.BootFailed(messages.shorten(describe_failure(error))))
             processes.exit_now(Exit.APP)
         disregard_signals()  # the import may have set handlers of its own
-    mold.channel.send(messages.MoldReady())
+    mold.channel.send(messages.MoldReady(list(started)))
     return serve_forks(mold, app)
 
 
@@ -135,8 +136,8 @@ class UnsafePreload(Exception):  # noqa: N818 - nothing failed
         self.children = imported.children
 
 
-def preload(mold: Mold) -> WsgiApp:
-    """Import the app and move it out of the garbage collector's reach.
+def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
+    """Import the app and move it out of the garbage collector's reach; return it with the children it has started.
 
     A collection writes into every object it visits, and each written page would be copied in each
     worker; what is frozen stays shared (gc.freeze).
@@ -156,7 +157,7 @@ def preload(mold: Mold) -> WsgiApp:
     mold.log.info(
         "app imported", generation=mold.generation, pid=os.getpid(), seconds=time.monotonic() - started
     )  # fmt: skip
-    return imported.app
+    return imported.app, imported.children
 
 
 def serve_forks(mold: Mold, app: WsgiApp | None) -> int:
