@@ -30,6 +30,7 @@ PORTS = {
     10257: "kube-controller-manager",
     10259: "kube-scheduler",
     18080: "the ingress controller",
+    18443: "the ingress controller's TLS",
 }
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+from .certificates import write_certificates
 from .model import build_sites
 from .render import render
 from .server import Nginx
@@ -17,6 +18,7 @@ logger = logging.getLogger("ingress")
 
 INGRESSES = "/apis/networking.k8s.io/v1/ingresses"
 SERVICES = "/api/v1/services"
+SECRETS = "/api/v1/secrets?fieldSelector=type%3Dkubernetes.io%2Ftls"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 # What comes within this time goes into one reload, as in the real controller's queue.
 BATCH_S = 0.1
@@ -29,7 +31,7 @@ def main() -> int:
     changed, stopping = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    mirrors = [Mirror(path, changed.set) for path in (INGRESSES, SERVICES, SLICES)]
+    mirrors = [Mirror(path, changed.set) for path in (INGRESSES, SERVICES, SLICES, SECRETS)]
     for mirror in mirrors:
         threading.Thread(target=mirror.run_for_ever, daemon=True).start()
     nginx = Nginx()
@@ -43,7 +45,8 @@ def main() -> int:
             continue
         time.sleep(BATCH_S)
         changed.clear()
-        sites, rejected = build_sites(*(mirror.objects() for mirror in mirrors))
+        ingresses, services, slices, secrets = (mirror.objects() for mirror in mirrors)
+        sites, rejected = build_sites(ingresses, services, slices, write_certificates(secrets))
         if (wanted := render(sites, 0)) == current:
             continue
         for ingress in rejected:

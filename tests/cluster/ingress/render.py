@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from .model import Location, Site, Upstream
 
 LISTEN = "127.0.0.1:18080"
+TLS_PORT = 18443
+LISTEN_TLS = f"127.0.0.1:{TLS_PORT}"
 VERSION_SOCKET = "/tmp/config-version.sock"
 # Answers for a backend without a ready endpoint, as the real controller's does.
 NO_ENDPOINT = "unix:/tmp/no-endpoint.sock"
@@ -70,6 +72,12 @@ def _service_servers(version: int) -> Iterator[str]:
     location = /healthz {{ return 200 "ok\\n"; }}
     location / {{ return 404; }}
   }}
+  server {{
+    listen {LISTEN_TLS} ssl default_server;
+    server_name _;
+    access_log off;
+    ssl_reject_handshake on;
+  }}
 """
 
 
@@ -98,31 +106,37 @@ def _upstream(upstream: Upstream) -> str:
 
 def _server(site: Site) -> Iterator[str]:
     yield f"  server {{\n    listen {LISTEN};\n    server_name {site.host};\n"
+    yield from _tls(site)
     if _is_on(site.settings, "redirect-to-https"):
         yield "    if ($http_x_forwarded_proto != https) { return 301 https://$host$request_uri; }\n"
     if snippet := site.settings.get("server-snippets"):
         yield _indented(snippet, 4)
     for location in site.locations:
-        yield from _location(location, site.settings)
+        yield from _location(location)
     if all(location.path != "/" for location in site.locations):
         yield "    location / { return 404; }\n"
     yield "  }\n"
 
 
-def _location(location: Location, settings: Mapping[str, str]) -> Iterator[str]:
-    body = "".join(_proxy(location.upstream, settings))
-    for match in _matches(location):
-        yield f"    location {match} {{\n{body}    }}\n"
+def _tls(site: Site) -> Iterator[str]:
+    """HTTPS, and plain HTTP sent there, unless the Ingress says otherwise."""
+    if site.tls is None:
+        return
+    yield f"    listen {LISTEN_TLS} ssl;\n"
+    if site.tls.file is None:
+        yield "    ssl_reject_handshake on;\n"
+    else:
+        yield f"    ssl_certificate {site.tls.file};\n    ssl_certificate_key {site.tls.file};\n"
+    if _is_on(site.settings, "ssl-redirect", default=True):
+        target = f"https://$host:{TLS_PORT}$request_uri"
+        yield f"    if ($scheme = http) {{ return 301 {target}; }}\n"
 
 
-def _matches(location: Location) -> list[str]:
-    """A Prefix matches whole path elements (Ingress v1, path types); nginx's prefixes do not."""
-    path = _quoted(location.path)
-    if location.is_exact:
-        return [f"= {path}"]
-    if location.path.endswith("/"):
-        return [path]
-    return [f"= {path}", _quoted(location.path + "/")]
+def _location(location: Location) -> Iterator[str]:
+    """A Prefix is nginx's own, as in the real controller: /shop matches /shopping too."""
+    body = "".join(_proxy(location.upstream, location.settings))
+    exact = "= " if location.is_exact else ""
+    yield f"    location {exact}{_quoted(location.path)} {{\n{body}    }}\n"
 
 
 def _quoted(path: str) -> str:

@@ -68,7 +68,8 @@ class Mirror:
         query = (
             f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_S}&resourceVersion={version}"
         )
-        with _Request(f"{self._path}?{query}") as answer:
+        join = "&" if "?" in self._path else "?"
+        with _Request(f"{self._path}{join}{query}") as answer:
             while line := answer.readline():
                 event = json.loads(line)
                 item = event["object"]

@@ -1,11 +1,15 @@
 """The test ingress controller behaves like the real one where tests can tell: endpoints, defaults, refusals."""
 
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.ingress.certificates import write_certificates
 from tests.cluster.ingress.model import Rejected, Site, build_sites
 from tests.cluster.ingress.render import NO_ENDPOINT, render
+from tests.support.certificate import make_certificate
 
 Manifest = dict[str, Any]
 
@@ -23,16 +27,19 @@ def _ingress(
         "pathType": changes.get("type", "Prefix"),
         "backend": backend,
     }
+    tls = [{"hosts": [host], "secretName": changes["tls"]}] if "tls" in changes else []
+    paths = [] if "path" in changes and changes["path"] is None else [path]
     return {
         "metadata": {
-            "namespace": "default",
+            "namespace": changes.get("namespace", "default"),
             "name": name,
             "creationTimestamp": created,
             "annotations": changes.get("annotations", {}),
         },
         "spec": {
             "ingressClassName": changes.get("ingress_class", "nginx"),
-            "rules": [{"host": host, "http": {"paths": [path]}}],
+            "rules": [{"host": host, "http": {"paths": paths}}],
+            "tls": tls,
         },
     }
 
@@ -167,18 +174,99 @@ def test_annotations_replace_the_defaults() -> None:
     ("path", "kind", "locations"),
     [
         ("/", "Prefix", ['location "/" {']),
-        (
-            "/shop",
-            "Prefix",
-            ['location = "/shop" {', 'location "/shop/" {', "location / { return 404; }"],
-        ),
+        ("/shop", "Prefix", ['location "/shop" {', "location / { return 404; }"]),
         ("/shop", "Exact", ['location = "/shop" {', "location / { return 404; }"]),
     ],
 )
-def test_paths_match_whole_elements(path: str, kind: str, locations: list[str]) -> None:
+def test_paths_match_as_nginx_prefixes_do(path: str, kind: str, locations: list[str]) -> None:
     server = render(_serve(_ingress(path=path, type=kind)), 1).rpartition("server_name")[2]
     found = [line.strip() for line in server.splitlines() if line.strip().startswith("location")]
     assert found == locations
+
+
+def _master(host: str = "shop.example.com", **changes: Any) -> Manifest:
+    annotations = {"nginx.org/mergeable-ingress-type": "master"} | changes.pop("annotations", {})
+    return _ingress(name="host", host=host, path=None, annotations=annotations, **changes)
+
+
+def _minion(name: str, path: str, **changes: Any) -> Manifest:
+    annotations = {"nginx.org/mergeable-ingress-type": "minion"} | changes.pop("annotations", {})
+    return _ingress(name=name, path=path, annotations=annotations, **changes)
+
+
+def test_master_and_minions_share_a_host() -> None:
+    (site,) = _serve(_minion("one", "/"), _master(), _minion("two", "/two", namespace="other"))
+    assert [(each.path, each.upstream.name.split("-")[1]) for each in site.locations] == [
+        ("/", "one"),
+        ("/two", "two"),
+    ]
+
+
+def test_plain_ingress_that_is_older_keeps_the_host_from_a_master() -> None:
+    plain = _ingress(name="plain", created="2025-01-01T00:00:00Z")
+    sites, rejected = build_sites([_master(), _minion("one", "/one"), plain], [SERVICE], [READY])
+    assert [each.path for each in sites[0].locations] == ["/"]
+    assert {each.ingress for each in rejected} == {"default/host", "default/one"}
+
+
+def test_second_master_stands_by_until_the_first_one_goes() -> None:
+    one, two = _master(), _master(namespace="other", created="2026-02-01T00:00:00Z")
+    minion = _minion("one", "/one")
+    assert [each.ingress for each in _reject(one, two, minion)] == ["other/host"]
+    (site,) = _serve(two, minion)
+    assert [each.path for each in site.locations] == ["/one"]
+
+
+def test_older_minion_keeps_a_path_that_two_claim() -> None:
+    old, new = _minion("old", "/"), _minion("new", "/", created="2026-02-01T00:00:00Z")
+    (rejected,) = _reject(_master(), new, old)
+    assert rejected.ingress == "default/new"
+
+
+def test_minion_inherits_what_is_not_about_the_whole_host() -> None:
+    master = _master(annotations={"nginx.org/proxy-read-timeout": "9s", "nginx.org/hsts": "true"})
+    own = _minion("own", "/own", annotations={"nginx.org/proxy-read-timeout": "5s"})
+    (site,) = _serve(master, own, _minion("other", "/other"))
+    settings = {each.path: each.settings for each in site.locations}
+    assert settings["/own"]["proxy-read-timeout"] == "5s"
+    assert settings["/other"] == {"proxy-read-timeout": "9s"}
+
+
+@pytest.mark.parametrize(
+    ("ingress", "named"),
+    [
+        (_minion("alone", "/"), "no master"),
+        (_ingress(annotations={"nginx.org/mergeable-ingress-type": "master"}), "has paths"),
+        (_minion("shop", "/", tls="shop-tls"), "tls"),
+    ],
+)
+def test_wrong_master_or_minion_is_rejected(ingress: Manifest, named: str) -> None:
+    (rejected,) = _reject(ingress)
+    assert named in rejected.reason
+
+
+def test_tls_uses_the_secret_and_sends_plain_http_there() -> None:
+    ingress = _ingress(tls="shop-tls")
+    sites, _ = build_sites([ingress], [SERVICE], [READY], {("default", "shop-tls"): "/tmp/a.pem"})
+    text = render(sites, 1)
+    assert "ssl_certificate /tmp/a.pem;" in text
+    assert "return 301 https://$host:18443$request_uri;" in text
+
+
+def test_missing_secret_refuses_the_handshake_for_that_host() -> None:
+    text = render(_serve(_ingress(tls="absent")), 1).rpartition("server_name")[2]
+    assert "ssl_reject_handshake on;" in text
+
+
+def test_wrong_certificate_is_left_out(tmp_path: Path) -> None:
+    def secret(name: str, crt: bytes, key: bytes) -> Manifest:
+        data = {"tls.crt": b64encode(crt).decode(), "tls.key": b64encode(key).decode()}
+        return {"metadata": {"namespace": "default", "name": name}, "data": data}
+
+    crt, key = make_certificate("shop.example.com")
+    _, other = make_certificate("shop.example.com")
+    secrets = [secret("good", crt, key), secret("mixed", crt, other), secret("text", b"a", b"b")]
+    assert write_certificates(secrets, tmp_path).keys() == {("default", "good")}
 
 
 def test_configuration_is_the_same_whatever_the_order_of_the_objects() -> None:
