@@ -45,7 +45,7 @@ def read_values(text: str) -> Iterator[tuple[tuple[str, ...], yaml.Node, str, di
 
     The description is the comment right above the key; its lines that start with `# @` are JSON
     Schema keywords in YAML. A key without a comment has the description "". A key whose keywords
-    say what it may hold (`properties`, `additionalProperties`) is one value: nothing in it is yielded.
+    say what it may hold (see `_is_one_value`) is one value: nothing in it is yielded.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
@@ -58,10 +58,15 @@ def read_values(text: str) -> Iterator[tuple[tuple[str, ...], yaml.Node, str, di
         for key, value in node.value:
             description, keywords = _comment_above(lines, key.start_mark.line)
             yield (*path, key.value), value, description, keywords
-            if not keywords.keys() & {"properties", "additionalProperties"}:
+            if not _is_one_value(keywords):
                 yield from walk(value, (*path, key.value))
 
     yield from walk(root, ())
+
+
+def _is_one_value(keywords: dict[str, Any]) -> bool:
+    """Whether the keywords say what an object may hold; `additionalProperties: true` only opens it."""
+    return "properties" in keywords or keywords.get("additionalProperties", True) is not True
 
 
 def _comment_above(lines: list[str], row: int) -> tuple[str, dict[str, Any]]:
@@ -91,8 +96,7 @@ def build_schema(text: str) -> str:
         "title": "Values of the chart wsgiapp-operator",
         "type": "object",
         "additionalProperties": False,
-        # Helm puts a parent chart's global values here when this chart is a dependency.
-        "properties": {"global": {"type": "object"}},
+        "properties": {},
     }
     for path, node, description, keywords in read_values(text):
         parent = root
@@ -101,7 +105,7 @@ def build_schema(text: str) -> str:
         own: dict[str, Any] = {"type": _json_type(node)}
         if description:
             own["description"] = description
-        if isinstance(node, yaml.MappingNode) and node.value and not keywords:
+        if isinstance(node, yaml.MappingNode) and node.value and not _is_one_value(keywords):
             own |= {"additionalProperties": False, "properties": {}}
         parent["properties"][path[-1]] = own | keywords
     return json.dumps(root, indent=2, ensure_ascii=False) + "\n"
@@ -145,17 +149,18 @@ def _escape(text: str) -> str:
 def build_crd_template(crd: str) -> str:
     """Return the CRD as a template that can be left out and that `helm uninstall` keeps."""
     document = yaml.safe_load(crd)
-    annotations = document["metadata"].setdefault("annotations", {})
-    annotations["helm.sh/resource-policy"] = "keep"
-    body = _escape(dump(document))
-    labels = '  labels:\n    {{- include "wsgiapp-operator.labels" . | nindent 4 }}\n'
-    document_labels = document["metadata"].get("labels")
-    if document_labels:
-        raise SystemExit(f"{CRD.name} has labels {document_labels}; the chart sets its own")
-    body = body.replace("metadata:\n", "metadata:\n" + labels, 1)
+    if more := document["metadata"].keys() - {"name"}:
+        raise SystemExit(f"{CRD.name} has metadata {sorted(more)}; the chart sets its own")
+    metadata = (
+        "metadata:\n"
+        '  labels:\n    {{- include "wsgiapp-operator.labels" . | nindent 4 }}\n'
+        '  {{- $keep := ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep }}\n'
+        '  {{- include "wsgiapp-operator.annotations" (list . $keep) | nindent 2 }}\n'
+    )
+    body = _escape(dump(document)).replace("metadata:\n", metadata, 1)
     return (
         "{{/* Generated from manifests/crd/wsgiapps.yaml by charts/generate.py. */}}\n"
-        "{{- if .Values.crd.install }}\n" + body + "{{- end }}\n"
+        "{{- if .Values.crds.enabled }}\n" + body + "{{- end }}\n"
     )
 
 
@@ -165,17 +170,22 @@ def build_rbac_template(rbac: str) -> str:
         r"^  name: wsgiapp-operator$",
         '  name: {{ include "wsgiapp-operator.fullname" . }}\n'
         "%s"
-        '  labels:\n    {{- include "wsgiapp-operator.labels" . | nindent 4 }}',
+        '  labels:\n    {{- include "wsgiapp-operator.labels" . | nindent 4 }}\n'
+        '  {{- include "wsgiapp-operator.annotations" (list .) | nindent 2 }}',
         _escape(rbac),
         flags=re.MULTILINE,
     )
     documents = named.split("---\n")
     for index, document in enumerate(documents):
-        local = "  namespace: {{ .Release.Namespace }}\n" if "kind: Role\n" in document else ""
+        local = (
+            '  namespace: {{ include "wsgiapp-operator.namespace" . }}\n'
+            if "kind: Role\n" in document
+            else ""
+        )
         documents[index] = document % local
     return (
         "{{/* Generated from operator/controller/rbac.yaml by charts/generate.py. */}}\n"
-        + "---\n".join(documents)
+        "{{- if .Values.rbac.create }}\n" + "---\n".join(documents) + "{{- end }}\n"
     )
 
 
@@ -192,7 +202,7 @@ def build_install(rendered: str) -> str:
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
         },
     }
-    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    documents = [each for each in yaml.safe_load_all(rendered) if each and not _is_hook(each)]
     # The CRD first: the operator exits when it starts before its API is there.
     documents.sort(key=lambda document: document["kind"] != "CustomResourceDefinition")
     head = (
@@ -200,6 +210,11 @@ def build_install(rendered: str) -> str:
         "# Generated from the chart by charts/generate.py.\n"
     )
     return head + "---\n".join(dump(_without_helm(each)) for each in [namespace, *documents])
+
+
+def _is_hook(document: Mapping[str, Any]) -> bool:
+    """Whether only helm runs it, such as the pod of `helm test`."""
+    return "helm.sh/hook" in document["metadata"].get("annotations", {})
 
 
 def _without_helm(value: Any) -> Any:

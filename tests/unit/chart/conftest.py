@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, NAMESPACE, find_helm
-from tests.cluster.packages import install_kubectl_and_helm
+from tests.cluster.packages import install_helm3, install_kubectl_and_helm
 from tests.cluster.paths import Paths
 
 Objects = list[dict[str, Any]]
@@ -29,24 +29,41 @@ def helm() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def helm3() -> str:
+    """Return the path of the oldest helm that the chart is tried with."""
+    return str(install_helm3(Paths.from_environ()))
+
+
 class Refused(Exception):  # noqa: N818 -- named for what helm did
     """Helm would not render; the text is what it said."""
 
 
 @pytest.fixture(scope="session")
 def render(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Objects]:
-    """Return render(values, release=…, chart=…): the objects, or Refused."""
+    """Return render(values, release=…, chart=…, program=…): the objects, or Refused."""
 
     def render(
         values: dict[str, Any] | None = None,
         *,
         release: str = "wsgiapp-operator",
         chart: Path = CHART,
+        program: str = helm,
     ) -> Objects:
         file = tmp_path_factory.mktemp("values") / "values.yaml"
         file.write_text(yaml.safe_dump(values or {}))
         done = subprocess.run(
-            [helm, "template", release, str(chart), "--namespace", NAMESPACE, "-f", str(file)],
+            [
+                program,
+                "template",
+                release,
+                str(chart),
+                "--namespace",
+                NAMESPACE,
+                "-f",
+                str(file),
+                "--kube-version=1.34.0",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from wsgiapp_operator.settings import read_settings
 
-from charts.generate import CHART, CRD, RBAC
+from charts.generate import CHART, CRD, RBAC, read_values
 from tests.unit.chart.conftest import Objects, Refused
 
 Render = Callable[..., Objects]
@@ -22,7 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "image": {"repository": "registry.example/operator", "tag": "9", "pullPolicy": "Always"},
         "prefork": {"image": {"repository": "registry.example/prefork", "tag": "8"}},
         "imagePullSecrets": [{"name": "registry"}],
-        "replicas": 2,
+        "replicaCount": 2,
         "logLevel": "debug",
         "watchNamespaces": ["shop", "blog"],
         "serviceAccount": {"name": "op", "annotations": {"example.com/role": "op"}},
@@ -33,13 +34,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tolerations": [{"key": "a", "operator": "Exists"}],
         "affinity": {"podAntiAffinity": {}},
         "priorityClassName": "system-cluster-critical",
-        "global": {"anything": 1},
+        "global": {"anything": 1, "imagePullSecrets": [{"name": "global"}]},
+        "commonLabels": {"cost": "web"},
+        "commonAnnotations": {"example.com/owner": "web"},
+        "strategy": {"type": "Recreate"},
+        "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
+        "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
+        "extraArgs": ["--log-level=warning"],
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["mirror.example"]}],
+        "runtimeClassName": "gvisor",
+        "metrics": {"service": {"port": 80, "annotations": {"a": "b"}}},
     },
 }
 BAD_VALUES = [
     ({"replica": 2}, "replica"),
-    ({"replicas": -1}, "/replicas"),
-    ({"replicas": "two"}, "/replicas"),
+    ({"replicaCount": -1}, "/replicaCount"),
+    ({"replicaCount": "two"}, "/replicaCount"),
     ({"image": {"repository": ""}}, "/image/repository"),
     ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
     ({"prefork": {"tag": "1"}}, "/prefork"),
@@ -47,7 +63,13 @@ BAD_VALUES = [
     ({"logLevel": "loud"}, "/logLevel"),
     ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0"),
     ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
-    ({"crd": {"install": "yes"}}, "/crd/install"),
+    ({"crds": {"enabled": "yes"}}, "/crds/enabled"),
+    ({"crd": {"install": False}}, "crd"),
+    ({"image": {"digest": "sha256:12"}}, "/image/digest"),
+    ({"strategy": {"type": "OnDelete"}}, "/strategy/type"),
+    ({"global": {"imageRegistry": 1}}, "/global/imageRegistry"),
+    ({"metrics": {"service": {"port": 0}}}, "/metrics/service/port"),
+    ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
     ({"podLabels": {"a": 1}}, "/podLabels/a"),
     ({"resources": {"limit": {}}}, "/resources"),
     ({"apps": {"podId": 0}}, "/apps/podId"),
@@ -85,7 +107,16 @@ def test_lint_finds_nothing(helm: str) -> None:
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
 def test_objects_are_valid_for_kubernetes(render: Render, values: dict[str, Any]) -> None:
     for each in render(values):
-        kubernetes_validate.validate(each, "1.37", strict=True)
+        for version in ("1.34", "1.35", "1.36", "1.37"):
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+def test_helm_3_renders_the_same(render: Render, helm3: str, values: dict[str, Any]) -> None:
+    def in_order(objects: Objects) -> Objects:
+        return sorted(objects, key=lambda each: (each["kind"], json.dumps(each["metadata"])))
+
+    assert in_order(render(values, program=helm3)) == in_order(render(values))
 
 
 @pytest.mark.parametrize(("values", "place"), BAD_VALUES, ids=lambda part: json.dumps(part))
@@ -150,7 +181,7 @@ def test_bindings_name_the_account_of_the_pod(render: Render) -> None:
 
 def test_two_releases_share_no_name_but_the_crds(render: Render) -> None:
     def names(release: str) -> set[tuple[str, str]]:
-        objects = render({"crd": {"install": False}}, release=release)
+        objects = render({"crds": {"enabled": False}}, release=release)
         return {(each["kind"], each["metadata"]["name"]) for each in objects}
 
     assert not names("blue") & names("green")
@@ -163,9 +194,100 @@ def test_crd_is_the_source_and_stays_on_uninstall(render: Render) -> None:
 
 
 def test_crd_can_be_left_out(render: Render) -> None:
-    kinds = {each["kind"] for each in render({"crd": {"install": False}})}
+    kinds = {each["kind"] for each in render({"crds": {"enabled": False}})}
     assert "CustomResourceDefinition" not in kinds
     assert "Deployment" in kinds
+
+
+def test_crd_goes_with_the_release_only_on_request(render: Render) -> None:
+    found = one(render({"crds": {"keep": False}}), "CustomResourceDefinition")
+    assert "annotations" not in found["metadata"]
+
+
+def test_digest_wins_over_the_tag_and_a_registry_goes_before_every_image(render: Render) -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    objects = render(
+        {
+            "global": {"imageRegistry": "mirror.example/dockerhub/"},
+            "image": {"tag": "9", "digest": digest},
+            "prefork": {"image": {"tag": "8"}},
+        }
+    )
+    assert container(objects)["image"] == f"mirror.example/dockerhub/wsgiapp/operator@{digest}"
+    settings = read_settings(container(objects)["args"], {})
+    assert settings.prefork_image == "mirror.example/dockerhub/wsgiapp/prefork:8"
+
+
+def test_labels_and_annotations_for_all_objects_reach_all_but_test_and_selector(
+    render: Render,
+) -> None:
+    objects = render(VARIANTS["everything"])
+    for each in objects:
+        if "helm.sh/hook" in each["metadata"].get("annotations", {}):
+            continue
+        assert each["metadata"]["labels"]["cost"] == "web", each["kind"]
+        assert each["metadata"]["annotations"]["example.com/owner"] == "web", each["kind"]
+    deployment = one(objects, "Deployment")["spec"]
+    assert (
+        deployment["template"]["metadata"]["labels"].items()
+        >= {"cost": "web", "team": "web"}.items()
+    )
+    assert "cost" not in deployment["selector"]["matchLabels"]
+
+
+def test_names_and_namespace_can_be_given(render: Render) -> None:
+    def names(values: dict[str, Any]) -> set[str]:
+        return {
+            each["metadata"]["name"]
+            for each in render(values)
+            if each["kind"] != "CustomResourceDefinition"
+        }
+
+    ends = {"", "-view", "-edit", "-lease", "-metrics", "-test"}
+    assert names({"fullnameOverride": "wsgi"}) == {f"wsgi{end}" for end in ends}
+    assert names({"nameOverride": "kept"}) == {f"wsgiapp-operator-kept{end}" for end in ends}
+    objects = render({"namespaceOverride": "elsewhere"})
+    assert {e["metadata"].get("namespace", "elsewhere") for e in objects} == {"elsewhere"}
+    subjects = [s for e in objects for s in e.get("subjects", [])]
+    assert {subject["namespace"] for subject in subjects} == {"elsewhere"}
+
+
+def test_account_and_rights_can_come_from_elsewhere(render: Render) -> None:
+    values = {"serviceAccount": {"create": False, "name": "given"}, "rbac": {"create": False}}
+    objects = render(values)
+    kinds = {each["kind"] for each in objects}
+    assert not kinds & {
+        "ServiceAccount",
+        "ClusterRole",
+        "Role",
+        "ClusterRoleBinding",
+        "RoleBinding",
+    }
+    assert one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "given"
+    objects = render({"serviceAccount": {"create": False}})
+    assert one(objects, "ClusterRoleBinding")["subjects"][0]["name"] == "default"
+
+
+def test_service_budget_and_policy_select_the_operators_pods(render: Render) -> None:
+    objects = render(VARIANTS["everything"])
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        one(objects, "Service")["spec"]["selector"],
+        one(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels.items()
+    test = next(e for e in objects if e["kind"] == "Pod")
+    assert not selectors[0].items() <= test["metadata"]["labels"].items()
+
+
+def test_every_value_is_used_by_a_template() -> None:
+    text = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
+    for path, *_ in read_values((CHART / "values.yaml").read_text()):
+        names = [".".join(path[: end + 1]) for end in range(len(path))]
+        assert any(re.search(rf"\.Values\.{name}\b", text) for name in names), path
 
 
 def test_images_default_to_the_charts_version_and_can_be_set(render: Render) -> None:
@@ -181,7 +303,7 @@ def test_operator_understands_the_arguments_it_is_given(render: Render) -> None:
     settings = read_settings(container(render(VARIANTS["everything"]))["args"], {})
     assert settings.namespaces == ("shop", "blog")
     assert settings.prefork_image == "registry.example/prefork:8"
-    assert settings.log_level == "debug"
+    assert settings.log_level == "warning", "extraArgs come last and win"
     assert read_settings(container(render())["args"], {}).namespaces == ()
 
 

@@ -59,7 +59,6 @@ def test_schema_takes_types_from_defaults_and_bounds_from_comments() -> None:
     schema = json.loads(build_schema(VALUES))
     assert schema["additionalProperties"] is False
     assert schema["properties"] == {
-        "global": {"type": "object"},
         "name": {"type": "string", "description": "Who is greeted.", "minLength": 1},
         "nested": {
             "type": "object",
