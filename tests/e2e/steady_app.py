@@ -16,9 +16,17 @@ def host_of(namespace: str) -> str:
     return f"{NAME}.{namespace}.example.com"
 
 
-def build_code(release: str) -> dict[str, Any]:
-    """Return the ConfigMap with the app's code; `release` is the text of release.py."""
-    data = {"main.py": _SOURCE.read_text(), "release.py": release}
+def build_code(release: str, *, own: str = "1") -> dict[str, Any]:
+    """Return the ConfigMap with the app's code; `release` is the text of release.py.
+
+    `own` is the version of what the app reads and imports while it serves.
+    """
+    data = {
+        "main.py": _SOURCE.read_text(),
+        "release.py": release,
+        "late.py": f"VERSION = 'late {own}'\n",
+        "page.txt": f"page {own}",
+    }
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -41,12 +41,14 @@ def test_code_that_ends_its_container_takes_one_pod_and_is_remembered(
     kube.apply(steady_app.build_code(DEADLY), namespace=namespace)
     app.wait_reload(after=before, status="False", within_s=180)
     first = app.status()["reload"]["failedPod"]
-    assert len(app.serving_pods()) == REPLICAS - 1
+    # Its container is started anew, with what served before.
+    app.wait_serving_pods(REPLICAS, within_s=90)
 
     # The failure outlives the pod: its successor does not make another one the next to try.
     kube.kubectl("delete", "pod", first, "-n", namespace, "--wait=true")
     assert app.condition("Reloaded").reason == "ReloadFailed"
-    assert len(app.serving_pods()) == REPLICAS - 1
+    app.wait_serving_pods(REPLICAS, within_s=90)  # it has booted the last good code
+    assert app.status()["reload"]["updatedPods"] == 0
 
     before = app.reload_hash()
     kube.apply(steady_app.build_code(steady_app.build_release("3")), namespace=namespace)

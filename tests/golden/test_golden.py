@@ -2,7 +2,7 @@
 
 `wsgiapps/NAME.yaml` becomes `wsgiapps/NAME.expected.yaml`; a comment `# kubernetes: 1.34` names the
 version where it matters. `every-field` is compared as a whole; the others name the fields that they are
-about: list items by their `name`, other lists as a whole, null for a field that must not be there.
+about: list items by their `name` (mounts by their path), other lists as a whole, null for a field that must not be there.
 `refused/NAME.yaml` says in a comment `# error:` what a person is told. UPDATE_GOLDEN=1 rewrites the
 whole one; the difference is reviewed like code.
 """
@@ -77,13 +77,14 @@ def compare(found: Any, wanted: Any, path: str) -> list[str]:
             for name, value in wanted.items()
             for difference in compare(found.get(name), value, f"{path}.{name}")
         ]
-    is_named = isinstance(wanted, list) and all(isinstance(i, dict) and "name" in i for i in wanted)
+    key = "mountPath" if path.endswith(".volumeMounts") else "name"
+    is_named = isinstance(wanted, list) and all(isinstance(i, dict) and key in i for i in wanted)
     if is_named and isinstance(found, list):
-        by_name = {item["name"]: item for item in found}
+        by_name = {item[key]: item for item in found}
         return [
             difference
             for item in wanted
-            for difference in compare(by_name.get(item["name"]), item, f"{path}[{item['name']}]")
+            for difference in compare(by_name.get(item[key]), item, f"{path}[{item[key]}]")
         ]
     if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         pairs = enumerate(zip(found, wanted, strict=True))

@@ -380,6 +380,7 @@ def test_control_socket_answers_status_and_refuses_nonsense(folder: Path):
             "state": "serving",
             "generation": 1,
             "content": {},
+            "generations": [{"generation": 1, "content": {}}],
             "workers": {"desired": 2, "ready": 2, "busy": 0},
             "reload": None,
             "crash_loop": None,

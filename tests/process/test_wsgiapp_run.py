@@ -236,6 +236,56 @@ def test_broken_code_is_told_and_the_old_serves_until_it_is_mended(flask: Runnin
     assert version(url) == "3"
 
 
+FILES_OF_ITS_OWN = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: code}
+data:
+  app.py: |
+    VERSION = "1"
+    def app(environ, start_response):
+        import late
+        body = f"{late.VERSION} {open('page.txt').read()}".encode()
+        start_response("200 OK", [("Content-Length", str(len(body))), ("X-App-Version", VERSION)])
+        return [body]
+  late.py: VERSION = "late 1"
+  page.txt: page 1
+---
+apiVersion: wsgi.dev/v1alpha1
+kind: WsgiApp
+metadata: {name: pinned}
+spec:
+  image: unused
+  app: app:app
+  source: {configMap: {name: code}}
+  server: {workers: 1}
+"""
+
+
+def test_old_code_reads_and_imports_its_own_files_after_a_failed_reload(tmp_path: Path) -> None:
+    manifest = tmp_path / "app.yaml"
+    manifest.write_text(FILES_OF_ITS_OWN)
+
+    def body() -> str:
+        with urlopen(url, timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    with Running(manifest, "--metrics", "", cwd=tmp_path) as running:
+        url = running.wait_url()
+        text = manifest.read_text().replace('VERSION = "1"', "VERSION = 1 / 0")
+        text = text.replace("late 1", "late 2").replace("page 1", "page 2")
+        running.change(manifest.read_text(), text)
+        running.wait_line("reload failed")
+        assert body() == "late 1 page 1"
+        running.change("VERSION = 1 / 0", 'VERSION = "2"')
+        running.wait_line("reloaded in")
+        assert body() == "late 2 page 2"
+        running.change("workers: 1", "workers: 2")
+        running.wait_line("restarted in")
+        assert body() == "late 2 page 2"
+
+
 def test_manifest_that_cannot_be_served_is_told_and_harms_nothing(flask: Running) -> None:
     url = flask.wait_url()
     for old, new, words in (

@@ -164,6 +164,11 @@ class Kube:
         items = self._read(f"/{_PREFIXES[kind]}/namespaces/{namespace}/{kind}{query}")["items"]
         return list(items)
 
+    def fetch_from_pod(self, pod: str, port: int, path: str, *, namespace: str) -> tuple[int, str]:
+        """Return status and text of a GET, asked of a pod through the API server."""
+        status, body = self._ask(f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}")
+        return status, body.decode(errors="replace")
+
     def is_ready(self) -> bool:
         """Whether the API server says that it can serve."""
         try:

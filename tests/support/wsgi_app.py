@@ -141,6 +141,20 @@ class WsgiApp:
         self.kube.kubectl(*self.kill_command(pod, worker))
         return worker
 
+    def kill_mold(self, pod: str) -> None:
+        """Send SIGKILL to the process in that pod that has imported the app and forks its workers."""
+        inside = ("exec", "-n", self.namespace, pod, "-c", "app", "--")
+        self.kube.kubectl(*inside, "python3", "-c", _KILL_MOLD)
+
+    def kill_container(self, pod: str) -> None:
+        """End that pod's app container at once, as one that is killed for memory; the kubelet starts it anew."""
+        inside = ("exec", "-n", self.namespace, pod, "-c", "app", "--")
+        self.kube.kubectl(*inside, "python3", "-c", _KILL_CONTAINER)
+
+    def fetch(self, pod: str, path: str) -> tuple[int, str]:
+        """Return status and text of a GET, asked of this very pod."""
+        return self.kube.fetch_from_pod(pod, 8000, path, namespace=self.namespace)
+
     def load_plan(self, **changes: object) -> LoadPlan:
         """Return the plan that every promise is tested with, with changes."""
         plan = LoadPlan(
@@ -163,6 +177,16 @@ with urllib.request.urlopen("http://127.0.0.1:8000/", timeout=10) as answer:
     text = answer.read().decode()
     print(answer.headers["X-Worker-Pid"] or re.search(r"worker ([0-9]+)", text)[1])
 """
+
+
+_KILL_MOLD = """
+import os, pathlib, signal
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    if (process / "comm").read_text().strip() == "prefork-mold":
+        os.kill(int(process.name), signal.SIGKILL)
+"""
+# The first process of a container takes no SIGKILL from within; the server ends on SIGQUIT at once.
+_KILL_CONTAINER = "import os, signal; os.kill(1, signal.SIGQUIT)"
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

@@ -66,7 +66,11 @@ def run_server(arguments: Sequence[str]) -> int:
         require_gevent(options.pythonpath)
     if options.check_config:
         return check(configuration, log)
-    return run(configuration, log, reread=lambda: configure(arguments, environment, folder=folder))
+    return run(
+        configuration,
+        log,
+        reread=lambda move: configure(arguments, environment, folder=move(folder)),
+    )
 
 
 def require_engine() -> None:

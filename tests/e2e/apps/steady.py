@@ -29,6 +29,11 @@ def application(environ, start_response):
             pass
         case "/healthz":
             body, status = b"ok\n", getattr(release, "HEALTH", "200 OK")
+        case "/own":
+            import late  # only now, and by the code that serves
+
+            texts = [pathlib.Path(folder, "page.txt").read_text() for folder in ("", "/app")]
+            body = ", ".join([late.VERSION, *texts]).encode()
         case "/echo" if environ["REQUEST_METHOD"] == "POST":
             body = environ["wsgi.input"].read()
         case "/slow":

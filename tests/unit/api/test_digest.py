@@ -34,3 +34,9 @@ def test_object_without_data_is_an_empty_folder() -> None:
 
 def test_links_of_the_kubelet_and_compiled_files_do_not_count() -> None:
     assert digest_files({b"..data": b"x", b"__pycache__": b"y"}) == digest_files({})
+
+
+def test_last_good_copy_has_the_digest_of_its_content() -> None:
+    config_map = {"kind": "ConfigMap", "data": {"a": "1"}}
+    copy = {"kind": "ConfigMap", "data": {"a": "1", "wsgi.dev.last-good": "{}"}}
+    assert digest_object(copy) == digest_object(config_map)

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "wsgiapps"
 
 
 def containers(**spec: Any) -> dict[str, Any]:
-    pod = build_pod(make_app(**spec), PLATFORM)
+    pod = build_pod(make_app(**spec), PLATFORM, "revision")
     return {each["name"]: each for each in (*pod["initContainers"], *pod["containers"])}
 
 
@@ -42,8 +42,11 @@ def test_agent_of_a_crashing_server_is_not_restarted_for_it() -> None:
 def test_pull_secrets_of_the_installation_are_added_to_the_app_s_own() -> None:
     platform = replace(PLATFORM, prefork_pull_secrets=("mirror", "own"))
     app = make_app(imagePullSecrets=[{"name": "own"}])
-    assert build_pod(app, platform)["imagePullSecrets"] == [{"name": "own"}, {"name": "mirror"}]
-    assert "imagePullSecrets" not in build_pod(make_app(), PLATFORM)
+    assert build_pod(app, platform, "revision")["imagePullSecrets"] == [
+        {"name": "own"},
+        {"name": "mirror"},
+    ]
+    assert "imagePullSecrets" not in build_pod(make_app(), PLATFORM, "revision")
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,11 @@ def test_server_understands_the_arguments_that_it_is_given(tmp_path: Path) -> No
 
 def test_ids_are_left_to_a_cluster_that_assigns_them() -> None:
     platform = replace(PLATFORM, pod_id=None)
-    security = build_pod(make_app(), platform)["securityContext"]
+    security = build_pod(make_app(), platform, "revision")["securityContext"]
     assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    named = build_pod(make_app(securityContext={"fsGroup": 2000}), platform)["securityContext"]
+    named = build_pod(make_app(securityContext={"fsGroup": 2000}), platform, "revision")[
+        "securityContext"
+    ]
     assert named["fsGroup"] == 2000
     assert "runAsUser" not in named
 

@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-IGNORED = "__pycache__"
+from wsgiapp.names import LAST_GOOD_KEY
+
+# What the server leaves out as well; the key is what a last good copy has more than its content.
+IGNORED = (b"__pycache__", LAST_GOOD_KEY.encode())
 
 
 def digest_object(manifest: Mapping[str, Any]) -> str:
@@ -30,7 +33,7 @@ def digest_files(files: Mapping[bytes, bytes]) -> str:
     """Return the digest of files by name; names that begin with `..` are Kubernetes' own links."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        if name.startswith(b"..") or name == IGNORED.encode():
+        if name.startswith(b"..") or name in IGNORED:
             continue
         content = files[name]
         digest.update(name + b"\0" + str(len(content)).encode() + b"\0" + content)

@@ -20,6 +20,9 @@ OWNED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY},{APP_LABEL}"
 # On the Deployment's template and so on pods.
 TEMPLATE_ANNOTATION = "wsgi.dev/template"  # names the template that a pod was made from
 RESTART_ANNOTATION = "wsgi.dev/restart"  # digests of contents whose change replaces the pods
+REVISION_ANNOTATION = (
+    "wsgi.dev/revision"  # the app's own part of the template; last good copies are bound to it
+)
 # On pods, by the operator.
 RELOAD_ANNOTATION = "wsgi.dev/reload"  # the reload request
 RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3339
@@ -34,12 +37,25 @@ AGENT_PORT = 9000
 AGENT_PORT_NAME = "metrics"
 
 CONTENT_VOLUME_PREFIX = "content-"
+LAST_GOOD_VOLUME_PREFIX = "last-good-"
+VERSIONS_VOLUME = "versions"
+LAST_GOOD_KEY = "wsgi.dev.last-good"  # in a last good copy: what it is good for
 SOURCE = "source"  # the code's name among the contents; no config entry may take it
 RUN_DIR = "/run/prefork"
 PREFORK_DIR = "/prefork"
 RELOAD_DIR = "/podinfo"
 RELOAD_FILE = f"{RELOAD_DIR}/reload"
-CONTENT_DIR = "/content"  # where the agent sees the contents, by name
+CONTENT_DIR = (
+    "/content"  # the contents by name and version, as the agent keeps them and the app boots them
+)
+LIVE_DIR = "live"  # in a content's folder there: what is mounted at its mountPath
+MOUNTED_DIR = "/mounted"  # the contents by name, as the agent sees the kubelet change them
+LAST_GOOD_DIR = "/last-good"  # the last good copies by name, likewise
+
+
+def last_good_name(app: str, content: str) -> str:
+    """Return the name of the ConfigMap with the last good copy of a content."""
+    return f"{app}-{content}-last-good"
 
 
 def config_variable(name: str) -> str:

@@ -18,11 +18,15 @@ from wsgiapp.names import (
     CONTENT_DIR,
     CONTENT_VOLUME_PREFIX,
     GROUP,
+    LAST_GOOD_DIR,
+    LAST_GOOD_VOLUME_PREFIX,
     MANAGED_BY_LABEL,
+    MOUNTED_DIR,
     NAME_LABEL,
     PREFORK_DIR,
     RELOAD_DIR,
     RUN_DIR,
+    VERSIONS_VOLUME,
 )
 
 # Of a list, by its field: the key by which its items are one and the same.
@@ -36,8 +40,9 @@ REPLACED = ("volumes", "env")
 OWN = {"containers": {APP_CONTAINER}, "initContainers": {AGENT_CONTAINER, "prefork"}}
 OWN_NAMES = {APP_CONTAINER, AGENT_CONTAINER, "prefork"}
 OWN_LABELS = {APP_LABEL, NAME_LABEL, MANAGED_BY_LABEL, "pod-template-hash"}
-OWN_VOLUMES = {"prefork", "run", "podinfo"}
-OWN_FOLDERS = (PREFORK_DIR, RUN_DIR, RELOAD_DIR, CONTENT_DIR)
+OWN_VOLUMES = {"prefork", "run", "podinfo", VERSIONS_VOLUME}
+OWN_VOLUME_PREFIXES = (CONTENT_VOLUME_PREFIX, LAST_GOOD_VOLUME_PREFIX)
+OWN_FOLDERS = (PREFORK_DIR, RUN_DIR, RELOAD_DIR, CONTENT_DIR, MOUNTED_DIR, LAST_GOOD_DIR)
 OWN_PORTS = {APP_PORT, AGENT_PORT}
 OWN_PORT_NAMES = {APP_PORT_NAME, AGENT_PORT_NAME}
 FIXED = {
@@ -90,7 +95,7 @@ def find_faults(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield where, f"has '{name}', which the operator sets; remove it"
     for volume in spec.get("volumes", ()):
         name = volume["name"]
-        if name in OWN_VOLUMES or name.startswith(CONTENT_VOLUME_PREFIX):
+        if name in OWN_VOLUMES or name.startswith(OWN_VOLUME_PREFIXES):
             yield (
                 "spec.podTemplate.spec.volumes",
                 f"has '{name}', the operator's own; use another name",

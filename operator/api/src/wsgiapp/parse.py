@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from wsgiapp.digest import digest_json
 from wsgiapp.names import SOURCE
 from wsgiapp.overlay import find_fault
-from wsgiapp.schema import Invalid, complete_spec
+from wsgiapp.schema import Invalid, complete_spec, load_spec_schema, without_defaults
 from wsgiapp.types import (
     App,
     Content,
@@ -25,6 +26,9 @@ from wsgiapp.types import (
     Termination,
 )
 
+OWN_PART = (
+    "image", "app", "source", "config", "server", "env", "envFrom", "podTemplate", "securityContext"
+)  # fmt: skip
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -43,6 +47,7 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         namespace=metadata.get("namespace", "default"),
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
+        own_digest=digest_own_part(metadata["name"], spec),
         image=spec["image"],
         image_pull_policy=spec.get("imagePullPolicy"),
         image_pull_secrets=tuple(item["name"] for item in spec.get("imagePullSecrets", ())),
@@ -86,6 +91,16 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
             fs_group=spec["securityContext"].get("fsGroup"),
         ),
     )
+
+
+def digest_own_part(name: str, spec: Manifest) -> str:
+    """Return the digest of what code has to fit: image, server, environment and the like.
+
+    Without defaults, so that a field which a later version of the API adds changes nothing.
+    """
+    written = without_defaults(spec, load_spec_schema())
+    own = {field: written[field] for field in OWN_PART if field in written}
+    return digest_json([name, own, spec["healthCheck"].get("path")])
 
 
 def parse_source(source: Manifest | None) -> Content | None:

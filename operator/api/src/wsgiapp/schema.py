@@ -110,6 +110,21 @@ def complete_list(value: list[Any], schema: Schema, path: str) -> list[Any]:
     return items
 
 
+def without_defaults(value: Any, schema: Schema) -> Any:
+    """Return a completed value without what `complete` fills in; pure."""
+    if isinstance(value, list):
+        return [without_defaults(item, schema["items"]) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, item in value.items():
+        child: Schema = schema.get("properties", {}).get(name, {})
+        if "default" in child and item == complete(child["default"], child, name):
+            continue
+        kept[name] = without_defaults(item, child) if child.get("properties") else item
+    return kept
+
+
 def check_type(value: Any, schema: Schema, path: str) -> None:
     """Raise Invalid unless `value` has the schema's type. A YAML `on` is a boolean, not a text."""
     if schema.get("x-kubernetes-int-or-string"):

@@ -141,6 +141,7 @@ class App:
     namespace: str
     uid: str
     generation: int
+    own_digest: str  # of what is the app's own in its pods, as it is written; not what an operator upgrade changes
     image: str
     image_pull_policy: str | None
     image_pull_secrets: tuple[str, ...]
@@ -183,6 +184,16 @@ class App:
             if source.on_change is OnChange.RESTART
         }
         return config | env
+
+    @property
+    def pinned(self) -> tuple[Content, ...]:
+        """The contents of which pods keep versions; what the app itself rereads is mounted as it is."""
+        return tuple(c for c in self.contents if c.on_change is not OnChange.IGNORE)
+
+    @property
+    def copied(self) -> tuple[Content, ...]:
+        """The contents of which a last good copy is kept: no copies of Secrets lie around."""
+        return tuple(c for c in self.pinned if c.ref.kind == "ConfigMap")
 
     @property
     def url(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prefork
+from prefork.agent.content import MountedContents, PinnedContents
 from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.http import Response, listen
 from prefork.agent.options import AgentOptions, parse_options
@@ -21,6 +22,7 @@ from prefork.agent.probe import Probe
 from prefork.agent.readiness import Readiness, find_liveness_fault
 from prefork.agent.reload_request import ReloadWatcher
 from prefork.agent.table import TableFile
+from prefork.agent.version_store import VersionStore
 from prefork.base.addresses import explain, parse_address
 from prefork.base.log import Log
 from prefork.base.run_dir import CONTROL, STATS
@@ -72,17 +74,25 @@ class Agent:
         self.control = ControlClient(options.run_dir / CONTROL)
         self.probe = Probe(options.probe, host=options.probe_host) if options.probe else None
         self.readiness = Readiness()
+        self.pinned: PinnedContents | None = None
+        if options.versions is not None:
+            self.pinned = PinnedContents(
+                VersionStore(options.versions), options.content, options.last_good, options.revision,
+                self.control, table, log,
+            )  # fmt: skip
         self.reloads: ReloadWatcher | None = None
         if options.reload_file is not None:
-            self.reloads = ReloadWatcher(
-                options.reload_file, options.content, self.control, table, log
-            )
+            contents = self.pinned or MountedContents(options.content)
+            self.reloads = ReloadWatcher(options.reload_file, contents, self.control, table, log)
 
     async def run(self) -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if self.pinned is not None:
+            # Before anything answers: the kubelet starts the app's container once the agent does.
+            self.pinned.prepare()
         address = parse_address(self.options.listen)
         try:
             server = await listen(address.host, address.port, self.answer)
@@ -92,6 +102,8 @@ class Agent:
         tasks = [asyncio.create_task(self.watch_parent(stop))]
         if self.probe is not None:
             tasks.append(asyncio.create_task(self.probe.run(self.table)))
+        if self.pinned is not None:
+            tasks.append(asyncio.create_task(self.pinned.run()))
         if self.reloads is not None:
             tasks.append(asyncio.create_task(self.reloads.run()))
         # A task that ends has failed; its exception ends the agent, which is started again.

@@ -1,21 +1,287 @@
-"""Whether the content that a reload request names has arrived in the agent's own mounts."""
+"""Whether the content that a reload request names is there for the server: as it is mounted, or pinned.
 
+Outside a pod the server reads the folders themselves (`MountedContents`). In a pod the agent pins them
+(`PinnedContents`, docs/decisions/0017): the kubelet refreshes mounted files under all pods at once, so it
+copies each version into a folder of its own, decides which one a start of the server loads, and keeps the
+mount path on the version that serves.
+"""
+
+import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
-from prefork.base.digest import digest_directory
+from prefork.agent.control import ControlClient, Rejected, Unreachable
+from prefork.agent.last_good import choose_boot, read_last_good
+from prefork.agent.table import TableFile
+from prefork.agent.version_store import DoesNotFitError, VersionStore, short
+from prefork.base.digest import (
+    LAST_GOOD,
+    data_version,
+    digest_directory,
+    digest_files,
+    read_directory,
+)
+from prefork.base.log import Log
+from prefork.errors import Exit, StartupError
+
+PERIOD_S = 0.1
+CLEAN_UP_PERIOD_S = 1.0
+# A server that ends so soon after it was asked to reload is taken to have ended of that.
+BLAME_S = 300.0
 
 
-def find_missing(wanted: Mapping[str, str], folders: Mapping[str, Path]) -> str:
-    """Return why the mounted content is not yet the requested one; empty when it is."""
-    for name, digest in wanted.items():
-        folder = folders.get(name)
-        if folder is None:
-            return f"content {name} is not mounted in the agent"
+class Contents(Protocol):
+    """What a reload request needs of the contents."""
+
+    def find_missing(self, wanted: Mapping[str, str]) -> str:
+        """Return why the server cannot load this content yet; empty when it can. Raises DoesNotFitError."""
+
+    def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """Return what to add to the server's reload, so that it loads exactly this content."""
+
+    def has_tried(self, request_id: str) -> bool:
+        """Return whether the server has ended soon after it was asked this."""
+
+    def note_try(self, request_id: str) -> None:
+        """Remember that the server is asked this now."""
+
+    def forget_wanted(self) -> None:
+        """The request has ended: what it named is needed only where the server has loaded it."""
+
+
+class MountedContents:
+    """Folders that the server reads itself."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.folders = folders
+
+    def find_missing(self, wanted: Mapping[str, str]) -> str:
+        for name, digest in wanted.items():
+            if name not in self.folders:
+                return explain_unmounted(name)
+            try:
+                found = digest_directory(self.folders[name])
+            except OSError as error:
+                return f"content {name} cannot be read: {error.strerror}"
+            if found != digest:
+                return explain_late(name, found, digest)
+        return ""
+
+    def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        return {}
+
+    def has_tried(self, request_id: str) -> bool:
+        return False
+
+    def note_try(self, request_id: str) -> None:
+        """A server that is started anew has loaded the newest content."""
+
+    def forget_wanted(self) -> None:
+        """Nothing is kept here."""
+
+
+class PinnedContents:
+    """The pod's contents by version. `prepare`, then `run`.
+
+    `mounted` and `copies` are the folders of the contents and of their last good copies, as the kubelet
+    refreshes them; `revision` names what the copies have to be good for.
+    """
+
+    def __init__(
+        self,
+        store: VersionStore,
+        mounted: Mapping[str, Path],
+        copies: Mapping[str, Path],
+        revision: str,
+        control: ControlClient,
+        table: TableFile,
+        log: Log,
+    ) -> None:
+        self.store = store
+        self.mounted = mounted
+        self.copies = copies
+        self.revision = revision
+        self.control = control
+        self.table = table
+        self.log = log
+        state = store.read_state()
+        self.served: dict[str, str] = state.get("served", {})
+        self.tried: dict[str, Any] = state.get("tried", {})
+        self.boot: dict[str, str] = {}
+        self.loaded = dict(self.served)  # by the server's serving generation, or its first
+        self.wanted: dict[str, str] = {}  # by the reload request under way
+        self.seen: list[str] = []  # the state of the mounts that `boot` follows from
+        self.followed = (0, 0)
+        self.clean_up_at = 0.0
+
+    def prepare(self) -> None:
+        """Pin what a start of the server loads: before this, the app's container must not start.
+
+        Raises StartupError when the contents cannot be read, or do not fit.
+        """
         try:
-            found = digest_directory(folder)
+            self.choose_boot()
+        except DoesNotFitError as error:
+            raise StartupError(str(error), Exit.ENVIRONMENT) from None
         except OSError as error:
-            return f"content {name} cannot be read: {error.strerror}"
-        if found != digest:
-            return f"content {name} has not arrived: its digest is {found[:12]}, {digest[:12]} is requested"
-    return ""
+            why = f"{error.filename}: {error.strerror}"
+            raise StartupError(f"contents cannot be read: {why}", Exit.ENVIRONMENT) from None
+
+    async def run(self) -> None:
+        """Follow the mounts and the server."""
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            if self.look() != self.seen:
+                self.refresh()
+            current = self.current_generation()
+            if not current[0]:
+                # The server has ended: what is to be seen at its mount paths is what it starts with.
+                self.followed = current
+                self.link_loaded(self.boot)
+            elif current != self.followed or self.is_clean_up_due():
+                await self.follow_server(current)
+
+    # -- what a reload request needs -----------------------------------------------------------
+
+    def find_missing(self, wanted: Mapping[str, str]) -> str:
+        self.wanted = dict(wanted)
+        for name, digest in wanted.items():
+            if name not in self.mounted:
+                return explain_unmounted(name)
+            if self.store.has(name, digest):
+                continue
+            try:
+                files = read_directory(self.mounted[name])
+            except OSError as error:
+                return f"content {name} cannot be read: {error.strerror}"
+            if (found := digest_files(files)) != digest:
+                return explain_late(name, found, digest)
+            self.store.keep(name, files)
+        return ""
+
+    def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        return {"content": dict(wanted)}
+
+    def has_tried(self, request_id: str) -> bool:
+        match self.tried:
+            case {"id": id, "at": at, "boot_id": boot_id}:
+                is_another_run = boot_id != self.table.boot_id()
+                return bool(id == request_id and is_another_run and time.time() - at < BLAME_S)
+        return False
+
+    def note_try(self, request_id: str) -> None:
+        self.tried = {"id": request_id, "at": time.time(), "boot_id": self.table.boot_id()}
+        self.save()
+
+    def forget_wanted(self) -> None:
+        self.wanted = {}
+
+    # -- what a start of the server loads ------------------------------------------------------
+
+    def look(self) -> list[str]:
+        return [data_version(path) for path in (*self.mounted.values(), *self.copies.values())]
+
+    def refresh(self) -> None:
+        """Choose again; what is not to be had now leaves the choice as it was."""
+        try:
+            self.choose_boot()
+        except (DoesNotFitError, OSError) as error:
+            self.seen = self.look()
+            self.log.error("new content not pinned, what is pinned stays", why=error)
+
+    def choose_boot(self) -> None:
+        """Pin and link what a start of the server loads, by what is mounted now."""
+        seen = self.look()
+        files = {name: read_directory(path) for name, path in self.mounted.items()}
+        copies = {name: read_copy(path) for name, path in self.copies.items()}
+        good = read_last_good(copies, self.revision)
+        served = {n: digest for n, digest in self.served.items() if self.store.has(n, digest)}
+        digests = {name: digest_files(content) for name, content in files.items()}
+        boot = choose_boot(good, served, digests, self.copies)
+        for name, digest in boot.items():
+            if digest == digests[name]:
+                self.store.keep(name, files[name])
+            elif good is not None and name in self.copies:
+                self.store.keep(name, without_mark(copies[name]))
+        for name, digest in boot.items():
+            self.store.link_boot(name, digest)
+            if name not in self.loaded:
+                self.store.link_serving(name, digest)
+        if boot != self.boot:
+            self.log.info("content for the next start of the server", is_last_good=good is not None,
+                          **{name: digest[:12] for name, digest in boot.items()})  # fmt: skip
+        self.boot, self.seen = boot, seen
+
+    # -- what the server has loaded ------------------------------------------------------------
+
+    def current_generation(self) -> tuple[int, int]:
+        """Return what names the server's run and its serving generation; zeros where there is none."""
+        table = self.table.get()
+        return (table.header("boot_id"), table.header("generation")) if table else (0, 0)
+
+    async def follow_server(self, current: tuple[int, int]) -> None:
+        """Keep the mount path on what serves, and remove what no generation needs."""
+        self.clean_up_at = time.monotonic() + CLEAN_UP_PERIOD_S
+        try:
+            status = await self.control.ask({"op": "status"})
+            generations = [dict(one["content"]) for one in status["generations"]]
+            serving = dict(status["content"]) if status["generation"] else {}
+        except (Unreachable, Rejected, KeyError, TypeError, ValueError):
+            return
+        if not generations:
+            return
+        self.link_loaded(serving or generations[0])
+        if serving and serving != self.served:
+            self.served = serving
+            self.save()
+            self.refresh()
+        if current[1] or not serving:
+            self.followed = current
+        self.clean_up(generations)
+
+    def link_loaded(self, loaded: Mapping[str, str]) -> None:
+        for name, digest in loaded.items():
+            if self.loaded.get(name) != digest and self.store.has(name, digest):
+                self.store.link_serving(name, digest)
+        self.loaded = dict(loaded)
+
+    def is_clean_up_due(self) -> bool:
+        """Return whether there are versions that may be of no use any more."""
+        if time.monotonic() < self.clean_up_at:
+            return False
+        return any(self.store.versions(name) - short(self.needed(name)) for name in self.mounted)
+
+    def needed(self, name: str) -> set[str]:
+        needs = (self.boot, self.loaded, self.served, self.wanted)
+        return {digests[name] for digests in needs if name in digests}
+
+    def clean_up(self, generations: list[dict[str, str]]) -> None:
+        for name in self.mounted:
+            in_use = {content[name] for content in generations if name in content}
+            self.store.remove_others(name, self.needed(name) | in_use)
+
+    def save(self) -> None:
+        self.store.write_state({"served": self.served, "tried": self.tried})
+
+
+def read_copy(folder: Path) -> dict[str, bytes]:
+    """Return the files of a last good copy, with its mark; none where there is no copy yet."""
+    try:
+        mark = (folder / LAST_GOOD).read_bytes()
+        return {**read_directory(folder), LAST_GOOD: mark}
+    except OSError:
+        return {}
+
+
+def without_mark(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name != LAST_GOOD}
+
+
+def explain_unmounted(name: str) -> str:
+    return f"content {name} is not mounted in the agent"
+
+
+def explain_late(name: str, found: str, wanted: str) -> str:
+    return f"content {name} has not arrived: its digest is {found[:12]}, {wanted[:12]} is requested"

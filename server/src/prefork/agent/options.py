@@ -22,6 +22,9 @@ class AgentOptions:
     run_dir: Path
     reload_file: Path | None
     content: dict[str, Path]
+    versions: Path | None
+    last_good: dict[str, Path]
+    revision: str
     probe: str
     probe_host: str
     parent: int
@@ -48,7 +51,25 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="directory as the server sees it; repeatable",
+        help="directory as the server sees it, or with --versions as it is mounted; repeatable",
+    )
+    parser.add_argument(
+        "--versions",
+        metavar="DIR",
+        help="directory in which each content is kept by version for the server, at the same path",
+    )
+    parser.add_argument(
+        "--last-good",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="directory with the content's copy that a start of the server is to load; repeatable",
+    )
+    parser.add_argument(
+        "--revision",
+        default="",
+        metavar="TEXT",
+        help="what a copy has to be good for to be loaded",
     )
     parser.add_argument(
         "--probe",
@@ -72,9 +93,10 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise StartupError(explain_unknown(unknown[0], parser))
-    for pair in known.content:
-        if not is_content(pair):
-            raise StartupError(f"content is {pair}; use NAME=DIR")
+    for option in ("content", "last_good"):
+        for pair in getattr(known, option):
+            if not is_content(pair):
+                raise StartupError(f"{option} is {pair}; use NAME=DIR")
     if known.log_format not in STYLES:
         raise StartupError(f"log-format is {known.log_format}; use {' or '.join(STYLES)}")
     if known.probe and not known.probe.startswith("http://"):
@@ -84,6 +106,9 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         run_dir=Path(known.run_dir),
         reload_file=Path(known.reload_file) if known.reload_file else None,
         content=parse_content(tuple(known.content)),
+        versions=Path(known.versions).absolute() if known.versions else None,
+        last_good=parse_content(tuple(known.last_good)),
+        revision=known.revision,
         probe=known.probe,
         probe_host=known.probe_host,
         parent=known.parent,

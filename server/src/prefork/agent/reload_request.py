@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefork.agent.content import find_missing
+from prefork.agent.content import Contents
 from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.table import TableFile
+from prefork.agent.version_store import DoesNotFitError
 from prefork.base.log import Log
 
 PERIOD_S = 0.1
@@ -81,13 +82,13 @@ class ReloadWatcher:
     def __init__(
         self,
         path: Path,
-        folders: Mapping[str, Path],
+        contents: Contents,
         control: ControlClient,
         table: TableFile,
         log: Log,
     ) -> None:
         self.path = path
-        self.folders = folders
+        self.contents = contents
         self.control = control
         self.table = table
         self.log = log
@@ -139,21 +140,28 @@ class ReloadWatcher:
     async def carry_out(self, request: ReloadRequest) -> None:
         """Bring the request to its end: succeeded or failed."""
         self.set_progress(request, "pending", "")
-        while why := find_missing(request.content, self.folders):
+        try:
+            await self.wait_content(request)
+            ended = await self.reload(request)
+        except (Rejected, DoesNotFitError) as error:
+            ended = Progress(request.id, "failed", str(error))
+        self.contents.forget_wanted()
+        self.set_progress(request, ended.result, ended.message)
+        self.log.info("reload request done", id=request.id, result=ended.result)
+
+    async def wait_content(self, request: ReloadRequest) -> None:
+        while why := self.contents.find_missing(request.content):
             self.set_progress(request, "pending", why)
             await asyncio.sleep(PERIOD_S)
+
+    async def reload(self, request: ReloadRequest) -> Progress:
+        """Return how the reload ended, however often the server was started meanwhile."""
         while True:
             try:
-                ended = await self.reload_once(request)
+                return await self.reload_once(request)
             except Unreachable as error:
                 self.set_progress(request, "pending", str(error))
                 await asyncio.sleep(PERIOD_S)
-                continue
-            except Rejected as error:
-                ended = Progress(request.id, "failed", str(error))
-            self.set_progress(request, ended.result, ended.message)
-            self.log.info("reload request done", id=request.id, result=ended.result)
-            return
 
     async def reload_once(self, request: ReloadRequest) -> Progress:
         """Ask the server, unless it has loaded that already; return how it ended."""
@@ -165,8 +173,13 @@ class ReloadWatcher:
         loaded = {name: status.content.get(name) for name in request.content}
         if status.last is None and loaded == dict(request.content):
             return Progress(request.id, "succeeded")
+        if self.contents.has_tried(request.id):
+            why = "the server ended during or right after the reload, and has started with older content"
+            return Progress(request.id, "failed", why)
         self.set_progress(request, "running", "")
-        return parse_result(await self.control.ask({"op": "reload", "id": request.id}))
+        self.contents.note_try(request.id)
+        question = {"op": "reload", "id": request.id, **self.contents.question(request.content)}
+        return parse_result(await self.control.ask(question))
 
     async def ask_status(self) -> ServerStatus:
         return parse_status(await self.control.ask({"op": "status"}))

@@ -3,14 +3,16 @@
 from prefork._engine import Engine
 from prefork.base import processes
 from prefork.base.addresses import parse_addresses
+from prefork.base.digest import parse_content
 from prefork.base.log import Log
 from prefork.base.stats import create_private_table
 from prefork.base.tracebacks import describe_failure, last_line
+from prefork.base.versions import boot_version
 from prefork.config.options import Options
 from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
 from prefork.worker import gunicorn_loggers
-from prefork.worker.app_import import WsgiApp, extend_search_path
+from prefork.worker.app_import import WsgiApp, enter_versions, extend_search_path
 from prefork.worker.boot import engine_settings
 from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
@@ -22,7 +24,9 @@ def check(configuration: Configuration, log: Log) -> int:
     options = configuration.options
     parse_addresses(options.bind)
     configuration.imports.adopt()
-    extend_search_path(options.pythonpath)
+    versions = {path: boot_version(path) for path in parse_content(options.content).values()}
+    enter_versions(versions)
+    extend_search_path(options.pythonpath, versions)
     gunicorn_loggers.install(log, options, -1)
     try:
         imported = import_and_inspect(options.wsgi_app, worker_class=options.worker_class)

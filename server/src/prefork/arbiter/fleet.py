@@ -90,6 +90,8 @@ class ReloadRequest:
     """A requested reload."""
 
     id: str
+    # The digests of the contents to load, by name; those that are not named stay as they are.
+    content: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,12 @@ class Fleet:
     def serving_number(self) -> int:
         """Return the number of the serving generation, 0 before there is one."""
         return self.current.number if self.current is not None else 0
+
+
+def present_generations(fleet: Fleet) -> set[int]:
+    """Return the numbers of the generations that serve, boot, or answer their last requests."""
+    there = (fleet.current, fleet.booting)
+    return {g.number for g in there if g} | {w.generation for w in fleet.workers.values()}
 
 
 def rolling(fleet: Fleet) -> Generation | None:

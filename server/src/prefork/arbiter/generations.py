@@ -1,4 +1,4 @@
-"""What each generation is booted with: settings, hooks, environment, digests of its content.
+"""What each generation is booted with: settings, hooks, environment, and the version of each content.
 
 The config file is read again for each reload, here and nowhere else. A generation has its settings
 and its environment for itself, for as long as it lives; those of the serving one are the arbiter's
@@ -8,20 +8,25 @@ as well, for hooks such as `child_exit`. So nothing of a generation that never s
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefork.arbiter.fleet import Policy
 from prefork.arbiter.resources import Resources
 from prefork.base.digest import digest_directory, parse_content
 from prefork.base.systemd import own_variables
+from prefork.base.versions import boot_version, follow, is_pinned, version_with
 from prefork.config.environment import replace_environment
 from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
+from prefork.errors import StartupError
 from prefork.worker.hooks import Hooks
 
 # Also where requests are not waited for (graceful_timeout 0), a worker needs a moment: idle connections are handed
 # over, hooks run.
 LEAVE_MIN_S = 0.1
+# From a folder to the version of it that a generation loads.
+Move = Callable[[Path], Path]
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,15 @@ class GenerationConfig:
     options: Options
     hooks: Hooks
     environment: Mapping[str, str]
-    content: dict[str, str]
+    content: dict[str, str]  # digests by name
+    versions: dict[Path, Path]  # real paths by the content's folder; they stay the generation's own
 
 
 class Generations:
     """The configurations of the generations there are; `options` and `hooks` are the serving one's."""
 
     def __init__(
-        self, configuration: Configuration, own: Resources, reread: Callable[[], Configuration]
+        self, configuration: Configuration, own: Resources, reread: Callable[[Move], Configuration]
     ) -> None:
         self.options = configuration.options
         self.hooks = Hooks(configuration.hooks, own.log, configuration.imports)
@@ -47,27 +53,35 @@ class Generations:
         self.log = own.log
         self.reread = reread
         self.configs: dict[int, GenerationConfig] = {}
+        self.serving = 0  # 0: none has served yet
         # What the newest import was found to hold that processes must not share; "": the next one may be tried.
         self.unsafe_import = ""
         self.judged = 0  # the generation of that import
 
-    def load(self, number: int) -> None:
-        """Read what a new generation is booted with; raises StartupError for a config file that is bad.
+    def load(self, number: int, wanted: Mapping[str, str]) -> None:
+        """Read what a new generation is booted with; `wanted` has the digests of contents that change.
 
         The first generation takes the settings that the server was started with. One that is loaded stays as it is.
+        Raises StartupError for a config file that is bad, and for a content that is not there.
         """
         if number in self.configs:
             return
-        content = self._digest_content()
+        folders = parse_content(self.options.content)
+        versions = self._choose_versions(folders, wanted)
+        content = self._digest(folders, versions)
+        if why := find_difference(wanted, content):
+            raise StartupError(why)
         if self.configs:
-            config = self._reread(content)
+            config = self._reread(content, versions)
         else:
-            config = GenerationConfig(self.options, self.hooks, self.environment, content)
+            environment = pin_variables(self.environment, folders, versions)
+            config = GenerationConfig(self.options, self.hooks, environment, content, versions)
         self.configs[number] = config
 
     def again(self, number: int) -> GenerationConfig:
         """Return what a generation whose mold is booted again was loaded with, and warn of new content."""
-        known, content = self.configs[number], self._digest_content()
+        known = self.configs[number]
+        content = self._digest(parse_content(self.options.content), known.versions)
         if known.content != content:
             self.log.warning(
                 "content changed since this generation was loaded; reload", generation=number
@@ -77,7 +91,7 @@ class Generations:
 
     def commit(self, number: int) -> GenerationConfig:
         """Let the settings of a generation hold from now on."""
-        config = self.configs[number]
+        config, self.serving = self.configs[number], number
         self.options, self.hooks = config.options, config.hooks
         self.own.server.cfg = config.options
         self.log.set_level(config.options.loglevel)
@@ -105,10 +119,10 @@ class Generations:
             checks_health=bool(options.health_path),
         )
 
-    def _reread(self, content: dict[str, str]) -> GenerationConfig:
+    def _reread(self, content: dict[str, str], versions: dict[Path, Path]) -> GenerationConfig:
         self.hooks.call("on_reload", self.own.server)
         self.own.notifier.reloading()
-        fresh = self.reread()
+        fresh = self.reread(lambda folder: Path(follow(str(folder), versions)))
         for source in fresh.sources:
             self.log.info("settings read", source=source)
         for warning in fresh.warnings:
@@ -116,8 +130,11 @@ class Generations:
         return GenerationConfig(
             self._keep_fixed(fresh.options),
             Hooks(fresh.hooks, self.log, fresh.imports),
-            own_variables(fresh.environment),
+            pin_variables(
+                own_variables(fresh.environment), parse_content(self.options.content), versions
+            ),
             content,
+            versions,
         )
 
     def _keep_fixed(self, fresh: Options) -> Options:
@@ -135,13 +152,49 @@ class Generations:
             kept["workers"] = self.own.workers_max
         return dataclasses.replace(fresh, **kept)
 
-    def _digest_content(self) -> dict[str, str]:
+    def _choose_versions(
+        self, folders: Mapping[str, Path], wanted: Mapping[str, str]
+    ) -> dict[Path, Path]:
+        """Return the version that a new generation loads of each content, by the content's folder.
+
+        Of a pinned content: the wanted one, or else the serving generation's, or else the one for a start.
+        """
+        serving = self.configs[self.serving].versions if self.serving in self.configs else {}
+        return {
+            folder: version_with(folder, wanted[name])
+            if name in wanted
+            else (serving.get(folder) if is_pinned(folder) else None) or boot_version(folder)
+            for name, folder in folders.items()
+        }
+
+    def _digest(self, folders: Mapping[str, Path], versions: Mapping[Path, Path]) -> dict[str, str]:
         digests = {}
-        for name, folder in parse_content(self.options.content).items():
+        for name, folder in folders.items():
             try:
-                digests[name] = digest_directory(folder)
+                digests[name] = digest_directory(versions[folder])
             except OSError as error:
                 self.log.error(
-                    "content cannot be read", name=name, folder=folder, why=error.strerror
+                    "content cannot be read", name=name, folder=versions[folder], why=error.strerror
                 )
         return digests
+
+
+def find_difference(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Return what of the wanted content is not there; empty when all is. Pure."""
+    for name, digest in wanted.items():
+        if found.get(name) != digest:
+            there = f"has digest {found[name][:12]}" if name in found else "cannot be read"
+            return f"content {name} {there}, {digest[:12]} is requested"
+    return ""
+
+
+def pin_variables(
+    environment: Mapping[str, str], folders: Mapping[str, Path], versions: Mapping[Path, Path]
+) -> Mapping[str, str]:
+    """Return the environment with WSGIAPP_CONFIG_<NAME> leading to the version of that content."""
+    pinned = dict(environment)
+    for content in folders:
+        name = "WSGIAPP_CONFIG_" + content.upper().replace("-", "_")
+        if name in pinned:
+            pinned[name] = follow(pinned[name], versions)
+    return pinned

@@ -41,8 +41,8 @@ from prefork.arbiter.actions import (
 from prefork.arbiter.agent_process import AgentProcess
 from prefork.arbiter.control import ControlServer, Request
 from prefork.arbiter.events import Event, ScaleRequested, StopRequested, Tick
-from prefork.arbiter.fleet import Fleet
-from prefork.arbiter.generations import Generations
+from prefork.arbiter.fleet import Fleet, present_generations
+from prefork.arbiter.generations import Generations, Move
 from prefork.arbiter.headroom import measure_footprint, plan_surge
 from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
@@ -85,7 +85,7 @@ class Arbiter:
     """One server; `run` returns its exit code."""
 
     def __init__(
-        self, configuration: Configuration, own: Resources, reread: Callable[[], Configuration]
+        self, configuration: Configuration, own: Resources, reread: Callable[[Move], Configuration]
     ) -> None:
         options = configuration.options
         self.own = own
@@ -191,7 +191,9 @@ class Arbiter:
     def perform(self, action: Action) -> None:
         match action:
             case LoadGeneration(generation):
-                self.molds.load(generation, self.plan_surge, self.is_memory_coming)
+                request = self.fleet.running
+                wanted = request.content if request is not None else {}
+                self.molds.load(generation, wanted, self.plan_surge, self.is_memory_coming)
             case BootMold():
                 self.molds.boot(action)
             case StopMold(generation):
@@ -254,8 +256,7 @@ class Arbiter:
 
     def stop_mold(self, number: int) -> None:
         self.molds.stop(number)
-        there = (self.fleet.current, self.fleet.booting)
-        self.generations.keep_only({number, *(g.number for g in there if g is not None)})
+        self.generations.keep_only({number, *present_generations(self.fleet)})
 
     def commit(self, action: CommitGeneration) -> None:
         """A generation serves: its settings hold from now on."""

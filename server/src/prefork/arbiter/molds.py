@@ -8,7 +8,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prefork.arbiter.actions import BootMold, ReportMoldLoss
@@ -88,6 +88,7 @@ class Molds:
     def load(
         self,
         number: int,
+        wanted: Mapping[str, str],
         plan_surge: Callable[[], int | None],
         is_memory_coming: Callable[[], bool],
     ) -> None:
@@ -96,7 +97,7 @@ class Molds:
         It is postponed where it does not fit and memory is about to be released.
         """
         try:
-            self.generations.load(number)
+            self.generations.load(number, wanted)
             surge = plan_surge()
         except NoRoomError as error:
             postponed = self.ending or is_memory_coming()
@@ -195,8 +196,8 @@ class Molds:
         ours, theirs = Channel.pair()
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
-            number, order.preload, theirs, config.options, config.hooks, config.environment, self.own.server, self.log,
-            self.own.logfiles, self.own.stats_fd, stack_fd,
+            number, order.preload, theirs, config.options, config.hooks, config.environment, config.versions,
+            self.own.server, self.log, self.own.logfiles, self.own.stats_fd, stack_fd,
         )  # fmt: skip
 
         def forget() -> None:

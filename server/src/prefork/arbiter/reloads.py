@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from re import fullmatch
+from typing import Any
 
 from prefork.arbiter.actions import FinishReload
 from prefork.arbiter.control import ControlServer, Request
@@ -50,10 +52,14 @@ class Reloads:
             message = f"reload needs an id, a text of 1 to {ID_LIMIT} characters"
             self.control.answer(request, {"error": message})
             return
+        content = request.body.get("content", {})
+        if not is_content(content):
+            self.control.answer(request, {"error": "content is to be digests by name"})
+            return
         self.waiting.setdefault(id, []).append(request)
         under_way = (fleet.running, fleet.finishing, fleet.queued)
         if not any(reload is not None and reload.id == id for reload in under_way):
-            self.dispatch(ReloadRequested(ReloadRequest(id)))
+            self.dispatch(ReloadRequested(ReloadRequest(id, content)))
 
     def finish(self, reloaded: FinishReload, fleet: Fleet) -> None:
         """Count, log and answer a reload that has ended."""
@@ -76,3 +82,11 @@ class Reloads:
         reply = {**dataclasses.asdict(ended), "generation": fleet.serving_number()}
         for request in self.waiting.pop(ended.id, []):
             self.control.answer(request, reply)
+
+
+def is_content(value: Any) -> bool:
+    """Return whether a request's content is what it must be; pure."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(digest, str) and fullmatch("[0-9a-f]{64}", digest)
+        for name, digest in value.items()
+    )

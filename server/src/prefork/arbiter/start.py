@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
+from prefork.arbiter.generations import Move
 from prefork.arbiter.listeners import open_listeners, remove_files
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
@@ -28,7 +29,7 @@ from prefork.worker.hooks import HookServer
 LAST_LINES_S = 0.5
 
 
-def run(configuration: Configuration, log: Log, *, reread: Callable[[], Configuration]) -> int:
+def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Configuration]) -> int:
     """Serve until stopped; return the exit code."""
     options = configuration.options
     logfiles = LogFiles(errorlog=options.errorlog, accesslog=options.accesslog)

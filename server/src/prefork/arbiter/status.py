@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from prefork.arbiter.fleet import Fleet
+from prefork.arbiter.fleet import Fleet, present_generations
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.reloads import LastReload
 from prefork.base.stats import Table, WorkerState
@@ -13,12 +13,18 @@ def build_status(
     fleet: Fleet, generations: Generations, table: Table, last: LastReload | None, now: float
 ) -> dict[str, Any]:
     """Return the reply to `status`."""
-    current = fleet.current
+    current, present = fleet.current, present_generations(fleet)
     serving = [w for w in fleet.workers.values() if w.state is WorkerState.SERVING and w.serves]
     return {
         "state": fleet.state.name.lower().replace("stopping", "draining"),
         "generation": fleet.serving_number(),
         "content": generations.configs[current.number].content if current else {},
+        # Every generation there is, also one that boots, and one whose last requests are being answered.
+        "generations": [
+            {"generation": number, "content": config.content}
+            for number, config in generations.configs.items()
+            if number in present
+        ],
         "workers": {
             "desired": fleet.desired,
             "ready": min(len(serving), fleet.desired),

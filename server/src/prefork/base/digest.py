@@ -7,6 +7,10 @@ The operator computes the same digest from a ConfigMap or a Secret; the vectors 
 from collections.abc import Mapping
 from pathlib import Path
 
+# What the operator adds to its copy of a content, to say what the copy is good for (section 5).
+LAST_GOOD = "wsgi.dev.last-good"
+LEFT_OUT = ("__pycache__", LAST_GOOD)
+
 
 def digest_files(files: Mapping[str, bytes]) -> str:
     """Return the SHA-256, hex, over files by name; pure.
@@ -27,7 +31,12 @@ def encode(name: str) -> bytes:
 
 
 def digest_directory(folder: Path) -> str:
-    """Return the digest of the regular files directly in `folder`, symlinks followed.
+    """Return the digest of the regular files directly in `folder`. Raises OSError."""
+    return digest_files(read_directory(folder))
+
+
+def read_directory(folder: Path) -> dict[str, bytes]:
+    """Return the content of the regular files directly in `folder` by name, symlinks followed.
 
     A ConfigMap mount is a set of symlinks into a directory `..data` that is swapped whole. If that
     happens while the files are read, some vanish or a mixture is seen: hence read again until the
@@ -40,7 +49,7 @@ def digest_directory(folder: Path) -> str:
                 entry.name: entry.read_bytes()
                 for entry in folder.iterdir()
                 if not entry.name.startswith("..")
-                and entry.name != "__pycache__"
+                and entry.name not in LEFT_OUT
                 and entry.is_file()
             }
         except FileNotFoundError:
@@ -48,7 +57,7 @@ def digest_directory(folder: Path) -> str:
                 raise
             continue
         if before == data_version(folder):
-            return digest_files(files)
+            return files
 
 
 def data_version(folder: Path) -> str:

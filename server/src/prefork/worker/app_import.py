@@ -5,11 +5,13 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from prefork.base.versions import follow
 from prefork.errors import Exit, StartupError
 
 DEFAULT_NAME = "application"
@@ -65,9 +67,22 @@ def invalid_name(text: str, why: str) -> StartupError:
     )
 
 
-def extend_search_path(pythonpath: Sequence[str]) -> None:
+def enter_versions(versions: Mapping[Path, Path]) -> None:
+    """Have the versions of this generation for the content folders, as working directory and in sys.path.
+
+    A content folder itself leads to what serves, which is another version before and after. The real path
+    of a version stays, so whatever is imported or opened later is what belongs to this code.
+    """
+    here = os.getcwd()
+    if (there := follow(here, versions)) != here:
+        os.chdir(there)
+    sys.path[:] = [follow(entry, versions) for entry in sys.path]
+
+
+def extend_search_path(pythonpath: Sequence[str], versions: Mapping[Path, Path]) -> None:
     """Put the working directory and `pythonpath` before everything else in sys.path."""
-    for folder in (os.getcwd(), *reversed([os.path.abspath(path) for path in pythonpath])):
+    paths = [follow(os.path.abspath(path), versions) for path in pythonpath]
+    for folder in (os.getcwd(), *reversed(paths)):
         sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
 
 

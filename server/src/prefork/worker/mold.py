@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from prefork.base import (
@@ -33,7 +34,7 @@ from prefork.config.environment import replace_environment
 from prefork.config.options import Options
 from prefork.errors import Exit
 from prefork.worker import gunicorn_loggers
-from prefork.worker.app_import import WsgiApp, extend_search_path
+from prefork.worker.app_import import WsgiApp, enter_versions, extend_search_path
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
@@ -57,6 +58,7 @@ class Mold:
     options: Options
     hooks: Hooks
     environment: Mapping[str, str]
+    versions: Mapping[Path, Path]  # of each content folder the real path that this generation loads
     server: HookServer
     log: Log
     logfiles: LogFiles
@@ -77,7 +79,8 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     children.close_in_children(mold.stack_fd)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
-    extend_search_path(mold.options.pythonpath)
+    enter_versions(mold.versions)
+    extend_search_path(mold.options.pythonpath, mold.versions)
     report_unusable_spool(mold)
     app: WsgiApp | None = None
     started: tuple[int, ...] = ()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefork.base.digest import digest_directory, digest_files
+from prefork.base.digest import LAST_GOOD, digest_directory, digest_files
 
 VECTORS = json.loads((Path(__file__).parents[3] / "golden" / "content_digest.json").read_text())
 
@@ -41,9 +41,10 @@ def test_mounted_volume_has_the_digest_of_its_files(tmp_path: Path):
     assert digest_directory(tmp_path) == digest_files({"a": b"3", "b": b"2"})
 
 
-def test_compiled_files_and_folders_do_not_count(tmp_path: Path):
+def test_compiled_files_folders_and_the_mark_of_a_copy_do_not_count(tmp_path: Path):
     (tmp_path / "a").write_text("1")
     (tmp_path / "__pycache__").mkdir()
+    (tmp_path / LAST_GOOD).write_text("{}")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "b").write_text("2")
     assert digest_directory(tmp_path) == digest_files({"a": b"1"})

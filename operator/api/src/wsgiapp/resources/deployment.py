@@ -8,7 +8,12 @@ import json
 from collections.abc import Mapping
 
 from wsgiapp.digest import digest_json
-from wsgiapp.names import AGENT_PORT, RESTART_ANNOTATION, TEMPLATE_ANNOTATION
+from wsgiapp.names import (
+    AGENT_PORT,
+    RESTART_ANNOTATION,
+    REVISION_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+)
 from wsgiapp.overlay import lay_over
 from wsgiapp.resources.owned import build_owned, labels, selector
 from wsgiapp.resources.platform import Platform
@@ -39,16 +44,30 @@ def build_deployment(app: App, platform: Platform, restart_digests: Mapping[str,
 
 
 def build_template(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> Manifest:
-    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": str(AGENT_PORT)}
+    revision = pod_revision(app, restart_digests)
+    annotations = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(AGENT_PORT),
+        REVISION_ANNOTATION: revision,
+    }
     if restart_digests:
         annotations[RESTART_ANNOTATION] = json.dumps(dict(restart_digests), sort_keys=True)
     template: Manifest = {
         "metadata": {"labels": labels(app), "annotations": annotations},
-        "spec": build_pod(app, platform),
+        "spec": build_pod(app, platform, revision),
     }
     template = lay_over(template, app.pod_template)
     template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest_json(template)
     return template
+
+
+def pod_revision(app: App, restart_digests: Mapping[str, str]) -> str:
+    """Return what names the app's own part of its pods.
+
+    A last good content is good for one of these: not for another image, and not for another version of a
+    content whose change replaces the pods.
+    """
+    return digest_json([app.own_digest, dict(restart_digests)])
 
 
 def read_restart_digests(deployment: Manifest) -> dict[str, str]:

@@ -12,6 +12,8 @@ from wsgiapp.names import (
     APP_PORT,
     APP_PORT_NAME,
     CONTENT_DIR,
+    LAST_GOOD_DIR,
+    MOUNTED_DIR,
     PREFORK_DIR,
     RELOAD_DIR,
     RELOAD_FILE,
@@ -25,7 +27,11 @@ from wsgiapp.resources.server_args import (
     health_path,
     server_arguments,
 )
-from wsgiapp.resources.volumes import build_volumes, mount_content
+from wsgiapp.resources.volumes import (
+    build_volumes,
+    mount_contents_in_agent,
+    mount_contents_in_app,
+)
 from wsgiapp.types import App, Manifest
 
 STOP_MARGIN_S = 5
@@ -38,7 +44,8 @@ RESTRICTED_SECURITY_CONTEXT = {
 }
 
 
-def build_pod(app: App, platform: Platform) -> Manifest:
+def build_pod(app: App, platform: Platform, revision: str) -> Manifest:
+    """Return the pod's spec; `revision` names the app's own part of it."""
     stop_s = app.termination.drain_delay_s + app.server.graceful_timeout_s + STOP_MARGIN_S
     pod: Manifest = {
         "serviceAccountName": app.name,
@@ -47,7 +54,7 @@ def build_pod(app: App, platform: Platform) -> Manifest:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": stop_s,
         "securityContext": build_security_context(app, platform),
-        "initContainers": build_init_containers(app, platform),
+        "initContainers": build_init_containers(app, platform, revision),
         "containers": [build_app_container(app)],
         "volumes": build_volumes(app, platform),
     }
@@ -81,11 +88,11 @@ def build_app_container(app: App) -> Manifest:
         "ports": [{"name": APP_PORT_NAME, "containerPort": APP_PORT, "protocol": "TCP"}],
         "resources": app.resources,
         "volumeMounts": [
-            # The only subPath: it never changes. Config mounts have none, or they would not refresh.
+            # A subPath is not refreshed by the kubelet: this never changes, and the agent changes the contents.
             {"name": "prefork", "mountPath": PREFORK_DIR, "subPath": "prefork", "readOnly": True},
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "tmp", "mountPath": "/tmp"},
-            *(mount_content(content, content.mount_path) for content in app.contents),
+            *mount_contents_in_app(app),
         ],
         "startupProbe": probe(
             "/readyz", period_s=1, failures=app.health_check.startup_timeout_s + PROBE_MARGIN_S
@@ -138,9 +145,9 @@ def probe(path: str, *, period_s: int, failures: int) -> Manifest:
     }
 
 
-def build_init_containers(app: App, platform: Platform) -> list[Manifest]:
+def build_init_containers(app: App, platform: Platform, revision: str) -> list[Manifest]:
     """Return the native sidecar; before it a copy of the server where image volumes are missing."""
-    agent = build_agent(app, platform)
+    agent = build_agent(app, platform, revision)
     if platform.image_volumes:
         return [agent]
     copy = {
@@ -155,18 +162,21 @@ def build_init_containers(app: App, platform: Platform) -> list[Manifest]:
     return [copy, agent]
 
 
-def build_agent(app: App, platform: Platform) -> Manifest:
+def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
     arguments = [
         f"--listen=0.0.0.0:{AGENT_PORT}",
         f"--run-dir={RUN_DIR}",
         f"--reload-file={RELOAD_FILE}",
-        *(f"--content={content.name}={CONTENT_DIR}/{content.name}" for content in app.reloadable),
+        *(f"--content={content.name}={MOUNTED_DIR}/{content.name}" for content in app.pinned),
+        *(f"--last-good={content.name}={LAST_GOOD_DIR}/{content.name}" for content in app.copied),
     ]
+    if app.pinned:
+        arguments += [f"--versions={CONTENT_DIR}", f"--revision={revision}"]
     if app.health_check.path is not None:
         arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{health_path(app)}")
         if app.ingress is not None:
             arguments.append(f"--probe-host={health_host(app)}")
-    return {
+    agent: Manifest = {
         "name": AGENT_CONTAINER,
         "image": platform.prefork_image,
         "imagePullPolicy": platform.prefork_pull_policy,
@@ -184,10 +194,11 @@ def build_agent(app: App, platform: Platform) -> Manifest:
         "volumeMounts": [
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "podinfo", "mountPath": RELOAD_DIR, "readOnly": True},
-            *(
-                mount_content(content, f"{CONTENT_DIR}/{content.name}")
-                for content in app.reloadable
-            ),
+            *mount_contents_in_agent(app),
         ],
         "securityContext": RESTRICTED_SECURITY_CONTEXT,
     }
+    if app.pinned:
+        # It answers when the contents are in place; the kubelet starts the app's container after that.
+        agent["startupProbe"] = probe("/metrics", period_s=1, failures=60)
+    return agent

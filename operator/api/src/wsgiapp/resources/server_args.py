@@ -43,7 +43,7 @@ def server_arguments(
         arguments.append("--access-logfile=-")
     arguments += proxy_arguments(app)
     arguments += further
-    arguments += [f"--content={content.name}={content.mount_path}" for content in app.reloadable]
+    arguments += [f"--content={content.name}={content.mount_path}" for content in app.pinned]
     return [*arguments, *server.extra_args, app.callable]
 
 

@@ -42,6 +42,10 @@ class Place:
         """Return the folder of one content: the source, or an entry of config."""
         return self.root / (SOURCE if name == SOURCE else f"config/{name}")
 
+    def versions(self, name: str) -> Path:
+        """Return the folder with the versions of one content."""
+        return self.root / "versions" / name
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -49,6 +53,11 @@ class Folder:
 
     files: Files
     on_change: OnChange
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the server keeps to a version of it; else the app itself reads what changes."""
+        return self.on_change is not OnChange.IGNORE
 
 
 @dataclass(frozen=True)

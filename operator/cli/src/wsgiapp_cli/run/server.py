@@ -82,16 +82,24 @@ class LocalServer:
         except (OSError, EOFError):  # not listening yet, or just gone: its exit tells
             return None
 
-    async def reload(self) -> Reloaded:
-        """Boot a new generation and return when it serves, or when it was given up."""
-        answer = await self._ask({"op": "reload", "id": secrets.token_hex(8)})
+    async def find_versions_in_use(self) -> dict[str, set[str]]:
+        """Return the digests that generations of the server have loaded, by content."""
+        in_use: dict[str, set[str]] = {}
+        for generation in (await self._ask({"op": "status"}))["generations"]:
+            for name, digest in generation["content"].items():
+                in_use.setdefault(name, set()).add(digest)
+        return in_use
+
+    async def reload(self, content: Mapping[str, str]) -> Reloaded:
+        """Boot a new generation of this content (digests by name); return when it serves, or was given up."""
+        answer = await self._ask({"op": "reload", "id": secrets.token_hex(8), "content": content})
         return Reloaded(
             succeeded=answer["result"] == "succeeded",
             generation=answer["generation"],
             message=answer["message"],
         )
 
-    async def _ask(self, question: Mapping[str, str]) -> dict[str, Any]:
+    async def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         reader, writer = await asyncio.open_unix_connection(self._control, limit=1 << 20)
         try:
             writer.write(json.dumps(question).encode() + b"\n")

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from wsgiapp_cli.manifests import (
     ManifestError,
     read_text,
 )
-from wsgiapp_cli.run.folder import AtomicFolder
+from wsgiapp_cli.run.folder import VersionedFolder
 from wsgiapp_cli.run.plan import Place, Plan, Step, decide, make_plan
 from wsgiapp_cli.run.server import LocalServer, ServerExitedError, check
 from wsgiapp_cli.run.watch import Watch
@@ -47,16 +48,17 @@ class Session:
         self._request = request
         self._place = place
         self._listener = listener
-        self._folders: dict[str, AtomicFolder] = {}
+        self._folders: dict[str, VersionedFolder] = {}
         self._server: LocalServer | None = None
+        self._serving: dict[str, str] = {}  # digests of the pinned contents that serve
 
     async def serve(self) -> int:
         """Serve, and follow the manifests, until the server ends; return its exit code."""
         watch = Watch(self._request.files)
         plan = self._read_plan(watch)
-        self._write(plan)
+        content = self._write(plan)
         try:
-            await self._start(plan)
+            await self._start(plan, content)
             self._announce(plan)
             while True:
                 await self._wait_change(watch)
@@ -72,17 +74,45 @@ class Session:
         watch.watch_code(None if plan.app.source else self._place.here)
         return replace(plan, code=watch.code)
 
-    def _write(self, plan: Plan) -> None:
+    def _write(self, plan: Plan) -> dict[str, str]:
+        """Write what the plan serves; return the digests of the pinned contents, by name.
+
+        These are kept next to the versions that serve; what the app itself reads changes at once.
+        """
+        content = {}
         for name, folder in plan.folders.items():
             if name not in self._folders:
-                self._folders[name] = AtomicFolder(self._place.folder(name))
-            self._folders[name].write(folder.files)
+                place = self._place
+                self._folders[name] = VersionedFolder(place.folder(name), place.versions(name))
+            if folder.is_pinned:
+                content[name] = self._folders[name].keep(folder.files)
+            else:
+                self._folders[name].write(folder.files)
+        return content
 
-    async def _start(self, plan: Plan) -> None:
+    def _link_boot(self, content: Mapping[str, str]) -> None:
+        for name, digest in content.items():
+            self._folders[name].link_boot(digest)
+
+    async def _settle(self, content: Mapping[str, str]) -> None:
+        """Let paths and the next start follow what serves, and remove what no generation has loaded."""
+        assert self._server is not None
+        self._serving = dict(content)
+        self._link_boot(content)
+        in_use = await self._server.find_versions_in_use()
+        for name, digest in content.items():
+            self._folders[name].link_serving(digest)
+            self._folders[name].remove_others({digest, *in_use.get(name, ())})
+
+    async def _start(self, plan: Plan, content: Mapping[str, str]) -> None:
+        self._link_boot(content)
+        for name, digest in content.items():
+            self._folders[name].link_serving(digest)
         self._server = await LocalServer.start(
             plan.launch, run_dir=self._place.run_dir, listener=self._listener
         )
         await self._server.wait_serving()
+        await self._settle(content)
 
     async def _wait_change(self, watch: Watch) -> None:
         assert self._server is not None
@@ -103,21 +133,22 @@ class Session:
         except (ManifestError, Invalid) as error:
             say(f"{error}; what was there before goes on serving")
             return serving
-        self._write(new)
+        content = self._write(new)
         match decide(serving, new):
             case Step.RELOAD:
-                return await self._reload(serving, new)
+                return await self._reload(serving, new, content)
             case Step.RESTART:
-                return await self._restart(serving, new)
+                return await self._restart(serving, new, content)
             case Step.NOTHING:
                 say("changed, but in nothing that a reload or restart would bring")
                 return new
 
-    async def _reload(self, serving: Plan, new: Plan) -> Plan:
+    async def _reload(self, serving: Plan, new: Plan, content: Mapping[str, str]) -> Plan:
         assert self._server is not None
         began = time.monotonic()
         try:
-            outcome = await self._server.reload()
+            outcome = await self._server.reload(content)
+            await self._settle(content if outcome.succeeded else self._serving)
         except (OSError, EOFError):  # it went while it was asked
             raise ServerExitedError(await self._server.stop()) from None
         if outcome.succeeded:
@@ -126,15 +157,17 @@ class Session:
         say(f"reload failed: {outcome.message}; generation {outcome.generation} goes on serving")
         return serving
 
-    async def _restart(self, serving: Plan, new: Plan) -> Plan:
+    async def _restart(self, serving: Plan, new: Plan, content: Mapping[str, str]) -> Plan:
         """Replace the server; meanwhile new connections wait at the listener, which stays open."""
         assert self._server is not None
         began = time.monotonic()
+        self._link_boot(content)
         if not await check(new.launch, listener=self._listener):
+            self._link_boot(self._serving)
             say("the new settings do not start (see above); the old ones go on serving")
             return serving
         await self._server.stop()
-        await self._start(new)
+        await self._start(new, content)
         say(f"restarted in {time.monotonic() - began:.1f} s with new settings")
         return new
 

@@ -1,0 +1,51 @@
+"""Which version of each content a start of the server loads. Pure.
+
+The operator keeps a copy of the contents that all pods of the app served healthily last. A pod boots these,
+and newer ones come to it by a reload, so that a change that does not work harms no pod that starts.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+
+from prefork.base.digest import LAST_GOOD, digest_files
+
+
+def read_last_good(
+    copies: Mapping[str, Mapping[str, bytes]], revision: str
+) -> dict[str, str] | None:
+    """Return the digests of the copies where they may be booted; `copies` has their files by content.
+
+    They have to be good for this revision of the app's pods, and to belong together: each names all
+    contents that were good at the same time. None while a set is being written, and before the first.
+    """
+    found = {
+        name: digest_files({file: data for file, data in files.items() if file != LAST_GOOD})
+        for name, files in copies.items()
+    }
+    for files in copies.values():
+        try:
+            good = json.loads(files.get(LAST_GOOD, b""))
+            is_good = good["revision"] == revision and good["contents"] == found
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not is_good:
+            return None
+    return found or None
+
+
+def choose_boot(
+    last_good: Mapping[str, str] | None,
+    served: Mapping[str, str],
+    mounted: Mapping[str, str],
+    copied: Collection[str],
+) -> dict[str, str]:
+    """Return the digest of each content that a start of the server loads.
+
+    The last good one; before there is one, what has served in this pod; before that, what is mounted. A
+    content of which no copy is kept, as a Secret, is loaded as it is mounted: an old credential is of no use.
+    """
+    older = last_good if last_good is not None else served
+    return {
+        name: older.get(name, digest) if name in copied else digest
+        for name, digest in mounted.items()
+    }
