@@ -43,6 +43,7 @@ def judge(
         owned={"Deployment": deployment() if live is None else live},
         pods=pods,
         digests=digests("new") if seen is None else seen,
+        copies={},
     )
     plan = plan_reload(app, "t1", pods, observed.digests, NOW)
     return build_status(app, observed, plan, issues, NOW)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from wsgiapp.digest import digest_object
-from wsgiapp.names import APP_LABEL, KIND
+from wsgiapp.names import APP_LABEL, KIND, LAST_GOOD_KEY
 from wsgiapp.types import Manifest, Ref
 
 REMEMBERED_GONE = 4096
@@ -46,11 +46,13 @@ class Entry(NamedTuple):
 class Digest(NamedTuple):
     """What a ConfigMap or Secret holds: digest None where the object does not exist.
 
-    `version` is the object's resourceVersion: comparable within a kind, unchanged by restarts.
+    `version` is the object's resourceVersion: comparable within a kind, unchanged by restarts. `mark` is
+    what a last good copy says that it is good for.
     """
 
     version: int
     digest: str | None
+    mark: str = ""
 
 
 class Cache:
@@ -188,7 +190,8 @@ class Cache:
         known = self._digests.get(key)
         if known is not None and known.version > version:
             return set()
-        seen = Digest(version, None if deleted else digest_object(manifest))
+        mark = (manifest.get("data") or {}).get(LAST_GOOD_KEY, "")
+        seen = Digest(version, None) if deleted else Digest(version, digest_object(manifest), mark)
         self._digests[key] = seen
         return set(users) if seen != known else set()
 

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from wsgiapp.names import OWNED_KINDS
-from wsgiapp.types import App, Manifest, Ref
+from wsgiapp.names import OWNED_KINDS, last_good_name
+from wsgiapp.types import App, Content, Manifest, Ref
 
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
@@ -41,16 +41,23 @@ async def observe(
     is_new_spec = status.get("observedGeneration") != app.generation
     contents = {content.ref for content in app.contents}
     further = set(app.restart_refs.values()) - contents
-    cache.refer(AppKey(app.namespace, app.name), contents | further)
-    owned, digests, env_digests = await asyncio.gather(
+    copy_refs = {content.name: copy_ref(app, content) for content in app.copied}
+    cache.refer(AppKey(app.namespace, app.name), contents | further | {*copy_refs.values()})
+    owned, digests, env_digests, copies = await asyncio.gather(
         read_owned(app, cluster, cache, is_new_spec=is_new_spec),
         read_digests(app, contents, cluster, cache),
         read_digests(app, further, cluster, cache),
+        read_digests(app, copy_refs.values(), cluster, cache),
     )
     pods = observe_pods(AppKey(app.namespace, app.name), cache)
     asked = tuple(replace(pod, agent=answers.get(pod.uid)) for pod in pods)
     return Observed(
-        status=status, owned=owned, pods=asked, digests=digests, env_digests=env_digests
+        status=status,
+        owned=owned,
+        pods=asked,
+        digests=digests,
+        env_digests=env_digests,
+        copies={name: copies[ref] for name, ref in copy_refs.items()},
     )
 
 
@@ -70,6 +77,11 @@ async def read_owned(
         if live is not None:
             owned[kind] = live
     return owned
+
+
+def copy_ref(app: App, content: Content) -> Ref:
+    """Return the ConfigMap with the last good copy of a content."""
+    return Ref("ConfigMap", last_good_name(app.name, content.name))
 
 
 async def read_digests(

@@ -24,8 +24,9 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
+from wsgiapp_operator.last_good import describe_contents, find_good, is_kept, keep
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.observe import ask_agents, observe
+from wsgiapp_operator.observe import ask_agents, copy_ref, observe
 from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
@@ -106,7 +107,10 @@ class Reconciler:
         )
         if plan.ask:
             await self.writer.request_reload(app, plan, self.now())
+        observed, why_not_kept = await self._keep_last_good(app, observed, plan)
         status = build_status(app, observed, plan, issues, self.now())
+        if app.copied:
+            status["contents"] = describe_contents(app, observed, why_not_kept)
         await self._report(app, manifest, status)
         return requeue_after(app, observed, plan, issues, self.agents.pause_s(observed.pods))
 
@@ -121,6 +125,21 @@ class Reconciler:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
         owned, issues = await self.writer.apply_owned(app, desired, observed.owned)
         return replace(observed, owned=owned), issues
+
+    async def _keep_last_good(
+        self, app: App, observed: Observed, plan: ReloadPlan
+    ) -> tuple[Observed, str]:
+        """Copy the contents that every pod serves healthily; return why that could not be done, if so."""
+        good = find_good(app, observed, plan, self.now())
+        if good is None or is_kept(good, observed.copies):
+            return observed, ""
+        why_not = await keep(app, good, self.cluster, self.cache, self.metrics)
+        copies = {
+            content.name: self.cache.digest(app.namespace, copy_ref(app, content))
+            or observed.copies[content.name]
+            for content in app.copied
+        }
+        return replace(observed, copies=copies), why_not
 
     async def _report(self, app: App, manifest: Manifest, status: Manifest) -> None:
         """Write the status where it says something new, and Events for what began or ended."""

@@ -80,6 +80,7 @@ class Observed:
     pods: tuple[Pod, ...]
     digests: Mapping[Ref, Digest]
     env_digests: Mapping[Ref, Digest] = field(default_factory=dict)  # of `envFrom`, restarting
+    copies: Mapping[str, Digest] = field(default_factory=dict)  # last good ones, by content
 
     @property
     def missing(self) -> tuple[Ref, ...]:

@@ -1,0 +1,174 @@
+"""The last good contents: which are worth keeping, and the copies that pods boot (docs/decisions/0017).
+
+A content is good when every pod of the app serves it and has been ready with it for long enough. Its copy
+names all contents that were good together and the revision of the pods, so that a pod boots only what fits.
+What is decided here is pure; `keep` writes.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from wsgiapp.digest import digest_object
+from wsgiapp.names import LAST_GOOD_KEY, REVISION_ANNOTATION, last_good_name
+from wsgiapp.resources.owned import build_owned
+from wsgiapp.types import App, Content, Manifest
+
+from wsgiapp_operator.cache import Cache, Digest
+from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.ownership import find_obstacle
+from wsgiapp_operator.reload import BUSY, ReloadPlan
+from wsgiapp_operator.state import Observed, Pod
+from wsgiapp_operator.status import LONGEST_MESSAGE, count_pods
+
+logger = logging.getLogger(__name__)
+
+SHOWN_DIGITS = 12  # of a digest, as the server's log shows it
+
+
+class LastGood(NamedTuple):
+    """Contents that were good together: digests by name, and the revision of the pods that served them."""
+
+    revision: str
+    contents: Mapping[str, str]
+
+    @property
+    def mark(self) -> str:
+        """What a copy says of itself (docs/contracts.md §5)."""
+        mark = {"contents": dict(self.contents), "revision": self.revision}
+        return json.dumps(mark, sort_keys=True)
+
+
+def revision_of(deployment: Manifest | None) -> str | None:
+    """Return the revision of the newest template's pods."""
+    if deployment is None:
+        return None
+    annotations: Mapping[str, str] = deployment["spec"]["template"]["metadata"].get(
+        "annotations", {}
+    )
+    return annotations.get(REVISION_ANNOTATION)
+
+
+def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> LastGood | None:
+    """Return the contents that every pod serves healthily; None while that is not so."""
+    deployment = observed.owned.get("Deployment")
+    if deployment is None or not app.copied or observed.missing or plan.failure is not None:
+        return None
+    revision = revision_of(deployment)
+    pods = [pod for pod in observed.pods if not pod.terminating]
+    is_whole = 0 < app.replicas == len(pods) and count_pods(deployment, app.replicas).is_rolled_out
+    if revision is None or not is_whole or plan.count(*BUSY):
+        return None
+    wanted = {content.name: observed.digests[content.ref].digest for content in app.pinned}
+    least = timedelta(seconds=app.rollout.min_ready_s)
+    if not all(serves(pod, wanted) and has_been_ready(pod, least, now) for pod in pods):
+        return None
+    return LastGood(revision, {c.name: str(wanted[c.name]) for c in app.copied})
+
+
+def serves(pod: Pod, wanted: Mapping[str, str | None]) -> bool:
+    """Return whether a pod's agent says that it serves this content, and nothing else is under way."""
+    agent = pod.agent
+    if agent is None or agent.unready or (agent.reload and not agent.reload.is_finished):
+        return False
+    return all(agent.content.get(name) == digest for name, digest in wanted.items())
+
+
+def has_been_ready(pod: Pod, least: timedelta, now: datetime) -> bool:
+    return pod.ready and pod.ready_changed_at is not None and now - pod.ready_changed_at >= least
+
+
+def is_kept(good: LastGood, copies: Mapping[str, Digest]) -> bool:
+    """Return whether the copies that there are, are these contents."""
+    kept = {name: copy.digest for name, copy in copies.items()}
+    return kept == good.contents and all(copy.mark == good.mark for copy in copies.values())
+
+
+def read_kept(copies: Mapping[str, Digest], revision: str | None) -> dict[str, str]:
+    """Return the digests that a pod of this revision boots, by content; none where it boots the newest."""
+    marks = {copy.mark for copy in copies.values()}
+    if len(marks) != 1:
+        return {}
+    try:
+        good = json.loads(marks.pop())
+        found = {name: copy.digest for name, copy in copies.items()}
+        is_whole = good["revision"] == revision and good["contents"] == found
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: digest for name, digest in found.items() if digest} if is_whole else {}
+
+
+def describe_contents(app: App, observed: Observed, why_not_kept: str) -> list[dict[str, Any]]:
+    """Return for each content that has copies: what is declared, what a start boots, what pods serve."""
+    revision = revision_of(observed.owned.get("Deployment"))
+    kept = read_kept(observed.copies, revision)
+    agents = [pod.agent for pod in observed.pods if pod.agent is not None and not pod.terminating]
+    described = []
+    for content in app.copied:
+        name, declared = content.name, observed.digests[content.ref].digest
+        serving = Counter(agent.content[name] for agent in agents if name in agent.content)
+        shown: dict[str, Any] = {"name": name}
+        if declared is not None:
+            shown["declared"] = declared[:SHOWN_DIGITS]
+        if name in kept:
+            shown["lastGood"] = kept[name][:SHOWN_DIGITS]
+        shown["serving"] = [
+            {"digest": digest[:SHOWN_DIGITS], "pods": pods}
+            for digest, pods in sorted(serving.items())
+        ]
+        if why_not_kept:
+            shown["message"] = f"no last good copy is kept: {why_not_kept}"[:LONGEST_MESSAGE]
+        described.append(shown)
+    return described
+
+
+def build_copy(app: App, content: Content, config_map: Manifest, good: LastGood) -> Manifest:
+    """Return the copy of a content; it goes with the WsgiApp, not with the operator."""
+    fields: dict[str, object] = {
+        "data": {**(config_map.get("data") or {}), LAST_GOOD_KEY: good.mark}
+    }
+    if config_map.get("binaryData"):
+        fields["binaryData"] = config_map["binaryData"]
+    copy = build_owned(app, "v1", "ConfigMap", **fields)
+    copy["metadata"]["name"] = last_good_name(app.name, content.name)
+    return copy
+
+
+async def keep(app: App, good: LastGood, cluster: Cluster, cache: Cache, metrics: Metrics) -> str:
+    """Write the copies; return why they could not be written, empty where they were or will be.
+
+    Contents that have changed meanwhile are left for a later reconcile, which sees them.
+    """
+    copies = []
+    for content in app.copied:
+        source = await cluster.get("ConfigMap", app.namespace, content.ref.name)
+        if source is None or digest_object(source) != good.contents[content.name]:
+            return ""
+        copies.append(build_copy(app, content, source, good))
+    if why := await find_foreign(app, copies, cluster):
+        return why
+    for copy in copies:
+        try:
+            written = await cluster.apply(copy, force=True)
+        except ApiError as error:
+            if not error.is_refusal:
+                raise
+            return f"ConfigMap {copy['metadata']['name']} is refused: {error.message}"
+        cache.record_content(written)
+        metrics.applies.labels(kind="ConfigMap", changed="true").inc()
+    logger.info("last good content kept: app=%s/%s contents=%s", app.namespace, app.name, good.mark)
+    return ""
+
+
+async def find_foreign(app: App, copies: Sequence[Manifest], cluster: Cluster) -> str:
+    """Return which object has a copy's name and is not the app's; empty where there is none."""
+    for copy in copies:
+        live = await cluster.get("ConfigMap", app.namespace, copy["metadata"]["name"])
+        obstacle = find_obstacle(app, live) if live is not None else None
+        if obstacle is not None:
+            return obstacle.message
+    return ""
