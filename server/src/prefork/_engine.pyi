@@ -37,6 +37,20 @@ def refuse_handshakes(fd: int) -> None:
     (SO_ATTACH_FILTER; no privilege needed). Raises OSError for a descriptor that is not a socket.
     """
 
+def make_immortal(kinds: tuple[type, ...]) -> int:
+    """Make the reference counts of objects constant, so that forked processes do not copy their pages by using them.
+
+    Those of exactly these kinds (of `type`: all classes) that the garbage collector knows or that objects which it knows
+    refer to; of tuples those that refer to constants alone. They are never freed, and nor is what only they refer to.
+    Return how many; 0 where this interpreter has no such counts (before CPython 3.12, PEP 683).
+    """
+
+def call_finalizer(object: object) -> None:
+    """Call an object's `__del__`, unless it was called before; nothing calls it again. What it raises is reported.
+
+    For objects that only something immortal refers to, and that the interpreter would therefore never finalize.
+    """
+
 def listen_queue(fd: int) -> tuple[int, int]:
     """Return (depth, limit) of a listening socket's accept queue, in connections; (0, 0) for a unix socket.
 

@@ -10,6 +10,7 @@ mod environ;
 mod errors;
 mod file_wrapper;
 mod hub;
+mod immortal;
 mod input;
 mod layout;
 mod response;
@@ -32,6 +33,8 @@ mod _engine {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("LAYOUT", crate::layout::layout(module.py())?)?;
+        module.add_function(wrap_pyfunction!(crate::immortal::call_finalizer, module)?)?;
+        module.add_function(wrap_pyfunction!(crate::immortal::make_immortal, module)?)?;
         module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
         module.add_function(wrap_pyfunction!(super::refuse_handshakes, module)?)?;
         module.add_function(wrap_pyfunction!(super::listen_queue, module)?)

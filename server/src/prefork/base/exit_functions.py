@@ -60,6 +60,21 @@ def note_destructors() -> None:
             _with_destructor.append(weakref.ref(candidate))
 
 
+def run_destructors() -> None:
+    """Carry out what those objects do when they are destroyed, while the modules they use are whole.
+
+    The interpreter would clear these first, as classes and functions that are immortal keep it from finding garbage.
+    """
+    from prefork._engine import (
+        call_finalizer,
+    )  # a process without an engine forks nothing, and has none of them
+
+    for found in _with_destructor:
+        alive = found()
+        if alive is not None:
+            call_finalizer(alive)
+
+
 def spare_inherited() -> None:
     """At the end of a forked process: do not destroy what is its parent's.
 

@@ -12,11 +12,13 @@ import os
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from prefork._engine import make_immortal
 from prefork.base import (
     children,
     exit_functions,
@@ -45,6 +47,13 @@ _sleep = time.sleep
 
 # For what the import registered for the end of the process, and for children that it started.
 END_S = 5
+# Objects that workers only use. Their reference counts are kept from changing, as each change would copy a page: half of
+# what a further Django worker costs. None holds what has to be freed, but by attributes of a class or by a closure.
+SHARED_KINDS = (
+    types.FunctionType, types.CodeType, type, property, classmethod, staticmethod, types.BuiltinFunctionType,
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+    types.ClassMethodDescriptorType, types.ModuleType, str, bytes, int, float, tuple,
+)  # fmt: skip
 CHILDREN_END_S = 1.0
 
 
@@ -156,6 +165,7 @@ def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
         )  # fmt: skip
     processes.flush(*buffered_streams())
     exit_functions.note_destructors()
+    make_immortal(SHARED_KINDS)
     gc.freeze()
     mold.log.info(
         "app imported", generation=mold.generation, pid=os.getpid(), seconds=time.monotonic() - started
@@ -210,10 +220,11 @@ def end_import(mold: Mold, started: tuple[int, ...]) -> int:
     if any(not thread.daemon for thread in others):  # Python would wait for it
         leave()
     end_children(started)
-    # What is left are destructors, which the interpreter calls; handlers do not run any more.
+    # What is left are destructors, and the interpreter's own end, where handlers do not run any more.
     gc.unfreeze()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, END_S)
+    exit_functions.run_destructors()
     return Exit.OK
 
 
