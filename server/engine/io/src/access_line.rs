@@ -27,6 +27,9 @@ const SHORTENED_BYTES: [usize; 6] = [1000, 500, 250, 100, 40, 10];
 /// `\u00ff`
 const ESCAPE_BYTES: usize = 6;
 
+/// So many bytes of a value are judged at once.
+const JUDGED_BYTES: usize = 16;
+
 /// A literal up to this length is copied without a look at its length.
 const BLOCK_BYTES: usize = 32;
 
@@ -175,6 +178,21 @@ impl<'a> Record<'a> {
         told.or_else(|| self.remote())
     }
 
+    fn trace_id(&self) -> Option<&'a [u8]> {
+        identity::trace_id(self.head?, self.bytes)
+    }
+
+    fn user(&self) -> Option<Vec<u8>> {
+        identity::basic_user(self.head?, self.bytes)
+    }
+
+    fn request_line(&self, hides_query: bool) -> Option<Vec<u8>> {
+        let target = self.span(|head| head.target)?;
+        let target = if hides_query { without_query(target) } else { target };
+        let method = self.span(|head| head.method_name)?;
+        Some([method, b" ", target, b" ", protocol(self)].concat())
+    }
+
     fn request_id(&self) -> Option<&'a [u8]> {
         if !self.made_id.is_empty() {
             return Some(self.made_id);
@@ -266,12 +284,14 @@ impl Format {
     }
 
     fn fill(&self, line: &mut Line<'_>, stamp: &Stamp, record: &Record<'_>, trusted: &Trusted) {
-        for Segment { before, field } in &self.segments {
-            if self.is_json {
-                self.put_json(line, before, field, stamp, record, trusted);
-            } else {
-                line.literal(before);
-                self.put_text(line, field, stamp, record, trusted);
+        for segment in &self.segments {
+            match self.value(&segment.field, record, trusted) {
+                Value::Composed => self.put_composed(line, segment, record),
+                Value::Nothing if self.is_json => {}
+                value => {
+                    line.literal(&segment.before);
+                    if self.is_json { line.json(&value, stamp) } else { line.text(&value, stamp) }
+                }
             }
         }
         if self.is_json && line.most != usize::MAX {
@@ -281,102 +301,83 @@ impl Format {
     }
 
     #[inline]
-    fn number(field: &Field, record: &Record<'_>) -> Option<u64> {
-        Some(match field {
-            Field::Status => u64::from(record.status),
-            Field::Bytes => record.body_bytes,
-            Field::DurationUs => record.duration_us,
-            Field::DurationMs => record.duration_us / 1000,
-            Field::DurationS => record.duration_us / 1_000_000,
-            Field::QueueUs => record.queue_us,
-            _ => return None,
-        })
-    }
-
-    #[inline]
-    fn text<'a>(&self, field: &Field, record: &Record<'a>, trusted: &Trusted) -> Option<&'a [u8]> {
+    fn value<'a>(&self, field: &Field, record: &Record<'a>, trusted: &Trusted) -> Value<'a> {
         let shown = |url: &'a [u8]| if self.hides_queries { without_query(url) } else { url };
         match field {
-            Field::Client => record.client(trusted),
-            Field::Remote => record.remote(),
-            Field::Method => record.span(|head| head.method_name),
-            Field::Target => record.span(|head| head.target).map(shown),
-            Field::Path => record.span(|head| head.target).map(without_query),
-            Field::Query if self.hides_queries => None,
-            Field::Query => record.span(|head| head.query),
-            Field::Protocol => Some(protocol(record)),
-            Field::Host => record.span(|head| head.host),
-            Field::Refusal => record.refusal.map(str::as_bytes),
+            Field::Time => Value::Time,
+            Field::Status => Value::Number(u64::from(record.status)),
+            Field::Bytes => Value::Number(record.body_bytes),
+            Field::DurationUs => Value::Number(record.duration_us),
+            Field::DurationMs => Value::Number(record.duration_us / 1000),
+            Field::DurationS => Value::Number(record.duration_us / 1_000_000),
+            Field::DurationDecimal => Value::Decimal(record.duration_us),
+            Field::QueueUs => Value::Number(record.queue_us),
+            Field::Protocol => Value::Plain(protocol(record)),
+            Field::RequestId => Value::plain(record.request_id()),
+            Field::Client => Value::plain(record.client(trusted)),
+            Field::Remote => Value::plain(record.remote()),
+            Field::TraceId => Value::plain(record.trace_id()),
+            Field::Refusal => Value::plain(record.refusal.map(str::as_bytes)),
+            Field::Method => Value::any(record.span(|head| head.method_name)),
+            Field::Target => Value::any(record.span(|head| head.target).map(shown)),
+            Field::Host => Value::any(record.span(|head| head.host)),
+            Field::Path => Value::any(record.span(|head| head.target).map(without_query)),
+            Field::Query if self.hides_queries => Value::Nothing,
+            Field::Query => Value::any(record.span(|head| head.query)),
             Field::Referer | Field::Header(NameId::REFERER, _) => {
-                record.field(NameId::REFERER).map(shown)
+                Value::any(record.field(NameId::REFERER).map(shown))
             }
-            Field::UserAgent => record.field(NameId::USER_AGENT),
-            Field::RequestId => record.request_id(),
-            Field::TraceId => identity::trace_id(record.head?, record.bytes),
-            Field::Header(NameId::UNKNOWN, name) => record.unknown(name),
-            Field::Header(id, _) => record.field(*id),
-            _ => None,
+            Field::UserAgent => Value::any(record.field(NameId::USER_AGENT)),
+            Field::Header(NameId::UNKNOWN, name) => Value::any(record.unknown(name)),
+            Field::Header(id, _) => Value::any(record.field(*id)),
+            Field::User | Field::RequestLine => Value::Composed,
         }
+    }
+
+    /// The text of a [`Value::Composed`].
+    #[cold]
+    fn compose(&self, field: &Field, record: &Record<'_>) -> Option<Vec<u8>> {
+        if *field == Field::User { record.user() } else { record.request_line(self.hides_queries) }
+    }
+
+    /// As [`Format::value`] with what is composed first.
+    #[cold]
+    fn put_composed(&self, line: &mut Line<'_>, segment: &Segment, record: &Record<'_>) {
+        let text = self.compose(&segment.field, record);
+        if !self.is_json {
+            line.literal(&segment.before);
+            line.escaped(text.as_deref().unwrap_or_default());
+        } else if let Some(text) = text {
+            line.literal(&segment.before);
+            line.quoted(&text, true);
+        }
+    }
+}
+
+/// What a field has to say of one request.
+enum Value<'a> {
+    Nothing,
+    Time,
+    Number(u64),
+    /// Microseconds, shown as seconds.
+    Decimal(u64),
+    /// Bytes that stand for themselves in any line.
+    Plain(&'a [u8]),
+    /// Bytes that the client chose.
+    Any(&'a [u8]),
+    /// Put together of several parts, or decoded: see [`Format::compose`].
+    Composed,
+}
+
+impl<'a> Value<'a> {
+    #[inline]
+    fn plain(text: Option<&'a [u8]>) -> Self {
+        text.map_or(Self::Nothing, Self::Plain)
     }
 
     #[inline]
-    fn put_json(
-        &self,
-        line: &mut Line<'_>,
-        before: &Literal,
-        field: &Field,
-        stamp: &Stamp,
-        record: &Record<'_>,
-        trusted: &Trusted,
-    ) {
-        if let Some(number) = Self::number(field, record) {
-            line.literal(before);
-            line.number(number);
-        } else if *field == Field::Time {
-            line.literal(before);
-            line.bytes(&stamp.iso);
-        } else if *field == Field::User || *field == Field::RequestLine {
-            if let Some(text) = self.composed(field, record) {
-                line.literal(before);
-                line.json_string(&text);
-            }
-        } else if *field == Field::DurationDecimal {
-            line.literal(before);
-            line.decimal(record.duration_us);
-        } else if let Some(text) = self.text(field, record, trusted) {
-            line.literal(before);
-            line.json_string(text);
-        }
-    }
-
-    fn put_text(
-        &self,
-        line: &mut Line<'_>,
-        field: &Field,
-        stamp: &Stamp,
-        record: &Record<'_>,
-        trusted: &Trusted,
-    ) {
-        match (field, Self::number(field, record)) {
-            (_, Some(number)) => line.number(number),
-            (Field::Time, _) => line.bytes(&stamp.common),
-            (Field::DurationDecimal, _) => line.decimal(record.duration_us),
-            (Field::User | Field::RequestLine, _) => {
-                line.plain(self.composed(field, record).as_deref());
-            }
-            _ => line.plain(self.text(field, record, trusted)),
-        }
-    }
-
-    /// What is not somewhere in the request as it is.
-    fn composed(&self, field: &Field, record: &Record<'_>) -> Option<Vec<u8>> {
-        if *field == Field::User {
-            return identity::basic_user(record.head?, record.bytes);
-        }
-        let target = record.span(|head| head.target)?;
-        let target = if self.hides_queries { without_query(target) } else { target };
-        let method = record.span(|head| head.method_name)?;
-        Some([method, b" ", target, b" ", protocol(record)].concat())
+    fn any(text: Option<&'a [u8]>) -> Self {
+        text.map_or(Self::Nothing, Self::Any)
     }
 }
 
@@ -419,7 +420,7 @@ impl Line<'_> {
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
         if let Some(at) = self.grow(bytes.len()) {
-            self.room[at..at + bytes.len()].copy_from_slice(bytes);
+            copy(&mut self.room[at..at + bytes.len()], bytes);
         }
     }
 
@@ -432,10 +433,15 @@ impl Line<'_> {
 
     #[inline]
     fn number(&mut self, mut number: u64) {
-        let len = number.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let mut len = 1;
+        let mut bound = 10;
+        while number >= bound && len < 20 {
+            len += 1;
+            bound = bound.saturating_mul(10);
+        }
         let Some(at) = self.grow(len) else { return };
         for place in self.room[at..at + len].iter_mut().rev() {
-            *place = digit(number);
+            *place = b'0' + (number % 10) as u8;
             number /= 10;
         }
     }
@@ -449,17 +455,62 @@ impl Line<'_> {
         }
     }
 
-    /// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 are written as the Latin-1 characters they would be: the
-    /// log stays readable by any parser whatever a client sends.
     #[inline]
-    fn json_string(&mut self, text: &[u8]) {
-        if is_plain(text) && text.len() <= self.most {
-            let Some(at) = self.grow(text.len() + 2) else { return };
-            self.room[at] = b'"';
-            self.room[at + 1..=at + text.len()].copy_from_slice(text);
-            self.room[at + 1 + text.len()] = b'"';
+    fn json(&mut self, value: &Value<'_>, stamp: &Stamp) {
+        match value {
+            Value::Nothing | Value::Composed => {}
+            Value::Time => self.bytes(&stamp.iso),
+            Value::Number(number) => self.number(*number),
+            Value::Decimal(us) => self.decimal(*us),
+            Value::Plain(text) => self.quoted(text, false),
+            Value::Any(text) => self.quoted(text, true),
+        }
+    }
+
+    fn text(&mut self, value: &Value<'_>, stamp: &Stamp) {
+        match value {
+            Value::Nothing | Value::Composed => self.byte(b'-'),
+            Value::Time => self.bytes(&stamp.common),
+            Value::Number(number) => self.number(*number),
+            Value::Decimal(us) => self.decimal(*us),
+            Value::Plain(text) | Value::Any(text) => self.escaped(text),
+        }
+    }
+
+    /// A JSON string; `is_judged` says that its bytes may need an escape.
+    #[inline]
+    fn quoted(&mut self, text: &[u8], is_judged: bool) {
+        if self.is_full {
             return;
         }
+        let before = self.at;
+        let fits = text.len() <= self.most;
+        if fits && let Some(at) = self.grow(text.len() + 2) {
+            let (start, end) = (at + 1, at + 1 + text.len());
+            self.room[at] = b'"';
+            copy(&mut self.room[start..end], text);
+            if !is_judged || self.is_plain(start, end) {
+                self.room[end] = b'"';
+                return;
+            }
+        }
+        (self.at, self.is_full) = (before, false);
+        self.json_string(text);
+    }
+
+    /// Whether all that was written there is ASCII that stands for itself in a JSON string. Judged in whole blocks, up
+    /// to a few bytes behind, which are written later.
+    #[inline]
+    fn is_plain(&mut self, start: usize, end: usize) -> bool {
+        self.room[end..end + JUDGED_BYTES].copy_from_slice(&[b' '; JUDGED_BYTES]);
+        let (blocks, _) = self.room[start..end + JUDGED_BYTES].as_chunks::<JUDGED_BYTES>();
+        !blocks.iter().any(has_special)
+    }
+
+    /// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 are written as the Latin-1 characters they would be: the
+    /// log stays readable by any parser whatever a client sends.
+    #[cold]
+    fn json_string(&mut self, text: &[u8]) {
         self.byte(b'"');
         for chunk in shortened(text, self.most).utf8_chunks() {
             for &byte in chunk.valid().as_bytes() {
@@ -477,8 +528,8 @@ impl Line<'_> {
     }
 
     /// Text in a line that is split by quotes and blanks: no byte of it can end the line or its quotes.
-    fn plain(&mut self, text: Option<&[u8]>) {
-        let text = text.filter(|text| !text.is_empty()).unwrap_or(b"-");
+    fn escaped(&mut self, text: &[u8]) {
+        let text = if text.is_empty() { b"-" } else { text };
         for &byte in shortened(text, self.most) {
             match byte {
                 b'"' | b'\\' => self.bytes(&[b'\\', byte]),
@@ -507,20 +558,58 @@ fn shortened(value: &[u8], most: usize) -> &[u8] {
     }
     let mut cost = 0;
     let fits = |&byte: &u8| {
-        cost += if is_plain(&[byte]) { 1 } else { ESCAPE_BYTES };
+        cost += if is_special(byte) { ESCAPE_BYTES } else { 1 };
         cost <= most
     };
     &value[..value.iter().copied().take_while(fits).count()]
 }
 
-/// Whether all of it is ASCII that stands for itself in a JSON string. Without an early exit in a block: it would keep
-/// this from being vector code.
+/// Whether [`is_special`] holds for any byte, eight of them at once.
 #[inline]
-fn is_plain(bytes: &[u8]) -> bool {
-    let is_special = |b: u8| !(b' '..0x7f).contains(&b) || b == b'"' || b == b'\\';
-    let has_special = |block: &[u8]| block.iter().fold(false, |any, &b| any | is_special(b));
-    let (blocks, rest) = bytes.as_chunks::<16>();
-    !blocks.iter().any(|block| has_special(block)) && !has_special(rest)
+fn has_special(block: &[u8; JUDGED_BYTES]) -> bool {
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
+    // The upper bit of a byte of the result is set where one is below `bound`; above such a byte also elsewhere.
+    let below = |word: u64, bound: u8| word.wrapping_sub(each(bound)) & !word;
+    let (words, _) = block.as_chunks::<8>();
+    let found = words.iter().fold(0, |found, word| {
+        let word = u64::from_ne_bytes(*word);
+        let is = |byte: u8| below(word ^ each(byte), 1);
+        found | word | below(word, b' ') | is(b'"') | is(b'\\') | is(0x7f)
+    });
+    found & each(0x80) != 0
+}
+
+/// Whether it needs an escape in a JSON string, or may need one.
+#[inline]
+fn is_special(byte: u8) -> bool {
+    !(b' '..0x7f).contains(&byte) || byte == b'"' || byte == b'\\'
+}
+
+/// Copies a few bytes without a call; both are of one length.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        8..=16 => copy_ends::<8>(to, from),
+        4..=7 => copy_ends::<4>(to, from),
+        0..=3 => {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from;
+            }
+        }
+        17..=32 => copy_ends::<16>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies the first and the last N bytes, which together are all.
+#[inline]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
+        *to = *from;
+    }
 }
 
 /// The time of a line, of which most changes once a second.
@@ -665,6 +754,17 @@ mod tests {
             let line = written(&format, &request, |_| ());
             assert!((1000..=LINE_BYTES_MAX).contains(&line.len()), "{}", line.len());
             assert!(line.ends_with(",\"shortened\":true,\"pid\":7}\n"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_judged_as_its_bytes_are() {
+        for byte in 0..=255 {
+            for place in 0..JUDGED_BYTES {
+                let mut block = *b"plain text, ok~ ";
+                block[place] = byte;
+                assert_eq!(has_special(&block), is_special(byte), "{byte} at {place}");
+            }
         }
     }
 

@@ -78,8 +78,10 @@ impl Lines {
 
     fn clear(&mut self) {
         self.filled = 0;
-        self.bytes.truncate(KEPT_BYTES);
-        self.bytes.shrink_to_fit();
+        if self.bytes.len() > KEPT_BYTES {
+            self.bytes.truncate(KEPT_BYTES);
+            self.bytes.shrink_to_fit();
+        }
     }
 }
 
