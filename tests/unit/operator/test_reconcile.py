@@ -17,9 +17,10 @@ from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
 from wsgiapp_operator.status import show_time
+from wsgiapp_operator.upgrade import Upgrades
 from wsgiapp_operator.workqueue import KeyedQueue
 
-from tests.unit.operator.fake_cluster import FakeCluster
+from tests.unit.operator.fake_cluster import FakeCluster, merge
 from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest
 
 KEY = AppKey("web", "shop")
@@ -60,6 +61,8 @@ class World:
     def __init__(self) -> None:
         self.cluster = FakeCluster()
         self.agents = FakeAgents()
+        self.platform = PLATFORM
+        self.woken: list[AppKey] = []
         self.start_operator()
 
     def start_operator(self) -> None:
@@ -71,9 +74,12 @@ class World:
             agents=self.agents,  # type: ignore[arg-type]  # a fake
             writer=Writer(self.cluster, self.cache, self.metrics),  # type: ignore[arg-type]  # a fake
             metrics=self.metrics,
-            platform=PLATFORM,
+            platform=self.platform,
+            upgrades=Upgrades(1, self.woken.append, self.metrics),
             now=lambda: NOW,
         )
+        for app in self.cache.apps():
+            self.reconciler.upgrades.see(app, self.cache.get("Deployment", *app))
 
     def see(self, manifest: Manifest) -> Manifest:
         """Store an object and let the watch tell of it."""
@@ -507,3 +513,65 @@ async def test_apps_whose_agents_are_silent_hold_up_no_other(world: World) -> No
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+# -- upgrades ---------------------------------------------------------------------------------
+
+
+async def upgraded_world() -> World:
+    """Return a world whose app serves, and whose operator has just got a new version of the server."""
+    world = World()
+    world.see(make_manifest())
+    serves = world.write_code("1")
+    await world.reconcile()
+    world.run_pods(serves)
+    await world.reconcile(2)
+    world.platform = replace(PLATFORM, prefork_image="wsgiapp/prefork:9")
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    return world
+
+
+async def test_an_upgrade_waits_for_its_turn_and_then_rolls_the_pods() -> None:
+    world = await upgraded_world()
+    other = AppKey("web", "other")
+    assert world.reconciler.upgrades.ask(other, world.resource("Deployment")) is None
+    before = world.resource("Deployment")["spec"]["template"]
+    await world.reconcile()
+    assert world.resource("Deployment")["spec"]["template"] == before
+    assert world.condition("UpToDate") == ("False", "WaitingForUpgrade")
+    assert world.condition("Ready") == ("True", "Serving")
+
+    world.reconciler.upgrades.see(other, None)
+    assert world.woken == [KEY]
+    await world.reconcile()
+    assert "prefork:9" in str(world.resource("Deployment")["spec"]["template"])
+    types = [c["type"] for c in world.resource("WsgiApp")["status"]["conditions"]]
+    assert "UpToDate" not in types
+
+
+async def test_what_the_user_changes_does_not_wait() -> None:
+    world = await upgraded_world()
+    assert (
+        world.reconciler.upgrades.ask(AppKey("web", "other"), world.resource("Deployment")) is None
+    )
+    before = world.resource("Deployment")["spec"]["template"]
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"replicas": 5}}))
+    await world.reconcile()
+    assert world.resource("Deployment")["spec"]["replicas"] == 5
+    assert world.resource("Deployment")["spec"]["template"] == before, "a scale is no rollout"
+
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"image": "shop:2"}}))
+    await world.reconcile()
+    template = str(world.resource("Deployment")["spec"]["template"])
+    assert "shop:2" in template
+    assert "prefork:9" in template
+
+
+async def test_a_waiting_app_is_written_no_more_than_once() -> None:
+    world = await upgraded_world()
+    world.reconciler.upgrades.ask(AppKey("web", "other"), world.resource("Deployment"))
+    await world.reconcile()
+    world.cluster.writes.clear()
+    await world.reconcile(3)
+    assert world.cluster.writes == []

@@ -61,3 +61,11 @@ def test_pods_cannot_be_root(given: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         read_settings([f"--pod-id={given}"], {})
     assert "use a number from 1, or cluster" in capsys.readouterr().err
+
+
+def test_a_bound_on_upgrades_is_a_number_from_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_settings(["--upgrades-at-a-time", "1"], {}).upgrades_at_a_time == 1
+    for given in ("0", "-1", "all"):
+        with pytest.raises(SystemExit):
+            read_settings(["--upgrades-at-a-time", given], {})
+        assert "use a number from 1" in capsys.readouterr().err

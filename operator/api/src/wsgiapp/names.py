@@ -27,6 +27,7 @@ REVISION_ANNOTATION = (
 RELOAD_ANNOTATION = "wsgi.dev/reload"  # the reload request
 RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3339
 # On owned resources.
+UPGRADE_ANNOTATION = "wsgi.dev/upgrade"  # on the Deployment: the template that an upgrade brought
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
 
 APP_CONTAINER = "app"

@@ -162,6 +162,7 @@ def parse_server(server: Manifest) -> Server:
         access_log=server["accessLog"] == "JSON",
         python=server["python"],
         config_file=server.get("configFile"),
+        image=server.get("image"),
         extra_args=tuple(server.get("extraArgs", ())),
     )
 

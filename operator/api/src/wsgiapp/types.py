@@ -64,6 +64,7 @@ class Server:
     access_log: bool
     python: str
     config_file: str | None
+    image: str | None  # None: the operator's own
     extra_args: tuple[str, ...]
 
 

@@ -46,13 +46,19 @@ class Writer:
         self._metrics = metrics
 
     async def apply_owned(
-        self, app: App, desired: Sequence[Manifest], live: Mapping[str, Manifest]
+        self,
+        app: App,
+        desired: Sequence[Manifest],
+        live: Mapping[str, Manifest],
+        *,
+        keep_template: bool = False,
     ) -> tuple[dict[str, Manifest], list[Issue]]:
         """Apply what differs, delete what is no longer wanted.
 
         Returns the owned resources as they are now, by kind, and what could not be written: objects of
         that name that belong to another owner or are being deleted, and refusals of the API server. While
-        the ServiceAccount or the Service is another's, nothing is written that would use it.
+        the ServiceAccount or the Service is another's, nothing is written that would use it. With
+        `keep_template` the Deployment's pods stay as they are, whatever is wanted of them.
         """
         if any(manifest["kind"] not in live for manifest in desired):
             await self._check_alive(app)
@@ -61,7 +67,9 @@ class Writer:
         for manifest in desired:
             kind = manifest["kind"]
             issue = find_obstacle(app, live[kind]) if kind in live else None
-            if issue is None and not is_blocked(kind, issues):
+            if issue is None and kind == "Deployment" and keep_template:
+                now[kind] = await self._apply_all_but_template(app, manifest, live[kind])
+            elif issue is None and not is_blocked(kind, issues):
                 issue = await self._apply_one(app, manifest, live.get(kind), now)
             elif kind in live:
                 now[kind] = live[kind]
@@ -106,6 +114,19 @@ class Writer:
         self._metrics.applies.labels(kind=kind, changed="true").inc()
         logger.info("resource applied: app=%s/%s kind=%s", app.namespace, app.name, kind)
         return None
+
+    async def _apply_all_but_template(
+        self, app: App, manifest: Manifest, live: Manifest
+    ) -> Manifest:
+        """Change what the spec asks of the Deployment beside its pods, such as their number."""
+        spec = {name: value for name, value in manifest["spec"].items() if name != "template"}
+        if is_subset(live, {"spec": spec}):
+            return live
+        patch = {"metadata": {"uid": live["metadata"]["uid"]}, "spec": spec}
+        now = await self._cluster.merge("Deployment", app.namespace, app.name, patch)
+        self._cache.put(now)
+        self._metrics.applies.labels(kind="Deployment", changed="true").inc()
+        return now
 
     async def _explain_refusal(
         self,

@@ -6,7 +6,7 @@ would cost requests at every start and a writable cache file.
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
 from kubernetes.aio import client, config, dynamic
@@ -175,6 +175,13 @@ class Cluster:
         """Return Kubernetes' (major, minor)."""
         version = await self._request("get", "/version")
         return int(version["major"]), int(version["minor"].rstrip("+"))
+
+    async def list_kubelet_versions(self) -> Sequence[tuple[int, int]]:
+        """Return the (major, minor) of every node's kubelet, such as (1, 35) for v1.35.2-gke.100."""
+        page = await self._request("get", "/api/v1/nodes")
+        texts = [node["status"]["nodeInfo"]["kubeletVersion"] for node in page["items"]]
+        numbers = [text.removeprefix("v").split(".", 2) for text in texts]
+        return [(int(major), int(minor)) for major, minor, *_ in numbers]
 
     async def _call(self, verb: str, kind: str, **arguments: Any) -> Manifest:
         return await self._translate(

@@ -22,6 +22,7 @@ from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.settings import Settings, read_settings
+from wsgiapp_operator.upgrade import Upgrades
 from wsgiapp_operator.watch import watch
 from wsgiapp_operator.workqueue import KeyedQueue
 
@@ -87,6 +88,7 @@ async def operate(
     queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
     async with open_session() as session, background(keep(election, stop)) as keeping:
         platform = await read_platform(settings, cluster)
+        upgrades = Upgrades(settings.upgrades_at_a_time, queue.add, metrics)
         reconciler = Reconciler(
             cluster=cluster,
             cache=cache,
@@ -94,12 +96,15 @@ async def operate(
             writer=Writer(cluster, cache, metrics),
             metrics=metrics,
             platform=platform,
+            upgrades=upgrades,
         )
         if not await finish_first(
             wait_for_listing(cluster, cache, queue, settings.namespaces), stop
         ):
             await raise_if_failed(keeping)
             return
+        for app in cache.apps():  # before any of them may ask: who is on the way counts
+            upgrades.see(app, cache.get("Deployment", app.namespace, app.name))
         async with background(
             watch(settings.namespaces, cache, queue, stop, lambda: handle_signals(stop))
         ) as watching:
@@ -117,11 +122,14 @@ async def operate(
 
 async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
     version = await cluster.read_version()
+    image_volumes = settings.delivery == "image"
+    if settings.delivery == "auto":
+        image_volumes = await have_image_volumes(cluster, version)
     platform = Platform(
         prefork_image=settings.prefork_image,
         prefork_pull_policy=settings.prefork_pull_policy,
         prefork_pull_secrets=settings.prefork_pull_secrets,
-        image_volumes=version >= IMAGE_VOLUMES_SINCE,
+        image_volumes=image_volumes,
         pod_id=settings.pod_id,
     )
     logger.info(
@@ -129,6 +137,23 @@ async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
         *version, ",".join(settings.namespaces) or "all", platform,
     )  # fmt: skip
     return platform
+
+
+async def have_image_volumes(cluster: Cluster, version: tuple[int, int]) -> bool:
+    """Return whether every node can mount an image: control planes are upgraded before their kubelets.
+
+    An operator that may not look at nodes, as one for some namespaces only, has the server copied.
+    """
+    if version < IMAGE_VOLUMES_SINCE:
+        return False
+    try:
+        kubelets = await cluster.list_kubelet_versions()
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        logger.info("nodes cannot be listed, so pods copy the server: error=%s", error)
+        return False
+    return all(kubelet >= IMAGE_VOLUMES_SINCE for kubelet in kubelets)
 
 
 # -- listing and watching ---------------------------------------------------------------------

@@ -62,6 +62,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.upgrades = Gauge(
+            "wsgiapp_operator_upgrade_apps",
+            "Apps whose pods a new version of operator or cluster changes: waiting, under_way, stuck.",
+            ["state"],
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "wsgiapp_operator_leader",
             "1 where this replica holds the Lease.",

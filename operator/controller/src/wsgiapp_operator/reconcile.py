@@ -30,6 +30,7 @@ from wsgiapp_operator.observe import ask_agents, copy_ref, observe
 from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
+from wsgiapp_operator.upgrade import Upgrades, is_upgrade, mark_upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Reconciler:
     writer: Writer
     metrics: Metrics
     platform: Platform
+    upgrades: Upgrades
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     # Reconciles that read and write at a time; asking agents is not counted.
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
@@ -94,7 +96,7 @@ class Reconciler:
             return None
 
         observed = await observe(app, manifest, answers, self.cluster, self.cache)
-        observed, issues = await self._write_owned(app, observed)
+        observed, issues, waits = await self._write_owned(app, observed)
         deployment = observed.owned.get("Deployment")
         plan = plan_reload(
             app,
@@ -108,14 +110,17 @@ class Reconciler:
         if plan.ask:
             await self.writer.request_reload(app, plan, self.now())
         observed, why_not_kept = await self._keep_last_good(app, observed, plan)
-        status = build_status(app, observed, plan, issues, self.now())
+        status = build_status(app, observed, plan, issues, self.now(), waits=waits)
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
         await self._report(app, manifest, status)
         return requeue_after(app, observed, plan, issues, self.agents.pause_s(observed.pods))
 
-    async def _write_owned(self, app: App, observed: Observed) -> tuple[Observed, list[Issue]]:
-        """Apply the owned resources; return what is observed with them as they are now.
+    async def _write_owned(
+        self, app: App, observed: Observed
+    ) -> tuple[Observed, list[Issue], Issue | None]:
+        """Apply the owned resources; return what is observed with them as they are now, what stood in
+        the way, and why the app waits for an upgrade of its pods, if it does.
 
         A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
         """
@@ -123,8 +128,30 @@ class Reconciler:
         desired = build_resources(app, self.platform, restart_digests(app, observed))
         if observed.missing and deployment is None:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
-        owned, issues = await self.writer.apply_owned(app, desired, observed.owned)
-        return replace(observed, owned=owned), issues
+        desired, waits = self._take_turn(app, desired, deployment)
+        try:
+            owned, issues = await self.writer.apply_owned(
+                app, desired, observed.owned, keep_template=waits is not None
+            )
+            deployment = owned.get("Deployment")
+        finally:
+            self.upgrades.see(AppKey(app.namespace, app.name), deployment)
+        return replace(observed, owned=owned), issues, waits
+
+    def _take_turn(
+        self, app: App, desired: Sequence[Manifest], live: Manifest | None
+    ) -> tuple[list[Manifest], Issue | None]:
+        """Return what is wanted, marked where an upgrade begins, and why the upgrade waits, if it does."""
+        waits, marked = None, []
+        for manifest in desired:
+            if manifest["kind"] == "Deployment":
+                is_turn = is_upgrade(manifest, live)
+                if is_turn and live is not None:
+                    waits = self.upgrades.ask(AppKey(app.namespace, app.name), live)
+                marked.append(mark_upgrade(manifest, live, is_turn=is_turn and waits is None))
+            else:
+                marked.append(manifest)
+        return marked, waits
 
     async def _keep_last_good(
         self, app: App, observed: Observed, plan: ReloadPlan
@@ -168,6 +195,7 @@ class Reconciler:
         self.cache.refer(key, ())
         self.last_status_write.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
+        self.upgrades.see(key, None)
 
 
 def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:

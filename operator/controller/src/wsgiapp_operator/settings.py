@@ -17,6 +17,8 @@ class Settings:
     prefork_image: str
     prefork_pull_policy: str
     prefork_pull_secrets: tuple[str, ...]
+    delivery: str
+    upgrades_at_a_time: int
     pod_id: int | None  # None: the cluster assigns user and group
     listen: str
     lease_namespace: str
@@ -53,6 +55,15 @@ def read_settings(
         "Secrets in the apps' namespaces to pull it with, comma separated",
     )  # fmt: skip
     add(
+        "--prefork-delivery", "WSGIAPP_OPERATOR_PREFORK_DELIVERY", "auto",
+        "how pods get the server: image volume, copy by an init container, or what every node can do",
+        ("auto", "image", "copy"),
+    )  # fmt: skip
+    add(
+        "--upgrades-at-a-time", "WSGIAPP_OPERATOR_UPGRADES_AT_A_TIME", "5",
+        "apps whose pods a new version of operator or cluster changes at the same time",
+    )  # fmt: skip
+    add(
         "--pod-id", "WSGIAPP_OPERATOR_POD_ID", "10001",
         "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
     )  # fmt: skip
@@ -68,11 +79,16 @@ def read_settings(
         parser.error(f"--listen is {values.listen!r}; use HOST:PORT, as 0.0.0.0:8080")
     if values.pod_id != "cluster" and not (values.pod_id.isdigit() and int(values.pod_id) > 0):
         parser.error(f"--pod-id is {values.pod_id!r}; use a number from 1, or cluster")
+    at_a_time = values.upgrades_at_a_time
+    if not (at_a_time.isdigit() and int(at_a_time) > 0):
+        parser.error(f"--upgrades-at-a-time is {at_a_time!r}; use a number from 1")
     return Settings(
         namespaces=split(values.namespaces),
         prefork_image=values.prefork_image,
         prefork_pull_policy=values.prefork_pull_policy,
         prefork_pull_secrets=split(values.prefork_pull_secrets),
+        delivery=values.prefork_delivery,
+        upgrades_at_a_time=int(at_a_time),
         pod_id=None if values.pod_id == "cluster" else int(values.pod_id),
         listen=values.listen,
         lease_namespace=values.lease_namespace,

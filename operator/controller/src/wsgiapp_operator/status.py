@@ -49,9 +49,16 @@ class Counts:
 
 
 def build_status(
-    app: App, observed: Observed, plan: ReloadPlan, issues: Sequence[Issue], now: datetime
+    app: App,
+    observed: Observed,
+    plan: ReloadPlan,
+    issues: Sequence[Issue],
+    now: datetime,
+    *,
+    waits: Issue | None = None,
 ) -> Manifest:
-    """Return the status of `app`; `issues` are what stood in the way of writing the owned resources."""
+    """Return the status of `app`; `issues` are what stood in the way of writing the owned resources, and
+    `waits` says why its pods do not have the newest version of operator and cluster yet."""
     deployment = observed.owned.get("Deployment", {})
     counts = count_pods(deployment, app.replicas)
     pods = [pod for pod in observed.pods if not pod.terminating]
@@ -77,6 +84,10 @@ def build_status(
     if plan.request is not None:
         status["reload"] = describe_reload(plan)
     conditions.append(stalled_condition(conditions))
+    if waits is not None:
+        conditions.append(
+            Condition(type="UpToDate", status="False", reason=waits.reason, message=waits.message)
+        )
     status["conditions"] = date_conditions(conditions, observed.status, app.generation, now)
     return status
 

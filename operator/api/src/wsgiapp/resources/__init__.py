@@ -1,6 +1,7 @@
 """What one WsgiApp becomes: pure functions from (app, platform) to manifests, one file per kind."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from wsgiapp.resources.deployment import build_deployment
 from wsgiapp.resources.ingress import build_ingress
@@ -20,6 +21,8 @@ def build_resources(
 
     `restart_digests` has the digests of `app.restart_refs`, whose change restarts the pods.
     """
+    if app.server.image is not None:
+        platform = replace(platform, prefork_image=app.server.image)
     owned = [
         *([] if has_service_account(app) else [build_service_account(app)]),
         build_service(app),

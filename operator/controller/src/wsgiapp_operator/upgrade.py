@@ -1,0 +1,144 @@
+"""How a new version of the operator or of the cluster reaches the apps' pods: a few apps at a time.
+
+A new version may change the pod template of every app. Such a change is not the app's own: each app takes
+it when its turn comes, and the first app that does not become ready with it stops the others
+(docs/decisions/0019). What the app's user has changed is never held back.
+
+What counts is in the cluster: a Deployment whose template came by an upgrade is marked with it, and whether
+it is rolled out is in its status. `Upgrades` is only an index of that, made anew by each operator.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+
+from wsgiapp.names import REVISION_ANNOTATION, TEMPLATE_ANNOTATION, UPGRADE_ANNOTATION
+from wsgiapp.types import Manifest
+
+from wsgiapp_operator.cache import AppKey
+from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.state import Issue
+from wsgiapp_operator.status import count_pods, is_stuck
+
+logger = logging.getLogger(__name__)
+
+
+class Upgrade(Enum):
+    """How far a Deployment is with the upgrade that brought its template."""
+
+    NONE = auto()  # the template is its user's own change, or everything runs it
+    UNDER_WAY = auto()
+    STUCK = auto()
+
+
+def is_upgrade(desired: Manifest, live: Manifest | None) -> bool:
+    """Return whether `desired` has another template than `live` for no reason of the app's user."""
+    if live is None:
+        return False
+    wanted, there = template_annotations(desired), template_annotations(live)
+    return (
+        wanted.get(REVISION_ANNOTATION) == there.get(REVISION_ANNOTATION)
+        and wanted.get(TEMPLATE_ANNOTATION) != there.get(TEMPLATE_ANNOTATION)
+    )  # fmt: skip
+
+
+def read_upgrade(deployment: Manifest) -> Upgrade:
+    """Return how far a live Deployment is."""
+    mark = (deployment["metadata"].get("annotations") or {}).get(UPGRADE_ANNOTATION)
+    if mark is None or mark != template_annotations(deployment).get(TEMPLATE_ANNOTATION):
+        return Upgrade.NONE
+    if count_pods(deployment, deployment["spec"].get("replicas", 1)).is_rolled_out:
+        return Upgrade.NONE
+    return Upgrade.STUCK if is_stuck(deployment) else Upgrade.UNDER_WAY
+
+
+def mark_upgrade(desired: Manifest, live: Manifest | None, *, is_turn: bool) -> Manifest:
+    """Return `desired` with the mark of an upgrade: one that is to begin, or the one that is there."""
+    template = template_annotations(desired).get(TEMPLATE_ANNOTATION)
+    known = ((live or {}).get("metadata", {}).get("annotations") or {}).get(UPGRADE_ANNOTATION)
+    if not is_turn and known != template:
+        return desired
+    metadata = desired["metadata"]
+    annotations = {**metadata.get("annotations", {}), UPGRADE_ANNOTATION: template}
+    return {**desired, "metadata": {**metadata, "annotations": annotations}}
+
+
+def template_annotations(deployment: Manifest) -> dict[str, str]:
+    return deployment["spec"]["template"]["metadata"].get("annotations") or {}
+
+
+class Upgrades:
+    """Whose turn it is. Single-threaded; a decision and its note are one step without an await."""
+
+    def __init__(self, at_a_time: int, wake: Callable[[AppKey], None], metrics: Metrics) -> None:
+        self._at_a_time = at_a_time
+        self._wake = wake
+        self._metrics = metrics
+        self._under_way: dict[AppKey, Upgrade] = {}
+        self._waiting: dict[AppKey, None] = {}  # in the order of their asking
+
+    def see(self, app: AppKey, deployment: Manifest | None) -> None:
+        """Take note of an app's Deployment as it is now, None where it is gone."""
+        state = Upgrade.NONE if deployment is None else read_upgrade(deployment)
+        before = self._under_way.get(app, Upgrade.NONE)
+        if state is Upgrade.NONE:
+            self._under_way.pop(app, None)
+        else:
+            self._under_way[app] = state
+        if deployment is None:
+            self._waiting.pop(app, None)
+        if state is Upgrade.STUCK and before is not Upgrade.STUCK:
+            logger.warning("upgrade stopped: app=%s is not ready with it", app)
+        self._wake_next()
+        self._show()
+
+    def ask(self, app: AppKey, live: Manifest) -> Issue | None:
+        """Return None where the app takes its upgrade now, else why it waits."""
+        self._waiting.pop(app, None)
+        why_not = self._refuse(app, live)
+        if why_not is None:
+            self._under_way[app] = Upgrade.UNDER_WAY
+        self._wake_next()
+        self._show()
+        return why_not
+
+    def _refuse(self, app: AppKey, live: Manifest) -> Issue | None:
+        replicas = live["spec"].get("replicas", 1)
+        if app in self._under_way or replicas == 0:
+            return None  # what an upgrade has broken, the next one may mend; and no pod is no risk
+        if not count_pods(live, replicas).is_rolled_out:
+            return Issue(
+                "WaitingForUpgrade",
+                "a new version of the operator or of the cluster changes the pods; they get it when all "
+                "of them are ready, or with the next change of the spec",
+            )
+        stuck = [str(key) for key, state in self._under_way.items() if state is Upgrade.STUCK]
+        if stuck:
+            self._waiting[app] = None
+            return Issue(
+                "UpgradeStopped",
+                f"a new version of the operator or of the cluster changes the pods, and app {stuck[0]} did "
+                "not become ready with it; mend that app, or go back to the version before",
+            )
+        if len(self._under_way) >= self._at_a_time:
+            self._waiting[app] = None
+            return Issue(
+                "WaitingForUpgrade",
+                "a new version of the operator or of the cluster changes the pods; "
+                f"{self._at_a_time} apps get it at a time",
+            )
+        return None
+
+    def _wake_next(self) -> None:
+        """Let as many of those who wait ask again as there is room for."""
+        if Upgrade.STUCK in self._under_way.values():
+            return
+        for app in list(self._waiting)[: max(0, self._at_a_time - len(self._under_way))]:
+            del self._waiting[app]
+            self._wake(app)
+
+    def _show(self) -> None:
+        states = list(self._under_way.values())
+        for name, state in (("under_way", Upgrade.UNDER_WAY), ("stuck", Upgrade.STUCK)):
+            self._metrics.upgrades.labels(state=name).set(states.count(state))
+        self._metrics.upgrades.labels(state="waiting").set(len(self._waiting))

@@ -1,0 +1,157 @@
+"""A new version reaches a few apps at a time, stops at the first that does not become ready, and never
+holds back what a user changed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from wsgiapp.names import UPGRADE_ANNOTATION
+from wsgiapp.resources import Platform, build_resources
+from wsgiapp.types import Manifest
+from wsgiapp_operator.cache import AppKey
+from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.upgrade import Upgrade, Upgrades, is_upgrade, mark_upgrade, read_upgrade
+
+from tests.unit.operator.samples import PLATFORM, make_app
+
+NEW = replace(PLATFORM, prefork_image="wsgiapp/prefork:9")
+A, B, C, D = (AppKey("web", name) for name in "abcd")
+
+
+def deployment(
+    platform: Platform = PLATFORM,
+    *,
+    ready: int = 3,
+    upgraded: bool = False,
+    stuck: bool = False,
+    digests: dict[str, str] | None = None,
+    **spec: Any,
+) -> Manifest:
+    """Return a Deployment as it is in the cluster, its pods made from the newest template."""
+    built = build_resources(make_app(**spec), platform, digests or {})
+    made: Manifest = next(m for m in built if m["kind"] == "Deployment")
+    made = mark_upgrade(made, None, is_turn=upgraded)
+    replicas = made["spec"]["replicas"]
+    counts = {"replicas": replicas, "updatedReplicas": replicas, "availableReplicas": ready}
+    progressing = {"type": "Progressing", "status": "False" if stuck else "True"}
+    return {**made, "status": {**counts, "conditions": [progressing]}}
+
+
+@pytest.fixture
+def woken() -> list[AppKey]:
+    return []
+
+
+@pytest.fixture
+def upgrades(woken: list[AppKey]) -> Callable[..., Upgrades]:
+    """Return make(at_a_time)."""
+    return lambda at_a_time=2: Upgrades(at_a_time, woken.append, Metrics())
+
+
+def test_only_what_the_user_did_not_change_is_an_upgrade() -> None:
+    live = deployment()
+    assert is_upgrade(deployment(NEW), live)
+    assert is_upgrade(deployment(replace(PLATFORM, image_volumes=False)), live)
+    assert not is_upgrade(deployment(), live)
+    assert not is_upgrade(deployment(replicas=5), live)
+    assert not is_upgrade(deployment(NEW, image="shop:2"), live)
+    assert not is_upgrade(deployment(NEW, digests={"settings": "1"}), live)
+    assert not is_upgrade(deployment(NEW), None)
+
+
+def test_what_drifts_by_hand_is_no_upgrade() -> None:
+    live = deployment()
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = "shop:by-hand"
+    assert not is_upgrade(deployment(), live)
+
+
+def test_an_upgrade_is_under_way_until_all_pods_serve() -> None:
+    assert read_upgrade(deployment(NEW, upgraded=True, ready=2)) is Upgrade.UNDER_WAY
+    assert read_upgrade(deployment(NEW, upgraded=True, ready=2, stuck=True)) is Upgrade.STUCK
+    assert read_upgrade(deployment(NEW, upgraded=True)) is Upgrade.NONE
+    assert read_upgrade(deployment(NEW, ready=2)) is Upgrade.NONE, "its user's own rollout"
+
+
+def test_the_mark_goes_with_the_template_that_it_is_about() -> None:
+    live = deployment(NEW, upgraded=True)
+    kept = mark_upgrade(deployment(NEW), live, is_turn=False)
+    assert UPGRADE_ANNOTATION in kept["metadata"]["annotations"]
+    changed = mark_upgrade(deployment(NEW, image="shop:2"), live, is_turn=False)
+    assert UPGRADE_ANNOTATION not in changed["metadata"].get("annotations", {})
+
+
+def test_no_more_apps_than_allowed_are_on_the_way(
+    upgrades: Callable[..., Upgrades], woken: list[AppKey]
+) -> None:
+    gate, live = upgrades(2), deployment()
+    assert [gate.ask(app, live) for app in (A, B)] == [None, None]
+    waits = gate.ask(C, live)
+    assert waits is not None
+    assert waits.reason == "WaitingForUpgrade"
+    assert "2 apps" in waits.message
+    assert gate.ask(A, live) is None, "asking again is no second turn"
+    gate.see(A, deployment(NEW, upgraded=True, ready=1))
+    assert woken == []
+    gate.see(A, deployment(NEW, upgraded=True))
+    assert woken == [C]
+    assert gate.ask(C, live) is None
+    assert gate.ask(D, live) is not None
+
+
+def test_a_turn_that_came_to_nothing_is_free_again(
+    upgrades: Callable[..., Upgrades], woken: list[AppKey]
+) -> None:
+    gate, live = upgrades(1), deployment()
+    assert gate.ask(A, live) is None
+    assert gate.ask(B, live) is not None
+    gate.see(A, live)  # the write was refused
+    assert woken == [B]
+    assert gate.ask(B, live) is None
+    gate.see(B, None)  # deleted meanwhile
+    assert gate.ask(C, live) is None
+
+
+def test_the_first_app_that_does_not_become_ready_stops_the_others(
+    upgrades: Callable[..., Upgrades], woken: list[AppKey]
+) -> None:
+    gate, live = upgrades(2), deployment()
+    assert gate.ask(A, live) is None
+    broken = deployment(NEW, upgraded=True, ready=1, stuck=True)
+    gate.see(A, broken)
+    waits = gate.ask(B, live)
+    assert waits is not None
+    assert waits.reason == "UpgradeStopped"
+    assert "web/a" in waits.message
+    assert woken == []
+    assert gate.ask(A, broken) is None, "a further version may mend what one has broken"
+    assert woken == [B], "and the others go on with that"
+
+
+def test_an_app_that_is_not_ready_waits_and_holds_up_no_other(
+    upgrades: Callable[..., Upgrades], woken: list[AppKey]
+) -> None:
+    gate = upgrades(1)
+    waits = gate.ask(A, deployment(ready=2))
+    assert waits is not None
+    assert "ready" in waits.message
+    assert gate.ask(B, deployment()) is None
+    assert gate.ask(C, deployment(replicas=0, ready=0)) is None, "no pods, no turn"
+
+
+def test_a_new_operator_knows_who_is_on_the_way(upgrades: Callable[..., Upgrades]) -> None:
+    gate = upgrades(1)
+    gate.see(A, deployment(NEW, upgraded=True, ready=2))
+    assert gate.ask(B, deployment()) is not None
+
+
+def test_figures_say_how_far_it_is() -> None:
+    metrics = Metrics()
+    gate = Upgrades(1, lambda app: None, metrics)
+    gate.see(A, deployment(NEW, upgraded=True, ready=2, stuck=True))
+    gate.ask(B, deployment())
+    text = generate_latest(metrics.registry).decode()
+    assert 'wsgiapp_operator_upgrade_apps{state="stuck"} 1.0' in text
+    assert 'wsgiapp_operator_upgrade_apps{state="waiting"} 1.0' in text
+    assert 'wsgiapp_operator_upgrade_apps{state="under_way"} 0.0' in text
