@@ -1,4 +1,4 @@
-"""The commands: serve, check, print the settings, be the agent. Imports everything; no other module imports it."""
+"""The commands: serve, check, print the settings, be the agent, operate a running server. Imports everything; no other module imports it."""
 
 import importlib
 import os
@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from prefork.agent.app import main as run_agent
 
             return run_agent(arguments[1:])
+        if arguments and arguments[0] in ("status", "reload", "stop"):
+            from prefork.operate import operate
+
+            return operate(arguments, os.environ)
         return run_server(arguments)
     except StartupError as error:
         print(f"prefork: {error}", file=sys.stderr)

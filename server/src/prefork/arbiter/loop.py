@@ -356,8 +356,13 @@ class Arbiter:
                 self.control.answer(request, status)
             case {"op": "reload"}:
                 self.reloads.on_request(request, self.fleet)
+            case {"op": "stop"}:
+                self.control.answer(request, {"result": "stopping"})
+                self.dispatch(StopRequested())
             case _:
-                self.control.answer(request, {"error": "op is not known; use status or reload"})
+                self.control.answer(
+                    request, {"error": "op is not known; use status, reload or stop"}
+                )
 
     def on_time(self, now: float) -> None:
         """Do what is due: decisions that wait for time, and once a tick the figures."""

@@ -14,7 +14,8 @@ from prefork.errors import StartupError
 DESCRIPTION = "Serve a WSGI app with pre-forked workers, ready-gated reloads and metrics."
 EPILOG = """\
 commands:
-  prefork agent …     metrics, probes and reload requests next to a running prefork (prefork agent --help)
+  prefork status, reload, stop   ask a running prefork over its control socket ([--run-dir DIR])
+  prefork agent …                metrics, probes and reload requests next to a running prefork (prefork agent --help)
 
 signals to the arbiter:
   HUP reload · TERM stop gracefully · INT, QUIT stop at once · TTIN, TTOU one worker more, less · USR1 reopen log files
