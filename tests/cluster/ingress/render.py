@@ -99,9 +99,14 @@ def _upstream(upstream: Upstream) -> str:
         f"    zone {upstream.name} 256k;\n"
         f"    {settings.get('lb-method', 'random two least_conn')};\n"
         f"{servers}"
-        f"    keepalive {settings.get('keepalive', '32')};\n"
+        f"{_keepalive(settings)}"
         "  }\n"
     )
+
+
+def _keepalive(settings: Mapping[str, str]) -> str:
+    count = settings.get("keepalive", "32")
+    return "" if count == "0" else f"    keepalive {count};\n"
 
 
 def _server(site: Site) -> Iterator[str]:
@@ -157,7 +162,7 @@ def _proxy(upstream: Upstream, settings: Mapping[str, str]) -> Iterator[str]:
     if size := settings.get("proxy-buffer-size"):
         directives["proxy_buffer_size"] = size
     headers = {
-        "Connection": '""',
+        "Connection": "close" if settings.get("keepalive") == "0" else '""',
         "Host": "$host",
         "X-Real-IP": "$remote_addr",
         "X-Forwarded-For": "$proxy_add_x_forwarded_for",

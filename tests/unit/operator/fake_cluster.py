@@ -116,7 +116,10 @@ class FakeCluster:
         generation = live["metadata"]["generation"] if live else 0
         is_changed = live is None or live.get("spec") != manifest.get("spec")
         metadata["generation"] = generation + int(is_changed)
-        metadata["resourceVersion"] = str(next(self._versions))
+        version = next(self._versions)
+        metadata["resourceVersion"] = str(version)
+        made = f"2026-11-22T12:{version // 60:02d}:{version % 60:02d}Z"
+        metadata.setdefault("creationTimestamp", made)
         self.objects[key] = manifest
         return copy.deepcopy(manifest)
 

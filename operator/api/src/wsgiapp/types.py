@@ -197,10 +197,7 @@ class App:
         return tuple(c for c in self.pinned if c.ref.kind == "ConfigMap")
 
     @property
-    def url(self) -> str:
-        """Where the app is reached: through its first host, or inside the cluster."""
-        if self.ingress is None:
-            port = "" if self.service.port == HTTP_PORT else f":{self.service.port}"
-            return f"http://{self.name}.{self.namespace}.svc{port}"
-        scheme = "https" if self.ingress.tls_secret else "http"
-        return f"{scheme}://{self.ingress.hosts[0]}{self.ingress.path}"
+    def service_url(self) -> str:
+        """Where the app is reached inside the cluster."""
+        port = "" if self.service.port == HTTP_PORT else f":{self.service.port}"
+        return f"http://{self.name}.{self.namespace}.svc{port}"

@@ -26,7 +26,7 @@ from wsgiapp_operator.diff import is_subset, with_applied_hash
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import find_obstacle, is_owned
+from wsgiapp_operator.ownership import find_obstacle, is_owned, slot_of
 from wsgiapp_operator.reload import ReloadPlan
 from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import show_time
@@ -55,28 +55,28 @@ class Writer:
     ) -> tuple[dict[str, Manifest], list[Issue]]:
         """Apply what differs, delete what is no longer wanted.
 
-        Returns the owned resources as they are now, by kind, and what could not be written: objects of
+        Returns the owned resources as they are now, by `slot_of`, and what could not be written: objects of
         that name that belong to another owner or are being deleted, and refusals of the API server. While
         the ServiceAccount or the Service is another's, nothing is written that would use it. With
         `keep_template` the Deployment's pods stay as they are, whatever is wanted of them.
         """
-        if any(manifest["kind"] not in live for manifest in desired):
+        if any(slot_of(app, manifest) not in live for manifest in desired):
             await self._check_alive(app)
         now: dict[str, Manifest] = {}
         issues: list[Issue] = []
         for manifest in desired:
-            kind = manifest["kind"]
-            issue = find_obstacle(app, live[kind]) if kind in live else None
-            if issue is None and kind == "Deployment" and keep_template:
-                now[kind] = await self._apply_all_but_template(app, manifest, live[kind])
-            elif issue is None and not is_blocked(kind, issues):
-                issue = await self._apply_one(app, manifest, live.get(kind), now)
-            elif kind in live:
-                now[kind] = live[kind]
+            slot = slot_of(app, manifest)
+            issue = find_obstacle(app, live[slot]) if slot in live else None
+            if issue is None and slot == "Deployment" and keep_template:
+                now[slot] = await self._apply_all_but_template(app, manifest, live[slot])
+            elif issue is None and not is_blocked(manifest["kind"], issues):
+                issue = await self._apply_one(app, manifest, live.get(slot), now)
+            elif slot in live:
+                now[slot] = live[slot]
             if issue is not None:
                 issues.append(issue)
-        for kind in live.keys() - {manifest["kind"] for manifest in desired}:
-            await self._prune(app, live[kind])
+        for slot in live.keys() - {slot_of(app, manifest) for manifest in desired}:
+            await self._prune(app, live[slot])
         return {k: m for k, m in now.items() if is_owned(m, app)}, issues
 
     async def _prune(self, app: App, live: Manifest) -> None:
@@ -100,17 +100,17 @@ class Writer:
         self, app: App, manifest: Manifest, live: Manifest | None, now: dict[str, Manifest]
     ) -> Issue | None:
         """Apply one resource where it differs and put it into `now`; return why it was refused."""
-        kind = manifest["kind"]
+        kind, slot = manifest["kind"], slot_of(app, manifest)
         wanted = with_applied_hash(manifest)
         if live is not None and is_subset(live, wanted):
             self._metrics.applies.labels(kind=kind, changed="false").inc()
-            now[kind] = live
+            now[slot] = live
             return None
         try:
-            now[kind] = await self._cluster.apply(at(wanted, live), force=live is not None)
+            now[slot] = await self._cluster.apply(at(wanted, live), force=live is not None)
         except ApiError as error:
             return await self._explain_refusal(app, manifest, live, now, error)
-        self._cache.put(now[kind])
+        self._cache.put(now[slot])
         self._metrics.applies.labels(kind=kind, changed="true").inc()
         logger.info("resource applied: app=%s/%s kind=%s", app.namespace, app.name, kind)
         return None
@@ -141,21 +141,21 @@ class Writer:
         Raises RequeueAfter where it is about another object than the one that was seen, or about a
         namespace on its way out, and the error itself where repeating it may help.
         """
-        kind = manifest["kind"]
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
         if NAMESPACE_GOES in error.causes:
             raise RequeueAfter(f"namespace {app.namespace} is being deleted", 10.0) from error
         if error.status != CONFLICT and not error.is_refusal:
             raise error
-        there = await self._cluster.get(kind, app.namespace, app.name)
+        there = await self._cluster.get(kind, app.namespace, name)
         if error.status == CONFLICT or uid_of(there) != uid_of(live):
             if live is not None:
                 self._cache.forget(live)
             if there is not None and APP_LABEL in (there["metadata"].get("labels") or {}):
                 self._cache.put(there)
-            raise RequeueAfter(f"{kind} {app.name} has changed meanwhile", 0.5) from error
+            raise RequeueAfter(f"{kind} {name} has changed meanwhile", 0.5) from error
         if live is not None:
-            now[kind] = live
-        return Issue("ApplyRefused", f"{kind} {app.name}: {error.message}")
+            now[slot_of(app, manifest)] = live
+        return Issue("ApplyRefused", f"{kind} {name}: {error.message}")
 
     async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
         """Put the request on the pods that are next; a pod that went meanwhile is passed over."""

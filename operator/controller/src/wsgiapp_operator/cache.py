@@ -14,7 +14,10 @@ from wsgiapp.digest import digest_object
 from wsgiapp.names import APP_LABEL, KIND, LAST_GOOD_KEY
 from wsgiapp.types import Manifest, Ref
 
+from wsgiapp_operator.routes import RouteTable
+
 REMEMBERED_GONE = 4096
+ROUTED = frozenset({KIND, "Ingress"})  # what names hosts
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -62,7 +65,9 @@ class Cache:
         self._gone: OrderedDict[str, int] = OrderedDict()  # uid: version of its deletion
         self._digests: dict[ObjectKey, Digest] = {}
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
+        self._tls_faults: dict[ObjectKey, tuple[Digest, str | None]] = {}
         self._referred: dict[AppKey, frozenset[ObjectKey]] = {}
+        self.routes = RouteTable()
 
     # -- WsgiApps, owned resources and pods ------------------------------------------------------
 
@@ -84,6 +89,8 @@ class Cache:
             if not is_older_history:
                 return set()
         before = self._drop(key)
+        if manifest["kind"] in ROUTED:
+            before |= {AppKey(*each) for each in self.routes.put(manifest)}
         if app is None:
             return before
         self._objects[key] = Entry(version, uid, app, pack(manifest))
@@ -103,9 +110,18 @@ class Cache:
         if len(self._gone) > REMEMBERED_GONE:
             self._gone.popitem(last=False)
         known = self._objects.get(key)
-        if known is None or known.uid != uid or known.version > version:
+        if known is not None and known.uid == uid and known.version > version:
             return set()
-        return self._drop(key)
+        rivals = self._free_routes(manifest)
+        if known is None or known.uid != uid:
+            return rivals
+        return self._drop(key) | rivals
+
+    def _free_routes(self, manifest: Mapping[str, Any]) -> set[AppKey]:
+        """Give up the hosts of an object that is gone; return the apps that may have them now."""
+        if manifest["kind"] not in ROUTED:
+            return set()
+        return {AppKey(*each) for each in self.routes.forget(manifest)}
 
     def forget_app(self, app: AppKey, uid: str) -> bool:
         """Drop a WsgiApp that the API server no longer has; return whether it was still known.
@@ -116,6 +132,9 @@ class Cache:
         known = self._objects.get(key)
         if known is None or known.uid != uid:
             return False
+        self.routes.forget(
+            {"kind": KIND, "metadata": {"namespace": app.namespace, "name": app.name, "uid": uid}}
+        )
         self._drop(key)
         return True
 
@@ -137,7 +156,8 @@ class Cache:
             and entry.version <= before
             and (not listed or key.namespace in listed)
         ]
-        return {app for key in gone for app in self._drop(key)}
+        freed = self.routes.keep_only(kind, alive, before, listed) if kind in ROUTED else ()
+        return {app for key in gone for app in self._drop(key)} | {AppKey(*each) for each in freed}
 
     def newest_version(self) -> int:
         return max((entry.version for entry in self._objects.values()), default=0)
@@ -149,6 +169,10 @@ class Cache:
     def pods(self, app: AppKey) -> list[Manifest]:
         keys = sorted(key for key in self._of_app.get(app, ()) if key.kind == "Pod")
         return [unpack(self._objects[key].data) for key in keys]
+
+    def ingresses(self, app: AppKey) -> list[str]:
+        """Return the names of the Ingresses that are filed under an app."""
+        return sorted(key.name for key in self._of_app.get(app, ()) if key.kind == "Ingress")
 
     def apps(self) -> list[AppKey]:
         return [AppKey(key.namespace, key.name) for key in self._objects if key.kind == KIND]
@@ -179,6 +203,7 @@ class Cache:
             if not self._users[key]:
                 del self._users[key]
                 self._digests.pop(key, None)
+                self._tls_faults.pop(key, None)
 
     def record_content(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> set[AppKey]:
         """Take the digest of a ConfigMap or Secret; return the apps for which it has changed."""
@@ -202,6 +227,18 @@ class Cache:
     def digest(self, namespace: str, ref: Ref) -> Digest | None:
         """Return what is known of a content; None: it has to be read."""
         return self._digests.get(ObjectKey(ref.kind, namespace, ref.name))
+
+    def record_tls_fault(self, namespace: str, ref: Ref, fault: str | None) -> None:
+        """Note what is the matter with a Secret as it is known now."""
+        digest = self.digest(namespace, ref)
+        if digest is not None:
+            self._tls_faults[ObjectKey(ref.kind, namespace, ref.name)] = (digest, fault)
+
+    def tls_fault(self, namespace: str, ref: Ref) -> tuple[str | None] | None:
+        """Return what was found of a Secret that has not changed since; None: it has to be looked at."""
+        known = self._tls_faults.get(ObjectKey(ref.kind, namespace, ref.name))
+        is_fresh = known is not None and known[0] == self.digest(namespace, ref)
+        return (known[1],) if known is not None and is_fresh else None
 
     def forget_contents(self) -> None:
         """Have all contents read anew: a watch that was interrupted tells of no deletions."""

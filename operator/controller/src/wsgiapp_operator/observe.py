@@ -14,8 +14,10 @@ from wsgiapp.types import App, Content, Manifest, Ref
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import Cluster
+from wsgiapp_operator.ownership import slot_of
 from wsgiapp_operator.pods import is_of_deployment, parse_pod
 from wsgiapp_operator.state import AgentStatus, Observed, Pod
+from wsgiapp_operator.tls import find_tls_fault
 
 
 def observe_pods(key: AppKey, cache: Cache) -> list[Pod]:
@@ -42,12 +44,14 @@ async def observe(
     contents = {content.ref for content in app.contents}
     further = set(app.restart_refs.values()) - contents
     copy_refs = {content.name: copy_ref(app, content) for content in app.copied}
-    cache.refer(AppKey(app.namespace, app.name), contents | further | {*copy_refs.values()})
-    owned, digests, env_digests, copies = await asyncio.gather(
+    refs = contents | further | {*copy_refs.values()} | tls_refs(app)
+    cache.refer(AppKey(app.namespace, app.name), refs)
+    owned, digests, env_digests, copies, tls_fault = await asyncio.gather(
         read_owned(app, cluster, cache, is_new_spec=is_new_spec),
         read_digests(app, contents, cluster, cache),
         read_digests(app, further, cluster, cache),
         read_digests(app, copy_refs.values(), cluster, cache),
+        read_tls_fault(app, cluster, cache),
     )
     pods = observe_pods(AppKey(app.namespace, app.name), cache)
     asked = tuple(replace(pod, agent=answers.get(pod.uid)) for pod in pods)
@@ -58,6 +62,8 @@ async def observe(
         digests=digests,
         env_digests=env_digests,
         copies={name: copies[ref] for name, ref in copy_refs.items()},
+        routes=cache.routes.route(app),
+        tls_fault=tls_fault,
     )
 
 
@@ -66,6 +72,7 @@ async def read_owned(
 ) -> dict[str, Manifest]:
     """Return the live owned resources by kind.
 
+    Ingresses of shared hosts have names of their own, `slot_of` tells their keys.
     What the cache lacks is asked for: it may be another's, without our labels, and must not be taken. An
     Ingress that the spec does not ask for is looked for once per spec: it may have lost its labels.
     """
@@ -76,12 +83,38 @@ async def read_owned(
             live = await cluster.get(kind, app.namespace, app.name)
         if live is not None:
             owned[kind] = live
+    for name in cache.ingresses(AppKey(app.namespace, app.name)):
+        live = cache.get("Ingress", app.namespace, name)
+        if live is not None:
+            owned[slot_of(app, live)] = live
     return owned
 
 
 def copy_ref(app: App, content: Content) -> Ref:
     """Return the ConfigMap with the last good copy of a content."""
     return Ref("ConfigMap", last_good_name(app.name, content.name))
+
+
+def tls_refs(app: App) -> set[Ref]:
+    secret = app.ingress.tls_secret if app.ingress is not None else None
+    return {Ref("Secret", secret)} if secret is not None else set()
+
+
+async def read_tls_fault(app: App, cluster: Cluster, cache: Cache) -> str | None:
+    """Return what is the matter with the Secret of `spec.ingress.tls`; looked at once a change."""
+    for ref in tls_refs(app):
+        known = cache.tls_fault(app.namespace, ref)
+        if known is not None:
+            return known[0]
+        secret = await cluster.get(ref.kind, app.namespace, ref.name)
+        if secret is None:
+            cache.record_missing(app.namespace, ref)
+        else:
+            cache.record_content(secret)
+        fault = find_tls_fault(secret)
+        cache.record_tls_fault(app.namespace, ref, fault)
+        return fault
+    return None
 
 
 async def read_digests(

@@ -6,6 +6,12 @@ from wsgiapp.types import App, Manifest
 from wsgiapp_operator.state import Issue
 
 
+def slot_of(app: App, manifest: Manifest) -> str:
+    """Return the key of an owned resource: its kind, and its name where it is not the app's."""
+    kind, name = str(manifest["kind"]), manifest["metadata"]["name"]
+    return kind if name == app.name else f"{kind}/{name}"
+
+
 def is_owned(live: Manifest, app: App) -> bool:
     return any(owner["uid"] == app.uid for owner in live["metadata"].get("ownerReferences", ()))
 

@@ -15,6 +15,7 @@ from wsgiapp.names import KIND, TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.resources.deployment import read_restart_digests
+from wsgiapp.resources.ingress import master_name
 from wsgiapp.schema import Invalid
 from wsgiapp.types import App, Manifest
 
@@ -125,7 +126,13 @@ class Reconciler:
         A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
         """
         deployment = observed.owned.get("Deployment")
-        desired = build_resources(app, self.platform, restart_digests(app, observed))
+        desired = build_resources(
+            app,
+            self.platform,
+            restart_digests(app, observed),
+            shared_hosts=choose_shared_hosts(app, observed),
+            taken_hosts=[route.host for route in observed.routes if route.taken_by is not None],
+        )
         if observed.missing and deployment is None:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
         desired, waits = self._take_turn(app, desired, deployment)
@@ -212,6 +219,18 @@ def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:
         if digest is not None:
             digests[name] = digest
     return digests
+
+
+def choose_shared_hosts(app: App, observed: Observed) -> list[str]:
+    """Return the hosts for which `app` needs a master and a minion.
+
+    One that was shared stays so: back and forth, its requests could fall between two Ingresses.
+    """
+    return [
+        route.host
+        for route in observed.routes
+        if route.is_shared or f"Ingress/{master_name(app, route.host)}" in observed.owned
+    ]
 
 
 def template_of(deployment: Manifest | None) -> str | None:

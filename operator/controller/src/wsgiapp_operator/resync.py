@@ -29,7 +29,8 @@ async def list_everything(cluster: Cluster, cache: Cache, namespaces: Sequence[s
         seen: set[ObjectKey] = set()
         listed = []
         for namespace in namespaces or (None,):
-            selector = None if kind == KIND else OWNED_SELECTOR
+            # Any Ingress may have a host that an app asks for.
+            selector = None if kind in (KIND, "Ingress") else OWNED_SELECTOR
             try:
                 async for manifest in cluster.list(kind, namespace, selector):
                     seen.add(key_of(manifest))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from wsgiapp.types import Manifest, Ref
 
 from wsgiapp_operator.cache import Digest
+from wsgiapp_operator.routes import HostRoute
 
 
 class Issue(NamedTuple):
@@ -79,6 +80,8 @@ class Observed:
     owned: Mapping[str, Manifest]
     pods: tuple[Pod, ...]
     digests: Mapping[Ref, Digest]
+    routes: tuple[HostRoute, ...] = ()
+    tls_fault: str | None = None  # what is the matter with the Secret of spec.ingress.tls
     env_digests: Mapping[Ref, Digest] = field(default_factory=dict)  # of `envFrom`, restarting
     copies: Mapping[str, Digest] = field(default_factory=dict)  # last good ones, by content
 

@@ -11,16 +11,26 @@ from typing import Any
 
 from wsgiapp.names import AGENT_PORT
 from wsgiapp.resources.owned import selector
-from wsgiapp.types import App, Manifest, Ref
+from wsgiapp.types import App, Ingress, Manifest, Ref
 
 from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState
+from wsgiapp_operator.routes import HostRoute
 from wsgiapp_operator.state import Issue, Observed, Pod
+from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 # Reasons that do not pass by themselves, and are no matter of the nodes or of other objects.
 STALLED = frozenset(
-    {"InvalidSpec", "NameConflict", "ApplyRefused", "ReloadFailed", "ProgressDeadlineExceeded"}
+    {
+        "InvalidSpec",
+        "NameConflict",
+        "ApplyRefused",
+        "ReloadFailed",
+        "ProgressDeadlineExceeded",
+        "RouteTaken",
+        "TLSDiffers",
+    }
 )
 
 
@@ -69,6 +79,10 @@ def build_status(
         reloaded_condition(app, observed, plan),
     ]
     conditions.insert(0, ready_condition(app, observed.missing, issues, issue, counts, conditions))
+    if app.ingress is not None:
+        conditions.append(routed_condition(app, app.ingress, observed))
+        if conditions[0].status == "True":
+            conditions[0] = if_routed(conditions[0], conditions[-1])
     status: Manifest = {
         "observedGeneration": app.generation,
         "replicas": counts.existing,
@@ -76,7 +90,7 @@ def build_status(
         "updatedReplicas": counts.updated,
         "availableReplicas": counts.available,
         "selector": ",".join(f"{name}={value}" for name, value in selector(app).items()),
-        "url": app.url,
+        "url": find_url(app, observed.routes),
         "workers": count_workers(pods),
     }
     if (revision := read_revision(deployment)) is not None:
@@ -160,6 +174,72 @@ def read_failure(status: Manifest) -> Failure | None:
         return Failure(reload["failedRequest"], reload["failedPod"], reload["message"])
     except KeyError:
         return None
+
+
+# -- the way in -------------------------------------------------------------------------------
+
+
+def find_url(app: App, routes: Sequence[HostRoute]) -> str:
+    """Return where the app itself answers: by its first host that is not another's, or by its Service."""
+    for route in routes:
+        if route.taken_by is None and app.ingress is not None:
+            decider = route.tls_holder.claim if route.tls_holder is not None else None
+            secret = decider.tls_secret if decider is not None else app.ingress.tls_secret
+            return f"{'https' if secret else 'http'}://{route.host}{app.ingress.path}"
+    return app.service_url
+
+
+def routed_condition(app: App, ingress: Ingress, observed: Observed) -> Condition:
+    """Return whether each host leads to this app; the first one that does not is the reason."""
+    issue = next(
+        (found for route in observed.routes if (found := find_route_issue(ingress, route))), None
+    )
+    if issue is None and ingress.tls_secret is not None:
+        issue = explain_tls(app, ingress.tls_secret, observed.tls_fault)
+    if issue is not None:
+        return Condition(type="Routed", status="False", reason=issue.reason, message=issue.message)
+    hosts = ", ".join(route.host for route in observed.routes)
+    message = f"the ingress routes {ingress.path} of {hosts} to this app"
+    return Condition(type="Routed", status="True", reason="HostsRouted", message=message)
+
+
+def find_route_issue(ingress: Ingress, route: HostRoute) -> Issue | None:
+    if route.taken_by is not None:
+        what = f"{route.host}{ingress.path}"
+        return Issue(
+            "RouteTaken",
+            f"{what} is served by {route.taken_by}, which had it first; use another host or path in "
+            "spec.ingress, or take it from there. Another namespace or Ingress has a host as a whole",
+        )
+    decider = route.tls_holder
+    if decider is not None and decider.claim.tls_secret != ingress.tls_secret:
+        has = f"the secret {decider.claim.tls_secret}" if decider.claim.tls_secret else "no TLS"
+        return Issue(
+            "TLSDiffers",
+            f"{route.host} is shared with {decider.owner}, which had it first, and so has {has}; set the "
+            "same spec.ingress.tls in both, or use another host",
+        )
+    return None
+
+
+def explain_tls(app: App, secret: str, fault: str | None) -> Issue | None:
+    if fault is None:
+        return None
+    remedy = (
+        f"kubectl create secret tls {secret} --cert=FILE --key=FILE --namespace={app.namespace}"
+    )
+    reason = "TLSSecretMissing" if fault == MISSING else "TLSSecretInvalid"
+    return Issue(
+        reason,
+        f"Secret {secret}, named by spec.ingress.tls, {fault}, so that HTTPS is refused; make it by: {remedy}",
+    )
+
+
+def if_routed(ready: Condition, routed: Condition) -> Condition:
+    """Return Ready as it is where the way in is as declared."""
+    if routed.status == "True":
+        return ready
+    return replace(ready, status="False", reason=routed.reason, message=routed.message)
 
 
 # -- what stands in the way -------------------------------------------------------------------

@@ -59,7 +59,8 @@ async def watch(
     for kind in (*OWNED_KINDS, "Pod"):
         _, group, version, plural = KINDS[kind]
         kopf.on.event(group or "", version, plural, registry=registry)(notice)
-        settings.watching.label_selectors[group or "", version, plural] = OWNED_SELECTOR
+        if kind != "Ingress":  # any of them may have a host that an app asks for
+            settings.watching.label_selectors[group or "", version, plural] = OWNED_SELECTOR
     for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
         kopf.on.event("", "v1", plural, registry=registry)(notice_content)
         settings.watching.field_selectors["", "v1", plural] = selector

@@ -1,10 +1,10 @@
 """What one WsgiApp becomes: pure functions from (app, platform) to manifests, one file per kind."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from wsgiapp.resources.deployment import build_deployment
-from wsgiapp.resources.ingress import build_ingress
+from wsgiapp.resources.ingress import build_ingresses
 from wsgiapp.resources.platform import Platform
 from wsgiapp.resources.pod_disruption_budget import build_pod_disruption_budget
 from wsgiapp.resources.service import build_service
@@ -15,11 +15,17 @@ __all__ = ["Platform", "build_resources"]
 
 
 def build_resources(
-    app: App, platform: Platform, restart_digests: Mapping[str, str]
+    app: App,
+    platform: Platform,
+    restart_digests: Mapping[str, str],
+    *,
+    shared_hosts: Collection[str] = (),
+    taken_hosts: Collection[str] = (),
 ) -> list[Manifest]:
     """Return every object that `app` asks for, in the order in which they are to be applied.
 
     `restart_digests` has the digests of `app.restart_refs`, whose change restarts the pods.
+    `shared_hosts` are shared with other apps by path, `taken_hosts` belong to others.
     """
     if app.server.image is not None:
         platform = replace(platform, prefork_image=app.server.image)
@@ -30,7 +36,7 @@ def build_resources(
         build_deployment(app, platform, restart_digests),
     ]
     if app.ingress is not None:
-        owned.append(build_ingress(app, app.ingress))
+        owned += build_ingresses(app, app.ingress, shared=shared_hosts, left_out=taken_hosts)
     return owned
 
 

@@ -1,0 +1,240 @@
+"""Who has which host and path: claims of WsgiApps, and what Ingresses route, of the whole cluster.
+
+An ingress controller gives a host to the oldest Ingress, whoever made it; several apps share one only by
+a master and minions. So it is decided here, before anything is applied, and an app that comes second
+learns it from its status, not from another app's answers. Does no I/O.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from wsgiapp.names import KIND, MANAGED_BY, MANAGED_BY_LABEL
+from wsgiapp.resources.ingress import prefix_paths
+from wsgiapp.types import App
+
+INGRESS = "Ingress"
+CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+
+
+class Owner(NamedTuple):
+    """The object that a claim is from: a WsgiApp, or an Ingress that no WsgiApp made."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class Claim(NamedTuple):
+    """One host that a WsgiApp asks for, or that an Ingress routes."""
+
+    host: str
+    path: str  # of an Ingress: each path of the host has a claim of its own
+    class_name: str | None  # None: the cluster's default, so perhaps any
+    tls_secret: str | None
+
+
+class Entry(NamedTuple):
+    version: int
+    uid: str
+    created: str
+    maker: str | None  # uid of the WsgiApp that an Ingress was made for
+    claims: tuple[Claim, ...]
+
+
+class Holder(NamedTuple):
+    """A claim that is fulfilled, in the order in which they are."""
+
+    owner: Owner
+    uid: str
+    claim: Claim
+
+
+class HostRoute(NamedTuple):
+    """What becomes of one host of an app."""
+
+    host: str
+    taken_by: Owner | None  # who has the host or the path
+    is_shared: bool  # with other apps of the namespace, by path
+    tls_holder: Holder | None  # who decides about TLS, where that is another app
+
+
+class RouteTable:
+    def __init__(self) -> None:
+        self._entries: dict[Owner, Entry] = {}
+        self._of_host: dict[str, set[Owner]] = defaultdict(set)
+
+    def put(self, manifest: Mapping[str, Any]) -> set[tuple[str, str]]:
+        """Take in a WsgiApp or an Ingress; return namespace and name of the apps for which it is news."""
+        owner, entry = owner_of(manifest), read_entry(manifest)
+        known = self._entries.get(owner)
+        if known is not None and known._replace(version=entry.version) == entry:
+            self._entries[owner] = entry
+            return set()
+        hosts = self._drop(owner) | {claim.host for claim in entry.claims}
+        if entry.claims:
+            self._entries[owner] = entry
+            for claim in entry.claims:
+                self._of_host[claim.host].add(owner)
+        return self._apps_of(hosts)
+
+    def forget(self, manifest: Mapping[str, Any]) -> set[tuple[str, str]]:
+        """Drop an object that is gone, unless a namesake is known; return the apps concerned."""
+        owner = owner_of(manifest)
+        known = self._entries.get(owner)
+        if known is None or known.uid != manifest["metadata"]["uid"]:
+            return set()
+        return self._apps_of(self._drop(owner))
+
+    def keep_only(
+        self, kind: str, seen: Iterable[tuple[str, str, str]], before: int, listed: set[str]
+    ) -> set[tuple[str, str]]:
+        """Drop what a complete listing did not show, as `Cache.keep_only` does."""
+        alive = set(seen)
+        gone = [
+            owner
+            for owner, entry in self._entries.items()
+            if owner.kind == kind
+            and tuple(owner) not in alive
+            and entry.version <= before
+            and (not listed or owner.namespace in listed)
+        ]
+        return {app for owner in gone for app in self._apps_of(self._drop(owner))}
+
+    def route(self, app: App) -> tuple[HostRoute, ...]:
+        """Return what becomes of each host of `app`."""
+        if app.ingress is None:
+            return ()
+        return tuple(self._route_host(app, host) for host in app.ingress.hosts)
+
+    def _route_host(self, app: App, host: str) -> HostRoute:
+        """Go through the claims in their order; each is fulfilled that clashes with none before it."""
+        fulfilled: list[Holder] = []
+        rival: Owner | None = None
+        for holder in self._in_order(host):
+            clash = next((one for one in fulfilled if clashes(one, holder)), None)
+            if clash is None:
+                fulfilled.append(holder)
+            elif holder.uid == app.uid:
+                rival = clash.owner
+        own = app_claim(app, host)
+        apps = [one for one in fulfilled if one.owner.kind == KIND and overlaps(one.claim, own)]
+        is_shared = len(apps) > 1 and any(one.uid == app.uid for one in apps)
+        tls_holder = apps[0] if is_shared and apps[0].uid != app.uid else None
+        return HostRoute(host, rival, is_shared, tls_holder)
+
+    def _in_order(self, host: str) -> list[Holder]:
+        """Return the claims on a host: what is routed already, by age, then WsgiApps by age."""
+        owners = self._of_host.get(host, set())
+        since: dict[tuple[str, str], str] = {}  # (uid of a WsgiApp, path): age of its Ingress
+        for owner in owners:
+            entry = self._entries[owner]
+            if owner.kind == INGRESS and entry.maker is not None:
+                for claim in entry.claims:
+                    if claim.host == host:
+                        key = (entry.maker, claim.path)
+                        since[key] = min(entry.created, since.get(key, entry.created))
+        ranked = []
+        for owner in owners:
+            entry = self._entries[owner]
+            if owner.kind == INGRESS and entry.maker is not None:
+                continue  # stands for its WsgiApp, or waits for the garbage collector
+            for claim in entry.claims:
+                if claim.host != host:
+                    continue
+                routed = since.get((entry.uid, prefix_paths(claim.path)[-1]))
+                is_routed = owner.kind == INGRESS or routed is not None
+                age = routed if owner.kind == KIND and routed is not None else entry.created
+                ranked.append((not is_routed, age, entry.uid, Holder(owner, entry.uid, claim)))
+        return [holder for *_, holder in sorted(ranked, key=lambda item: item[:3])]
+
+    def _apps_of(self, hosts: Iterable[str]) -> set[tuple[str, str]]:
+        return {
+            (owner.namespace, owner.name)
+            for host in hosts
+            for owner in self._of_host.get(host, ())
+            if owner.kind == KIND
+        }
+
+    def _drop(self, owner: Owner) -> set[str]:
+        """Take an object out; return its hosts."""
+        entry = self._entries.pop(owner, None)
+        if entry is None:
+            return set()
+        hosts = {claim.host for claim in entry.claims}
+        for host in hosts:
+            self._of_host[host].discard(owner)
+            if not self._of_host[host]:
+                del self._of_host[host]
+        return hosts
+
+
+def clashes(one: Holder, other: Holder) -> bool:
+    """Return whether two claims on one host cannot both be fulfilled.
+
+    Apps of one namespace share a host by path. Those of different ones do not: a path of somebody
+    else's host would be theirs for the asking. With any other Ingress a host cannot be shared.
+    """
+    if not overlaps(one.claim, other.claim) or one.owner == other.owner:
+        return False
+    is_between_apps = one.owner.kind == other.owner.kind == KIND
+    is_neighbour = one.owner.namespace == other.owner.namespace
+    if one.owner.kind == other.owner.kind == INGRESS:
+        return False  # the controller's affair
+    return not (is_between_apps and is_neighbour) or one.claim.path == other.claim.path
+
+
+def overlaps(one: Claim, other: Claim) -> bool:
+    """Return whether one ingress controller may serve both."""
+    return None in (one.class_name, other.class_name) or one.class_name == other.class_name
+
+
+def app_claim(app: App, host: str) -> Claim:
+    assert app.ingress is not None
+    return Claim(host, app.ingress.path, app.ingress.class_name, app.ingress.tls_secret)
+
+
+def owner_of(manifest: Mapping[str, Any]) -> Owner:
+    metadata = manifest["metadata"]
+    return Owner(manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+def read_entry(manifest: Mapping[str, Any]) -> Entry:
+    """Return the claims of a WsgiApp or an Ingress, as far as they can be read."""
+    metadata = manifest["metadata"]
+    is_app = manifest["kind"] == KIND
+    return Entry(
+        version=int(metadata["resourceVersion"]),
+        uid=metadata["uid"],
+        created=metadata.get("creationTimestamp", ""),
+        maker=None if is_app else find_maker(manifest),
+        claims=tuple(read_app_claims(manifest) if is_app else read_ingress_claims(manifest)),
+    )
+
+
+def find_maker(ingress: Mapping[str, Any]) -> str | None:
+    """Return the uid of the WsgiApp that an Ingress of ours belongs to."""
+    metadata = ingress["metadata"]
+    if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
+        return None
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(each["uid"]) for each in owners if each["kind"] == KIND), None)
+
+
+def read_app_claims(manifest: Mapping[str, Any]) -> Iterable[Claim]:
+    ingress = (manifest.get("spec") or {}).get("ingress") or {}
+    secret = (ingress.get("tls") or {}).get("secretName")
+    for host in ingress.get("hosts") or ():
+        yield Claim(host, ingress.get("path") or "/", ingress.get("className"), secret)
+
+
+def read_ingress_claims(manifest: Mapping[str, Any]) -> Iterable[Claim]:
+    spec = manifest.get("spec") or {}
+    annotations = manifest["metadata"].get("annotations") or {}
+    class_name = spec.get("ingressClassName") or annotations.get(CLASS_ANNOTATION)
+    for rule in spec.get("rules") or ():
+        for path in (rule.get("http") or {}).get("paths") or ():
+            yield Claim(rule.get("host", ""), path.get("path") or "/", class_name, None)

@@ -1,0 +1,296 @@
+"""Two apps that ask for one host: who has it, what the other one is told, and what happens when the first goes."""
+
+from typing import Any
+
+import pytest
+from wsgiapp.types import Manifest
+from wsgiapp_operator.cache import AppKey
+from wsgiapp_operator.resync import list_everything
+
+from tests.unit.operator.test_reconcile import World
+
+HOST = "shop.example.com"
+
+
+class Town(World):
+    """Several apps in one cluster; each is reconciled when there is news for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: set[AppKey] = set()
+        self.seconds = 0
+
+    def see(self, manifest: Manifest) -> Manifest:
+        self.seconds += 1
+        created = f"2026-11-22T11:00:{self.seconds:02d}Z"
+        manifest["metadata"].setdefault("creationTimestamp", created)
+        stored = self.cluster.put(manifest)
+        self.due |= self.cache.put(stored)
+        self.due |= self.cache.record_content(stored)
+        return stored
+
+    def declare(self, name: str, namespace: str = "web", **ingress: Any) -> None:
+        spec = {
+            "image": "shop:1",
+            "app": "shop:app",
+            "ingress": {"className": "nginx", "hosts": [HOST], **ingress},
+        }
+        metadata: Manifest = {"name": name, "namespace": namespace}
+        before = self.cluster.objects.get(("WsgiApp", namespace, name))
+        if before is not None:
+            metadata = before["metadata"]
+        self.see(
+            {
+                "apiVersion": "wsgi.dev/v1alpha1",
+                "kind": "WsgiApp",
+                "metadata": metadata,
+                "spec": spec,
+            }
+        )
+
+    def delete(self, name: str, namespace: str = "web") -> None:
+        """Delete an app; the garbage collector takes what it owned, some time later."""
+        gone = self.cluster.remove("WsgiApp", namespace, name)
+        owned = [
+            key
+            for key, each in self.cluster.objects.items()
+            if any(
+                o["uid"] == gone["metadata"]["uid"]
+                for o in each["metadata"].get("ownerReferences", ())
+            )
+        ]
+        for each in [gone, *(self.cluster.remove(*key) for key in owned)]:
+            self.seconds += 1
+            each["metadata"]["resourceVersion"] = str(9000 + self.seconds)
+            self.due |= self.cache.forget(each)
+
+    async def settle(self) -> None:
+        for _ in range(12):
+            due, self.due = self.due, set()
+            if not due:
+                return
+            for key in sorted(due):
+                await self.reconciler.reconcile(key)
+            # What was written comes back by the watch.
+            for stored in list(self.cluster.objects.values()):
+                if stored["kind"] != "Event":
+                    self.due |= self.cache.put(stored)
+        raise AssertionError(f"does not settle: {self.due}")
+
+    def ingresses(self) -> dict[str, list[str]]:
+        """Return host and paths by namespace and name of the Ingress."""
+        return {
+            f"{namespace}/{name}": [
+                rule["host"] + path["path"]
+                for rule in each["spec"]["rules"]
+                for path in rule.get("http", {"paths": [{"path": ""}]})["paths"]
+            ]
+            for (kind, namespace, name), each in sorted(self.cluster.objects.items())
+            if kind == "Ingress"
+        }
+
+    def routed(self, name: str, namespace: str = "web") -> tuple[str, str, str]:
+        status = self.status(name, namespace)
+        found = next(c for c in status["conditions"] if c["type"] == "Routed")
+        return found["status"], found["reason"], found["message"]
+
+    def status(self, name: str, namespace: str = "web") -> Manifest:
+        status: Manifest = self.cluster.objects["WsgiApp", namespace, name]["status"]
+        return status
+
+
+@pytest.fixture
+def town() -> Town:
+    return Town()
+
+
+async def test_app_alone_on_its_host_has_one_plain_ingress(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    assert town.ingresses() == {"web/one": [f"{HOST}/"]}
+    assert town.routed("one")[:2] == ("True", "HostsRouted")
+    assert town.status("one")["url"] == f"http://{HOST}/"
+
+
+async def test_two_paths_of_one_host_are_masters_and_minions(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", path="/two")
+    await town.settle()
+    kinds = {
+        name: town.cluster.objects["Ingress", "web", name.partition("/")[2]]["metadata"][
+            "annotations"
+        ]["nginx.org/mergeable-ingress-type"]
+        for name in town.ingresses()
+    }
+    assert sorted(kinds.values()) == ["master", "master", "minion", "minion"]
+    assert sorted(town.ingresses().values()) == [
+        [HOST],
+        [HOST],
+        [f"{HOST}/"],
+        [f"{HOST}/two", f"{HOST}/two/"],
+    ]
+    assert town.routed("one")[0] == town.routed("two")[0] == "True"
+    assert town.status("two")["url"] == f"http://{HOST}/two"
+
+
+async def test_minion_keeps_the_settings_of_its_app(town: Town) -> None:
+    town.declare("one", annotations={"nginx.org/hsts": "true", "nginx.org/keepalive": "7"})
+    town.declare("two", path="/two")
+    await town.settle()
+    found = {
+        each["metadata"]["annotations"]["nginx.org/mergeable-ingress-type"]: each["metadata"][
+            "annotations"
+        ]
+        for (kind, _, name), each in town.cluster.objects.items()
+        if kind == "Ingress" and name.startswith("one.")
+    }
+    assert found["master"]["nginx.org/hsts"] == "true"
+    assert "nginx.org/keepalive" not in found["master"]
+    assert found["minion"]["nginx.org/keepalive"] == "7"
+    assert found["minion"]["nginx.org/client-max-body-size"] == "16777216"
+    assert "nginx.org/hsts" not in found["minion"]
+
+
+@pytest.mark.parametrize("other", ["web", "blog"])
+async def test_second_app_with_the_same_host_and_path_says_so_and_shows_no_url_of_the_first(
+    town: Town, other: str
+) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", other)
+    await town.settle()
+    assert town.ingresses() == {"web/one": [f"{HOST}/"]}
+    state, reason, message = town.routed("two", other)
+    assert (state, reason) == ("False", "RouteTaken")
+    assert "WsgiApp web/one" in message
+    assert "use another host or path" in message
+    assert town.status("two", other)["url"] == f"http://two.{other}.svc"
+    assert town.routed("one")[0] == "True"
+
+
+@pytest.mark.parametrize("other", ["web", "blog"])
+async def test_second_app_gets_the_route_when_the_first_one_goes(town: Town, other: str) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", other)
+    await town.settle()
+    town.delete("one")
+    await town.settle()
+    assert town.ingresses() == {f"{other}/two": [f"{HOST}/"]}
+    assert town.routed("two", other)[0] == "True"
+    assert town.status("two", other)["url"] == f"http://{HOST}/"
+
+
+async def test_another_namespace_cannot_take_a_path_of_a_host(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", "blog", path="/login")
+    await town.settle()
+    assert town.ingresses() == {"web/one": [f"{HOST}/"]}
+    assert town.routed("two", "blog")[1] == "RouteTaken"
+
+
+async def test_older_app_that_changes_its_host_does_not_take_it_from_who_has_it(town: Town) -> None:
+    town.declare("one", hosts=["other.example.com"])
+    town.declare("two")
+    await town.settle()
+    town.declare("one")
+    await town.settle()
+    assert town.routed("one")[1] == "RouteTaken"
+    assert town.ingresses() == {"web/two": [f"{HOST}/"]}
+    assert town.status("one")["url"] == "http://one.web.svc"
+
+
+async def test_of_two_new_apps_the_older_one_has_the_host_whoever_is_seen_first(town: Town) -> None:
+    town.declare("zoo")
+    town.declare("ant")
+    await town.settle()
+    assert town.routed("zoo")[0] == "True"
+    assert town.routed("ant")[1] == "RouteTaken"
+
+
+async def test_one_host_of_two_that_is_taken_leaves_the_other_one(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", hosts=[HOST, "two.example.com"])
+    await town.settle()
+    assert town.ingresses()["web/two"] == ["two.example.com/"]
+    assert town.routed("two")[1] == "RouteTaken"
+    assert town.status("two")["url"] == "http://two.example.com/"
+
+
+async def test_host_of_an_ingress_that_no_wsgiapp_made_is_taken(town: Town) -> None:
+    backend = {"service": {"name": "old", "port": {"number": 80}}}
+    rule = {
+        "host": HOST,
+        "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]},
+    }
+    old = town.see(
+        {
+            "kind": "Ingress",
+            "metadata": {"name": "old", "namespace": "legacy"},
+            "spec": {"ingressClassName": "nginx", "rules": [rule]},
+        }
+    )
+    town.declare("one")
+    await town.settle()
+    assert "Ingress legacy/old" in town.routed("one")[2]
+    assert town.status("one")["url"] == "http://one.web.svc"
+    town.cluster.remove("Ingress", "legacy", "old")
+    old["metadata"]["resourceVersion"] = "900"
+    town.due |= town.cache.forget(old)
+    await town.settle()
+    assert town.routed("one")[0] == "True"
+
+
+async def test_other_ingress_class_is_another_way_in(town: Town) -> None:
+    town.declare("one")
+    town.declare("two", className="internal")
+    await town.settle()
+    assert town.routed("one")[0] == town.routed("two")[0] == "True"
+    assert town.ingresses() == {"web/one": [f"{HOST}/"], "web/two": [f"{HOST}/"]}
+
+
+async def test_shared_host_stays_shared_when_the_other_app_goes(town: Town) -> None:
+    """Going back, requests could fall between two Ingresses."""
+    town.declare("one")
+    town.declare("two", path="/two")
+    await town.settle()
+    town.delete("one")
+    await town.settle()
+    assert sorted(town.ingresses().values()) == [[HOST], [f"{HOST}/two", f"{HOST}/two/"]]
+    assert town.routed("two")[0] == "True"
+
+
+async def test_ingresses_of_a_shared_host_go_with_it(town: Town) -> None:
+    town.declare("one")
+    town.declare("two", path="/two")
+    await town.settle()
+    town.declare("two", path="/two", hosts=["two.example.com"])
+    await town.settle()
+    assert [name for name in town.ingresses() if name.startswith("web/two")] == ["web/two"]
+
+
+async def test_tls_of_a_shared_host_is_that_of_the_first_app(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    town.declare("two", path="/two", tls={"secretName": "two-tls"})
+    await town.settle()
+    state, reason, message = town.routed("two")
+    assert (state, reason) == ("False", "TLSDiffers")
+    assert "WsgiApp web/one" in message
+    assert town.status("two")["url"] == f"http://{HOST}/two"
+
+
+async def test_new_operator_leaves_routes_as_they_are(town: Town) -> None:
+    town.declare("one", hosts=["other.example.com"])
+    town.declare("two")
+    await town.settle()
+    town.declare("one")
+    await town.settle()
+    town.start_operator()
+    town.due = await list_everything(town.cluster, town.cache, ())  # type: ignore[arg-type]  # a fake
+    town.cluster.writes.clear()
+    await town.settle()
+    assert town.cluster.writes == []
