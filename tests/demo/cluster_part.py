@@ -244,7 +244,7 @@ class ClusterStory:
         arguments = ("logs", "-n", NAMESPACE, pod, "-c", "app", "--since=1m")
         self._screen.command("kubectl " + " ".join(arguments))
         lines = self._kube.kubectl(*arguments).splitlines()
-        said = [line for line in lines if " worker " in line]
+        said = [line for line in lines if "worker " in line]
         self._screen.output("\n".join(said), lines=4)
 
     # --- the parts they are made of -----------------------------------------------------------

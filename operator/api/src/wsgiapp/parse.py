@@ -159,7 +159,10 @@ def parse_server(server: Manifest) -> Server:
             server.get("maxWorkerMemory", 0), "spec.server.maxWorkerMemory"
         ),
         max_request_body_bytes=parse_bytes(server["maxRequestBody"], "spec.server.maxRequestBody"),
-        access_log=server["accessLog"] == "JSON",
+        access_log="" if server["accessLog"] == "None" else server["accessLog"].lower(),
+        access_log_fields=tuple(server.get("accessLogFields", ())),
+        hides_query_strings=server["hideQueryStrings"],
+        log_format=server["logFormat"].lower(),
         python=server["python"],
         config_file=server.get("configFile"),
         image=server.get("image"),

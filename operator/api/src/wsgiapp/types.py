@@ -61,7 +61,10 @@ class Server:
     max_requests_jitter: int
     max_worker_memory_bytes: int
     max_request_body_bytes: int
-    access_log: bool
+    access_log: str  # the format; "" for none
+    access_log_fields: tuple[str, ...]  # () for prefork's own choice
+    hides_query_strings: bool
+    log_format: str
     python: str
     config_file: str | None
     image: str | None  # None: the operator's own

@@ -18,6 +18,7 @@ from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.leader_election import LeaderElection, LeadershipLost
+from wsgiapp_operator.logs import make_formatter
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
@@ -40,11 +41,9 @@ IMAGE_VOLUMES_SINCE = (1, 35)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run until stopped; the exit code is 1 when leadership or the connection was lost."""
     settings = read_settings(arguments)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(make_formatter(settings.log_format))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     if settings.log_level != "debug":
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 DEFAULT_IMAGE = "wsgiapp/prefork:0.1.0"
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Settings:
     lease_namespace: str
     identity: str
     log_level: str
+    log_format: str
 
 
 def read_settings(
@@ -73,6 +75,7 @@ def read_settings(
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     add("--identity", "POD_NAME", identity, "holder's name in the Lease")
     add("--log-level", "WSGIAPP_OPERATOR_LOG_LEVEL", "info", "least level that is logged", LEVELS)
+    add("--log-format", "WSGIAPP_OPERATOR_LOG_FORMAT", "text", "what a log line is", FORMATS)
     values = parser.parse_args(arguments)
     host, _, port = values.listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -94,6 +97,7 @@ def read_settings(
         lease_namespace=values.lease_namespace,
         identity=values.identity,
         log_level=values.log_level,
+        log_format=values.log_format,
     )
 
 

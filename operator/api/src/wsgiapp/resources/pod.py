@@ -170,6 +170,7 @@ def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
         *(f"--content={content.name}={MOUNTED_DIR}/{content.name}" for content in app.pinned),
         *(f"--last-good={content.name}={LAST_GOOD_DIR}/{content.name}" for content in app.copied),
     ]
+    arguments.append(f"--log-format={app.server.log_format}")
     if app.pinned:
         arguments += [f"--versions={CONTENT_DIR}", f"--revision={revision}"]
     if app.health_check.path is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wsgiapp.names import APP_PORT, RUN_DIR
-from wsgiapp.types import App
+from wsgiapp.types import App, Server
 
 # Without it prefork would read a gunicorn.conf.py that happens to lie in the image.
 NO_CONFIG_FILE = "none"
@@ -39,12 +39,25 @@ def server_arguments(
         ]
     if server.max_worker_memory_bytes:
         arguments.append(f"--max-worker-memory={server.max_worker_memory_bytes}")
-    if server.access_log:
-        arguments.append("--access-logfile=-")
+    arguments += log_arguments(server)
     arguments += proxy_arguments(app)
     arguments += further
     arguments += [f"--content={content.name}={content.mount_path}" for content in app.pinned]
     return [*arguments, *server.extra_args, app.callable]
+
+
+def log_arguments(server: Server) -> list[str]:
+    """Return how the server logs: standard output has the requests, standard error all else."""
+    arguments = [f"--log-format={server.log_format}"]
+    if server.access_log:
+        arguments += ["--access-logfile=-"]
+        if server.access_log != "json":
+            arguments.append(f"--access-logformat={server.access_log}")
+        if server.access_log_fields:
+            arguments.append(f"--access-log-fields={','.join(server.access_log_fields)}")
+    if server.hides_query_strings:
+        arguments.append("--hide-query-strings")
+    return arguments
 
 
 def health_arguments(app: App) -> list[str]:

@@ -114,6 +114,7 @@ def server_command_line(app: App, place: Place) -> tuple[str, ...]:
 
     local = replace(
         app,
+        server=replace(app.server, log_format="text"),  # a person reads it
         source=here(app.source) if app.source else None,
         config=tuple(here(content) for content in app.config),
         ingress=None,
