@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -274,6 +275,35 @@ def test_formats_that_cannot_be_carried_out_are_refused_with_the_list(
     done = run_prefork("--access-log-fields=time,nope", "--check-config", "app:app", cwd=folder)
     assert done.returncode == 2
     assert "duration_us" in done.stderr
+
+
+def test_probes_of_the_agent_are_not_traffic(folder: Path) -> None:
+    """They carry the number of the server's run; a client that only looks like the agent is logged."""
+    write_app(folder, HARD)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        metrics = f"127.0.0.1:{free.getsockname()[1]}"
+    log = folder / "access"
+    options = ("--health-path=/healthz", f"--metrics={metrics}", "--access-logfile", str(log))
+    with Prefork(*options, cwd=folder) as server:
+
+        def is_ready() -> bool:
+            try:
+                with urlopen(f"http://{metrics}/readyz", timeout=5) as answer:
+                    return answer.status == 200
+            except OSError:
+                return False
+
+        server.wait(is_ready, 20, what="the agent has not probed")
+        with Client(socket.create_connection(("127.0.0.1", server.port), 20)) as client:
+            client.ask(
+                "/healthz",
+                more="User-Agent: prefork-agent\r\nX-Prefork-Probe: " + "0" * 16 + "\r\n",
+            )
+        server.wait(lambda: lines_of(log), what="no line")
+        lines = lines_of(log)
+    assert [(line["target"], line["user_agent"], line["host"]) for line in lines] == [
+        ("/healthz", "prefork-agent", "test")
+    ]
 
 
 HARD = """

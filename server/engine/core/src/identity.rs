@@ -73,6 +73,15 @@ pub fn trace_id<'a>(head: &Head, buf: &'a [u8]) -> Option<&'a [u8]> {
     (is_well_formed && has_flags && ends_well).then_some(id)
 }
 
+/// The number by which the agent shows that a request is a probe of the server's own: 16 hexadecimal digits of
+/// `X-Prefork-Probe`. It is believed when it is the stats table's `boot_id`, which no client knows.
+#[must_use]
+pub fn probe_number(head: &Head, buf: &[u8]) -> Option<u64> {
+    let value = head.only_value(buf, NameId::X_PREFORK_PROBE)?;
+    let digits = std::str::from_utf8(value).ok().filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 /// The user of HTTP Basic authentication (RFC 7617), as sent; `None` for none.
 #[must_use]
 pub fn basic_user(head: &Head, buf: &[u8]) -> Option<Vec<u8>> {
@@ -172,6 +181,18 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(trace(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_probe_says_a_number_of_sixteen_digits() {
+        let number = |value: &str| {
+            let (head, bytes) = parsed(&format!("X-Prefork-Probe: {value}\r\n"));
+            probe_number(&head, &bytes)
+        };
+        assert_eq!(number("00000000000000ff"), Some(255));
+        for bad in ["ff", "", "00000000000000fg", "00000000000000ff0"] {
+            assert_eq!(number(bad), None, "{bad}");
         }
     }
 

@@ -92,6 +92,7 @@ known_names! {
     X_FORWARDED_PROTOCOL = "x-forwarded-protocol",
     X_FORWARDED_SERVER = "x-forwarded-server",
     X_FORWARDED_SSL = "x-forwarded-ssl",
+    X_PREFORK_PROBE = "x-prefork-probe",
     X_REAL_IP = "x-real-ip",
     X_REQUEST_ID = "x-request-id",
     X_REQUESTED_WITH = "x-requested-with",

@@ -2,11 +2,11 @@
 //!
 //! Takes what it needs of a request as a [`Received`], so it does not know connections either.
 
-use prefork_core::{Head, Method};
+use prefork_core::{Head, Method, identity};
 
 use crate::access_line::Record;
 use crate::shared::Shared;
-use crate::stats::cell;
+use crate::stats::{Table, cell};
 
 /// The request that is counted and logged.
 pub struct Received<'a> {
@@ -46,7 +46,7 @@ pub fn note_refusal(shared: &Shared, request: &Received<'_>, status: u16, code: 
     shared.table.add(cell::rejects, 1);
     shared.table.add(cell::bytes_in, request.size);
     shared.table.count_answer(request.method() as usize, status, 0);
-    log(shared, &Record { status, refusal: Some(code), ..request.record() });
+    log(shared, request, &Record { status, refusal: Some(code), ..request.record() });
 }
 
 /// Counts and logs an answered call.
@@ -62,7 +62,8 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &Outcome) {
     let Outcome { status, body_bytes, .. } = *outcome;
     shared.table.count_answer(request.method() as usize, status, duration_us);
     if shared.log.is_some() {
-        log(shared, &Record { status, body_bytes, duration_us, queue_us, ..request.record() });
+        let record = Record { status, body_bytes, duration_us, queue_us, ..request.record() };
+        log(shared, request, &record);
     }
 }
 
@@ -70,16 +71,26 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &Outcome) {
 pub fn note_timeout(shared: &Shared, request: &Received<'_>, duration_us: u64, queue_us: u64) {
     shared.table.count_answer(request.method() as usize, 504, duration_us);
     let refusal = Some("app_timeout");
-    log(shared, &Record { status: 504, refusal, duration_us, queue_us, ..request.record() });
+    let record = Record { status: 504, refusal, duration_us, queue_us, ..request.record() };
+    log(shared, request, &record);
 }
 
-fn log(shared: &Shared, record: &Record<'_>) {
-    if let Some(log) = &shared.log {
+fn log(shared: &Shared, request: &Received<'_>, record: &Record<'_>) {
+    if let Some(log) = &shared.log
+        && !request.is_probe(&shared.table)
+    {
         log.append(record, &shared.settings.trusted);
     }
 }
 
 impl Received<'_> {
+    /// Whether the agent asks for the app's health: no traffic.
+    #[must_use]
+    pub fn is_probe(&self, table: &Table) -> bool {
+        let number = self.head.and_then(|head| identity::probe_number(head, self.bytes));
+        number.is_some_and(|number| number == table.boot_id())
+    }
+
     fn method(&self) -> Method {
         self.head.map_or(Method::Other, |head| head.method)
     }

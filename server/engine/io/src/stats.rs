@@ -256,6 +256,12 @@ impl Table {
         self.at(index).load(Relaxed)
     }
 
+    /// The random number of this run of the server.
+    #[must_use]
+    pub fn boot_id(&self) -> u64 {
+        self.load_at(2)
+    }
+
     fn at(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.bytes / 8, "cell outside the table");
         // SAFETY: the mapping starts at a page, lives as long as `self`, and `index` is inside it.

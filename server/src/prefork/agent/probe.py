@@ -47,7 +47,7 @@ class Probe:
         """Return the fault of one request."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                status = await self.fetch()
+                status = await self.fetch(table.get())
         except TimeoutError:
             # With every worker busy the probe waits in the queue like any request: that is load,
             # and a pod taken out for it would put the load on the others.
@@ -58,13 +58,17 @@ class Probe:
             return f"{self.url} cannot be reached: {error.strerror or error}"
         return "" if 200 <= status < 400 else f"{self.url} answered {status}"
 
-    async def fetch(self) -> int:
-        """Return the status of one GET; raises OSError for anything that is not HTTP."""
+    async def fetch(self, table: Table | None) -> int:
+        """Return the status of one GET; raises OSError for anything that is not HTTP.
+
+        The number of the server's run, which only the server and its agent know, marks it as no traffic.
+        """
+        mark = f"X-Prefork-Probe: {table.header('boot_id'):016x}\r\n" if table else ""
         reader, writer = await asyncio.open_connection(*self.address)
         try:
             writer.write(
                 f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nUser-Agent: prefork-agent\r\n"
-                "Accept: */*\r\nConnection: close\r\n\r\n".encode()
+                f"{mark}Accept: */*\r\nConnection: close\r\n\r\n".encode()
             )
             words = (await reader.readline()).split()
             if len(words) < 2 or not words[1].isdigit():
