@@ -8,7 +8,9 @@ import json
 import os
 import random
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,38 @@ def test_body_that_is_still_coming_holds_no_app_thread(sent: bytes) -> None:
         for _ in range(5):
             assert_answers(it)
         wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="no call")
+
+
+PIECES = {
+    "head, body": ({}, [head("/digest", "Content-Length: 100"), b"1" * 100]),
+    "head, body in two": ({}, [head("/digest", "Content-Length: 100"), b"1" * 50, b"1" * 50]),
+    "head in two": ({}, [b"GET / HTTP/1.1\r\n", b"Host: t\r\n\r\n"]),
+    "streamed": (
+        {"stream_request_bodies": True},
+        [head("/digest", "Content-Length: 100000"), b"1" * 50_000, b"1" * 50_000],
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "pieces"), PIECES.values(), ids=PIECES.keys())
+def test_request_in_pieces_is_not_held_up_by_a_late_acknowledgement(
+    settings: dict[str, Any], pieces: list[bytes]
+) -> None:
+    """nginx sends head and body apart, and a piece only when the one before it is acknowledged (Nagle).
+
+    The kernel acknowledges at once at the beginning of a connection, and after 40 ms later on.
+    """
+    times = []
+    with stage() as it:
+        it.start(**settings)
+        with it.connect() as client:
+            for _ in range(30):
+                started = time.perf_counter()
+                for piece in pieces:
+                    client.send(piece)
+                assert client.read().status == 200
+                times.append(time.perf_counter() - started)
+    assert min(times[15:]) < 0.03, [f"{1e3 * each:.1f} ms" for each in times]
 
 
 def test_continue_comes_at_once_whatever_the_app_does() -> None:

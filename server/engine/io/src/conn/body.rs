@@ -1,7 +1,7 @@
 //! A body on its way in: read before its call, or, when it is streamed, by the call.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use prefork_core::{Framing, Head, Reject, response};
 
@@ -52,6 +52,9 @@ impl Conn {
             return Next::Close;
         }
         self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+        if !self.has_more {
+            sys::acknowledge(self.raw_fd());
+        }
         Next::Wait
     }
 
@@ -92,7 +95,11 @@ impl Conn {
             }
             if !self.has_more || left == 0 {
                 self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
-                return if self.has_more { Next::Yield } else { Next::Wait };
+                if self.has_more {
+                    return Next::Yield;
+                }
+                sys::acknowledge(self.raw_fd());
+                return Next::Wait;
             }
         }
     }
@@ -217,7 +224,7 @@ impl Conn {
         let expected = usize::try_from(self.decoder.expected()).unwrap_or(usize::MAX);
         let wanted = expected.min(direct.len());
         if is_plain && wanted > 0 {
-            let count = sys::receive(fd, &mut direct[..wanted])?;
+            let count = receive_or_acknowledge(fd, &mut direct[..wanted])?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -230,7 +237,7 @@ impl Conn {
         let buffer = self.request_mut();
         let room = buffer.room(want);
         let room_len = if is_plain { want } else { room.len() };
-        let count = sys::receive(fd, &mut room[..room_len])?;
+        let count = receive_or_acknowledge(fd, &mut room[..room_len])?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -260,6 +267,15 @@ impl Conn {
         let why = "the body is larger than what the server keeps of one (--spool-size)";
         self.answer_and_close(413, why, context, pool, now_us)
     }
+}
+
+/// Receives; before a wait for more, what has come is acknowledged.
+fn receive_or_acknowledge(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    let result = sys::receive(fd, into);
+    if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+        sys::acknowledge(fd);
+    }
+    result
 }
 
 fn invalid(reject: Reject) -> io::Error {

@@ -27,6 +27,11 @@ impl Conn {
                     let next = self.advance(context, pool, now_us);
                     match self.phase {
                         Phase::Head if next == Next::Wait && self.has_more => {}
+                        Phase::Head if next == Next::Wait => {
+                            // The rest may be held back until this is acknowledged.
+                            sys::acknowledge(self.fd.as_raw_fd());
+                            return next;
+                        }
                         Phase::Body if next == Next::Wait && self.has_more => {
                             return self.read_body(context, pool, now_us);
                         }
