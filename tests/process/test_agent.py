@@ -385,7 +385,7 @@ def test_control_socket_answers_status_and_refuses_nonsense(folder: Path):
             "reload": None,
             "crash_loop": None,
         }
-        assert "use status or reload" in server.ask({"op": "dance"})["error"]
+        assert "use status, reload or stop" in server.ask({"op": "dance"})["error"]
         assert "needs an id" in server.ask({"op": "reload"})["error"]
         answer = server.reload("x")
         assert answer == {

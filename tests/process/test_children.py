@@ -93,9 +93,18 @@ STUBBORN_CHILD = {
 }
 
 
-@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=str)
-@pytest.mark.parametrize("kind", STUBBORN_CHILD)
-@pytest.mark.parametrize("leaves", ["stop", "quick stop", "kill"])
+@pytest.mark.parametrize(
+    ("kind", "leaves", "preload"),
+    [
+        ("subprocess", "stop", ()),
+        ("subprocess", "quick stop", ()),
+        ("subprocess", "kill", ()),
+        ("subprocess", "stop", ("--preload",)),
+        ("multiprocessing", "stop", ()),  # its exit function waits for the child
+        ("multiprocessing", "stop", ("--preload",)),
+    ],
+    ids=str,
+)
 def test_a_child_of_the_import_that_ignores_sigterm_does_not_outlive_its_worker(
     folder: Path, kind: str, leaves: str, preload: tuple[str, ...]
 ):
@@ -105,7 +114,7 @@ def test_a_child_of_the_import_that_ignores_sigterm_does_not_outlive_its_worker(
             lambda: [p for n in folder.glob("child-*") if not is_gone(p := int(n.name[6:]))],
             within_s=10,
         )
-        if leaves == "kill" and not preload:  # its replacement has a child of its own
+        if leaves == "kill":  # its replacement has a child of its own
             (worker,) = server.workers()
             os.kill(worker, signal.SIGKILL)
         else:

@@ -13,7 +13,7 @@ from prefork.arbiter.generations import Move
 from prefork.arbiter.listeners import open_listeners, remove_files
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
-from prefork.base import fd_limits, processes, streams
+from prefork.base import fd_limits, processes, shared_counts, streams
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.run_dir import open_run_dir
@@ -91,6 +91,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
         remove_pidfile(pidfile)
         return code
 
+    shared_counts.keep_counts()
     return processes.run_role(role)
 
 

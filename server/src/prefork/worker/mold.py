@@ -12,13 +12,11 @@ import os
 import signal
 import threading
 import time
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from prefork._engine import make_immortal
 from prefork.base import (
     children,
     exit_functions,
@@ -26,6 +24,7 @@ from prefork.base import (
     log_sink,
     messages,
     processes,
+    shared_counts,
     spool_dir,
 )
 from prefork.base.channel import Channel
@@ -47,13 +46,6 @@ _sleep = time.sleep
 
 # For what the import registered for the end of the process, and for children that it started.
 END_S = 5
-# Objects that workers only use. Their reference counts are kept from changing, as each change would copy a page: half of
-# what a further Django worker costs. None holds what has to be freed, but by attributes of a class or by a closure.
-SHARED_KINDS = (
-    types.FunctionType, types.CodeType, type, property, classmethod, staticmethod, types.BuiltinFunctionType,
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
-    types.ClassMethodDescriptorType, types.ModuleType, str, bytes, int, float, tuple,
-)  # fmt: skip
 CHILDREN_END_S = 1.0
 
 
@@ -165,7 +157,7 @@ def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
         )  # fmt: skip
     processes.flush(*buffered_streams())
     exit_functions.note_destructors()
-    make_immortal(SHARED_KINDS)
+    shared_counts.keep_counts()
     gc.freeze()
     mold.log.info(
         "app imported", generation=mold.generation, pid=os.getpid(), seconds=time.monotonic() - started

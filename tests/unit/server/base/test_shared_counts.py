@@ -60,8 +60,7 @@ def test_counts_of_code_and_constants_stand_still_and_those_of_other_objects_do_
 def test_destructors_run_once_while_what_they_use_is_there_also_of_what_only_classes_hold():
     script = """
         import gc, os
-        from prefork.base import exit_functions
-        from prefork.worker.mold import SHARED_KINDS, make_immortal
+        from prefork.base import exit_functions, shared_counts
         class Resource:
             def __init__(self, name):
                 self.name = name
@@ -73,7 +72,7 @@ def test_destructors_run_once_while_what_they_use_is_there_also_of_what_only_cla
         def use(held=Resource("four")):
             pass
         exit_functions.note_destructors()
-        make_immortal(SHARED_KINDS)
+        shared_counts.keep_counts()
         gc.freeze()
         del one
         gc.unfreeze()
