@@ -30,7 +30,7 @@ def reasons(before: Manifest, after: Manifest) -> list[tuple[str, str]]:
 
 def test_reload_has_a_start_and_an_end() -> None:
     assert reasons(SERVING, RELOADING) == [("Normal", "ReloadStarted")]
-    assert reasons(RELOADING, LOADED) == [("Normal", "ReloadFinished"), ("Normal", "Serving")]
+    assert reasons(RELOADING, LOADED) == [("Normal", "ReloadFinished")]
 
 
 def test_failed_reload_is_a_warning_once() -> None:

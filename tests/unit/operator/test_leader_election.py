@@ -36,9 +36,11 @@ async def test_second_replica_waits_and_takes_over_after_a_release() -> None:
     first, second = make(cluster, "first"), make(cluster, "second")
     await first.acquire()
     keeping = asyncio.create_task(first.keep())
-    waiting = asyncio.create_task(second.acquire())
+    standby: list[str] = []
+    waiting = asyncio.create_task(second.acquire(lambda: standby.append("second")))
     done, _ = await asyncio.wait([waiting], timeout=0.5)
     assert not done, "taken from a holder that renews"
+    assert standby
     keeping.cancel()
     await first.release()
     async with asyncio.timeout(2):

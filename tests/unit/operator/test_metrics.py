@@ -48,6 +48,19 @@ def test_health_is_bad_when_the_loop_stands_still(
     refused.value.close()
 
 
+def test_operator_is_ready_when_it_has_seen_everything_or_stands_by(
+    served: tuple[str, Metrics, Heartbeat],
+) -> None:
+    base, _, heartbeat = served
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{base}/readyz")
+    assert b"waits for the Lease" in refused.value.read()
+    refused.value.close()
+    heartbeat.set_ready()
+    with urllib.request.urlopen(f"{base}/readyz") as answer:
+        assert answer.status == 200
+
+
 def test_other_paths_name_those_that_are_there(served: tuple[str, Metrics, Heartbeat]) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{served[0]}/")

@@ -114,6 +114,16 @@ def test_failed_reload_says_that_the_old_code_serves_on() -> None:
     assert status["reload"]["message"] == "NameError: name 'x' is not defined"
 
 
+def test_immutable_content_that_was_made_anew_needs_another_name() -> None:
+    """The kubelet does not bring it to the pods that mounted the first one."""
+    failed = make_pod("a", request=NEW, result="failed", message="not mounted within 120 s")
+    seen = {CODE: Digest(1, "new", immutable=True)}
+    message = condition(judge(failed, make_pod("b"), seen=seen), "Reloaded")[2]
+    assert "ConfigMap shop-code is immutable" in message
+    assert "another name" in message
+    assert "immutable" not in condition(judge(failed, make_pod("b")), "Reloaded")[2]
+
+
 def test_reload_under_way_is_neither_true_nor_false() -> None:
     status = judge(
         make_pod("a", serves="new"), make_pod("b", request=NEW, result="running"), make_pod("c")

@@ -17,7 +17,7 @@ SHOP_GREETING: str = _SITE["greeting"]
 
 SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
 DEBUG: bool = _SITE["debug"]
-# 127.0.0.1 is the Host of the readiness check, which comes from inside the pod.
+# Without an ingress 127.0.0.1 is the Host of the health check, else the first host of the ingress is.
 ALLOWED_HOSTS: list[str] = [*_SITE["allowed_hosts"], "127.0.0.1"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE_GOES = "NamespaceTerminating"
 CONFLICT = 409
+REMEMBERED_EVENTS = 2048
 
 
 class Writer:
@@ -44,6 +45,8 @@ class Writer:
         self._cluster = cluster
         self._cache = cache
         self._metrics = metrics
+        # Events of this operator: name and count, by app and text. The API server drops them after an hour.
+        self._events: dict[tuple[str, ...], tuple[str, int]] = {}
 
     async def apply_owned(
         self,
@@ -197,9 +200,17 @@ class Writer:
         self._metrics.status_writes.inc()
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
-        """Create an Event about a WsgiApp; a failure is logged, for nothing depends on Events."""
+        """Create an Event about a WsgiApp, or count one up that this operator made of the same text.
+
+        A failure is logged, for nothing depends on Events.
+        """
         metadata = manifest["metadata"]
         moment = show_time(now)
+        key = (metadata["uid"], *event)
+        name, count = self._events.pop(key, ("", 0))
+        if name and await self._count_event(metadata["namespace"], name, count + 1, moment):
+            self._events[key] = name, count + 1
+            return
         about = {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -222,9 +233,23 @@ class Writer:
             "count": 1,
         }
         try:
-            await self._cluster.create(body)
+            made = await self._cluster.create(body)
         except ApiError as error:
             logger.warning("event not posted: app=%s error=%s", metadata["name"], error)
+            return
+        self._events[key] = made["metadata"]["name"], 1
+        if len(self._events) > REMEMBERED_EVENTS:
+            self._events.pop(next(iter(self._events)))
+
+    async def _count_event(self, namespace: str, name: str, count: int, moment: str) -> bool:
+        """Return whether the Event is still there, and says now how often it happened."""
+        patch = {"metadata": {}, "count": count, "lastTimestamp": moment}
+        try:
+            await self._cluster.merge("Event", namespace, name, patch)
+        except ApiError as error:
+            logger.debug("event not counted: name=%s error=%s", name, error)
+            return False
+        return True
 
 
 def is_blocked(kind: str, issues: Sequence[Issue]) -> bool:

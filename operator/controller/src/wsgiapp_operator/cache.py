@@ -56,6 +56,9 @@ class Digest(NamedTuple):
     version: int
     digest: str | None
     mark: str = ""
+    immutable: bool = (
+        False  # made anew it does not reach running pods: the kubelet no longer looks at it
+    )
 
 
 class Cache:
@@ -216,7 +219,11 @@ class Cache:
         if known is not None and known.version > version:
             return set()
         mark = (manifest.get("data") or {}).get(LAST_GOOD_KEY, "")
-        seen = Digest(version, None) if deleted else Digest(version, digest_object(manifest), mark)
+        seen = (
+            Digest(version, None)
+            if deleted
+            else Digest(version, digest_object(manifest), mark, bool(manifest.get("immutable")))
+        )
         self._digests[key] = seen
         return set(users) if seen != known else set()
 

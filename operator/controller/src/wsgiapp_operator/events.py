@@ -24,7 +24,9 @@ def choose_events(before: Manifest, after: Manifest) -> list[Event]:
     is_trouble = new.get("status") == "False" and new["reason"] not in ON_THE_WAY
     if is_new and is_trouble and new["reason"] != "ReloadFailed":
         events.append(Event("Warning", new["reason"], new["message"]))
-    if new.get("status") == "True" and old.get("status") != "True":
+    # After a reload its own end says it.
+    is_told = any(event.reason == "ReloadFinished" for event in events)
+    if new.get("status") == "True" and old.get("status") != "True" and not is_told:
         events.append(Event("Normal", new["reason"], new["message"]))
     return events
 

@@ -7,6 +7,7 @@ https://kubernetes.io/docs/concepts/architecture/leases/; clocks of different ma
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import aiohttp
@@ -34,8 +35,8 @@ class LeaderElection:
         self._identity = identity
         self._held: Manifest | None = None
 
-    async def acquire(self) -> None:
-        """Wait until the Lease is ours."""
+    async def acquire(self, on_standby: Callable[[], None] = lambda: None) -> None:
+        """Wait until the Lease is ours; `on_standby` is called while another holds it."""
         seen: tuple[str, str] | None = None
         seen_at = 0.0
         while True:
@@ -47,6 +48,7 @@ class LeaderElection:
                     seen, seen_at = state, now
                     if lease is not None and state[0] not in ("", self._identity):
                         logger.info("waiting for the lease: holder=%s", state[0])
+                        on_standby()
                 is_free = lease is None or state[0] in ("", self._identity)
                 if is_free or now - seen_at > DURATION_S:
                     self._held = await self._take(lease)

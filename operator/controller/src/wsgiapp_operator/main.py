@@ -6,7 +6,7 @@ import itertools
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -65,10 +65,10 @@ async def run(settings: Settings) -> None:
     election = LeaderElection(cluster, settings.lease_namespace, settings.identity)
     try:
         async with background(beat(heartbeat)):
-            if not await finish_first(election.acquire(), stop):
+            if not await finish_first(election.acquire(heartbeat.set_ready), stop):
                 return
             metrics.leader.set(1)
-            await operate(settings, cluster, election, metrics, stop)
+            await operate(settings, cluster, election, metrics, stop, heartbeat.set_ready)
     finally:
         await election.release()
         await cluster.close()
@@ -81,8 +81,9 @@ async def operate(
     election: LeaderElection,
     metrics: Metrics,
     stop: asyncio.Event,
+    on_ready: Callable[[], None],
 ) -> None:
-    """Watch and reconcile until `stop`."""
+    """Watch and reconcile until `stop`; `on_ready` is called when everything there has been seen."""
     cache: Cache = Cache()
     queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
     async with open_session() as session, background(keep(election, stop)) as keeping:
@@ -102,6 +103,7 @@ async def operate(
         ):
             await raise_if_failed(keeping)
             return
+        on_ready()
         for app in cache.apps():  # before any of them may ask: who is on the way counts
             upgrades.see(app, cache.get("Deployment", app.namespace, app.name))
         async with background(

@@ -100,13 +100,20 @@ class Metrics:
 
 
 class Heartbeat:
-    """Beaten by the event loop; when it stops, /healthz says so."""
+    """Beaten by the event loop; when it stops, /healthz says so. `waits_for` is what /readyz answers."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self.waits_for: str | None = (
+            "the Lease, and a first look at the cluster"  # None: reconciles, or stands by for who does
+        )
 
     def beat(self) -> None:
         self._last = time.monotonic()
+
+    def set_ready(self) -> None:
+        """Nothing is waited for any more."""
+        self.waits_for = None
 
     @property
     def age_s(self) -> float:
@@ -123,7 +130,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def start_server(listen: str, metrics: Metrics, heartbeat: Heartbeat) -> ThreadingServer:
-    """Serve /metrics and /healthz from a thread of its own, so that a stuck loop is reported.
+    """Serve /metrics, /healthz and /readyz from a thread of its own, so that a stuck loop is reported.
 
     `listen` is HOST:PORT. Raises OSError where the address cannot be had.
     """
@@ -133,18 +140,16 @@ def start_server(listen: str, metrics: Metrics, heartbeat: Heartbeat) -> Threadi
         if environ["PATH_INFO"] == "/metrics":
             shown: Iterable[bytes] = show_metrics(environ, start_response)
             return shown
-        if environ["PATH_INFO"] != "/healthz":
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"here are /metrics and /healthz\n"]
-        is_alive = heartbeat.age_s < STANDSTILL_S
-        start_response(
-            "200 OK" if is_alive else "503 Service Unavailable", [("Content-Type", "text/plain")]
-        )
-        return [
-            b"ok\n"
-            if is_alive
-            else f"the event loop stands still for {heartbeat.age_s:.0f} s\n".encode()
-        ]
+        status, text = "200 OK", "ok"
+        if environ["PATH_INFO"] not in ("/healthz", "/readyz"):
+            status, text = "404 Not Found", "here are /metrics, /healthz and /readyz"
+        elif heartbeat.age_s >= STANDSTILL_S:
+            status = "503 Service Unavailable"
+            text = f"the event loop stands still for {heartbeat.age_s:.0f} s"
+        elif environ["PATH_INFO"] == "/readyz" and heartbeat.waits_for is not None:
+            status, text = "503 Service Unavailable", f"waits for {heartbeat.waits_for}"
+        start_response(status, [("Content-Type", "text/plain")])
+        return [f"{text}\n".encode()]
 
     host, _, port = listen.rpartition(":")
     server = make_server(

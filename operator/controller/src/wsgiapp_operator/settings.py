@@ -69,7 +69,12 @@ def read_settings(
         "--pod-id", "WSGIAPP_OPERATOR_POD_ID", "10001",
         "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
     )  # fmt: skip
-    add("--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080", "HOST:PORT of /metrics and /healthz")
+    add(
+        "--listen",
+        "WSGIAPP_OPERATOR_LISTEN",
+        "0.0.0.0:8080",
+        "HOST:PORT of /metrics, /healthz, /readyz",
+    )
     add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
     # Two that run on one machine are not one holder.
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"

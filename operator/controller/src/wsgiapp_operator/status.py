@@ -321,6 +321,7 @@ def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condit
             f"reload failed on pod {plan.failure.pod}{describe_failed_pod(observed, plan.failure)}: "
             f"{plan.failure.message}. {current} of {total} pods have the new content; fix "
             f"{name_contents(app)}, the next change is tried on this pod first"
+            f"{explain_immutable(app, observed)}"
         )
     elif plan.is_running or plan.count(ReloadState.OUTDATED):
         reason, message = "Reloading", f"{current} of {total} pods serve the new content"
@@ -413,6 +414,21 @@ def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:
     ]
     message = f"{ref.kind} {ref.name}, named by {' and '.join(fields)}, is not in namespace {app.namespace}; create it"
     return f"{ref.kind}Missing", message
+
+
+def explain_immutable(app: App, observed: Observed) -> str:
+    """Return the remedy where a content cannot change under the pods that mount it."""
+    names = dict.fromkeys(
+        f"{content.ref.kind} {content.ref.name}"
+        for content in app.reloadable
+        if observed.digests[content.ref].immutable
+    )
+    if not names:
+        return ""
+    return (
+        f". {' and '.join(names)} is immutable, and pods keep what they mounted: give the new content another "
+        "name, and name that in the spec"
+    )
 
 
 def name_contents(app: App) -> str:
