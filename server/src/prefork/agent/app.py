@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
             raise
         message = "the agent needs prometheus-client; install it with: pip install 'prefork[agent]'"
         raise StartupError(message, Exit.ENVIRONMENT) from None
-    log = Log(style=options.log_format)
+    # One event loop, nothing that waits: not for a reader of the log either.
+    log = Log(style=options.log_format, patience_s=0.0)
     table = TableFile(options.run_dir / STATS, log)
     agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
     return asyncio.run(agent.run())
@@ -120,7 +121,8 @@ class Agent:
     async def watch_parent(self, stop: asyncio.Event) -> None:
         """End with the server that started this agent, also when that was killed."""
         # Polled: another process's end sets no Event of ours.
-        while not self.options.parent or os.getppid() == self.options.parent:  # noqa: ASYNC110
+        while not self.options.parent or os.getppid() == self.options.parent:
+            self.log.sink.flush()
             await asyncio.sleep(PARENT_PERIOD_S)
         stop.set()
         await asyncio.Event().wait()
