@@ -10,8 +10,8 @@ from tests.process.harness import Prefork, write_app
 pytest.importorskip("django")
 
 MIB = 1 << 20
-# Django with its admin site, and one view. 5.1 MiB seen here, 7.4 without shared counts and warm-up; gunicorn --preload: 6.5.
-WORKER_BYTES_MAX = 6 * MIB
+# Django with its admin site, and one view. 4.8 MiB seen here, 7.4 without shared counts and warm-up; gunicorn --preload: 6.5.
+WORKER_BYTES_MAX = 5.3 * MIB
 
 APP = """
     import os

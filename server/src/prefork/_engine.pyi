@@ -41,7 +41,7 @@ def make_immortal(kinds: tuple[type, ...]) -> int:
     """Make the reference counts of objects constant, so that forked processes do not copy their pages by using them.
 
     Those of exactly these kinds (of `type`: all classes) that the garbage collector knows or that objects which it knows
-    refer to; of tuples those that refer to constants alone. They are never freed, and nor is what only they refer to.
+    refer to, frozen ones left out; of tuples those that refer to constants alone. They are never freed, and nor is what only they refer to.
     Return how many; 0 where this interpreter has no such counts (before CPython 3.12, PEP 683).
     """
 

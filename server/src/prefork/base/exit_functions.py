@@ -48,7 +48,7 @@ def run() -> None:
 
 
 def note_destructors() -> None:
-    """Before forking: remember the objects that do something when they are destroyed."""
+    """Before forking: remember the objects that do something when they are destroyed, but for frozen ones."""
     has_destructor: dict[type, bool] = {}
     for candidate in gc.get_objects():
         kind = type(candidate)

@@ -156,6 +156,7 @@ def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
             found=summarize(imported.hazards),
         )  # fmt: skip
     processes.flush(*buffered_streams())
+    gc.unfreeze()  # what the app has frozen, and what CPython does of what is immortal: both look at all objects
     exit_functions.note_destructors()
     shared_counts.keep_counts()
     gc.freeze()
