@@ -18,7 +18,7 @@ from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import READY_S, AppMaker, LoadMaker
 from tests.support.certificate import make_certificate
-from tests.support.kube import Kube
+from tests.support.kube import Kube, NotFoundError
 from tests.support.wait import NotYetError, wait_until
 from tests.support.wsgi_app import WsgiApp
 
@@ -232,3 +232,72 @@ def request_tls(host: str, trusted: bytes) -> dict[str, Any]:
 def ssl_connection(host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     plain = socket.create_connection(("127.0.0.1", TLS_PORT), timeout=10)
     return context.wrap_socket(plain, server_hostname=host)
+
+
+def test_service_fields_reach_the_service_and_the_ingress_and_go_again(
+    declare: Declare, namespace: str, kube: Kube
+) -> None:
+    app = declare("ports", f"ports.{namespace}.example.com")
+    app.wait_condition("Ready", "True", within_s=READY_S)
+    fields = {"port": 8080, "type": "NodePort", "annotations": {"example.com/internal": "true"}}
+    kube.patch("wsgiapp", "ports", {"spec": {"service": fields}}, namespace=namespace)
+
+    def looks(port: int, kind: str, annotation: str | None) -> bool:
+        service = kube.get("services", "ports", namespace=namespace)
+        found = (
+            service["spec"]["ports"][0]["port"],
+            service["spec"]["type"],
+            (service["metadata"].get("annotations") or {}).get("example.com/internal"),
+        )
+        if found != (port, kind, annotation):
+            raise NotYetError(str(found))
+        return True
+
+    wait_until(lambda: looks(8080, "NodePort", "true"), within_s=30, what="the Service's fields")
+    wait_answer(app, "/", "ports")
+    kube.patch("wsgiapp", "ports", {"spec": {"service": None}}, namespace=namespace)
+    wait_until(lambda: looks(80, "ClusterIP", None), within_s=30, what="the Service as it was")
+    assert "nodePort" not in kube.get("services", "ports", namespace=namespace)["spec"]["ports"][0]
+    wait_answer(app, "/", "ports")
+
+
+def test_disruption_budget_follows_the_spec(declare: Declare, namespace: str, kube: Kube) -> None:
+    declare("budget", f"budget.{namespace}.example.com")
+
+    def bounds() -> tuple[Any, Any]:
+        spec = kube.get("poddisruptionbudgets", "budget", namespace=namespace)["spec"]
+        return spec.get("minAvailable"), spec.get("maxUnavailable")
+
+    wait_until(lambda: bounds() == (None, 1), within_s=30, what="the default budget")
+    change: dict[str, Any] = {"spec": {"disruptionBudget": {"minAvailable": "50%"}}}
+    kube.patch("wsgiapp", "budget", change, namespace=namespace)
+    wait_until(lambda: bounds() == ("50%", None), within_s=30, what="minAvailable")
+    change = {"spec": {"disruptionBudget": {"enabled": False, "minAvailable": None}}}
+    kube.patch("wsgiapp", "budget", change, namespace=namespace)
+
+    def is_gone() -> bool:
+        try:
+            bounds()
+        except NotFoundError:
+            return True
+        return False
+
+    wait_until(is_gone, within_s=30, what="no budget")
+
+
+@pytest.mark.full
+def test_changed_environment_source_replaces_the_pods(
+    declare: Declare, namespace: str, kube: Kube
+) -> None:
+    def source(name: str) -> dict[str, Any]:
+        kind = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "names"}}
+        return {**kind, "data": {"NAME": name}}
+
+    kube.apply(source("first"), namespace=namespace)
+    app = declare("env", f"env.{namespace}.example.com")
+    entry = {"configMapRef": {"name": "names"}, "onChange": "Restart"}
+    kube.patch("wsgiapp", "env", {"spec": {"env": [], "envFrom": [entry]}}, namespace=namespace)
+    wait_answer(app, "/", "first")
+    app.wait_condition("Ready", "True", within_s=READY_S)
+    kube.apply(source("second"), namespace=namespace)
+    wait_answer(app, "/", "second")
