@@ -82,7 +82,7 @@ def test_columns_scale_and_status_are_declared() -> None:
     columns = [
         column["name"] for column in version["additionalPrinterColumns"] if "priority" in column
     ]
-    assert columns == ["Image", "Updated", "Available", "Content"]
+    assert columns == ["Image", "App", "Updated", "Available", "Content"]
     assert version["subresources"]["status"] == {}
     assert version["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
 

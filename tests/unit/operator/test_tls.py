@@ -3,6 +3,8 @@
 from base64 import b64encode
 
 import pytest
+from wsgiapp.types import Manifest
+from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.tls import find_tls_fault
 
 from tests.support.certificate import make_certificate
@@ -61,5 +63,20 @@ async def test_secret_is_read_once_for_each_change() -> None:
     await town.settle()
     town.cluster.objects.pop(("Secret", "web", "shop-tls"))
     town.due = set(town.cache.apps())
+    await town.settle()
+    assert town.routed("one")[0] == "True"
+
+
+async def test_secret_that_may_not_be_read_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    town = Town()
+    get = town.cluster.get
+
+    async def forbid_secrets(kind: str, namespace: str, name: str) -> Manifest | None:
+        if kind == "Secret":
+            raise ApiError(403, "secrets is forbidden")
+        return await get(kind, namespace, name)
+
+    monkeypatch.setattr(town.cluster, "get", forbid_secrets)
+    town.declare("one", tls={"secretName": "shop-tls"})
     await town.settle()
     assert town.routed("one")[0] == "True"

@@ -13,11 +13,13 @@ from wsgiapp.types import App, Content, Manifest, Ref
 
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
-from wsgiapp_operator.client import Cluster
+from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.ownership import slot_of
 from wsgiapp_operator.pods import is_of_deployment, parse_pod
 from wsgiapp_operator.state import AgentStatus, Observed, Pod
 from wsgiapp_operator.tls import find_tls_fault
+
+FORBIDDEN = 403
 
 
 def observe_pods(key: AppKey, cache: Cache) -> list[Pod]:
@@ -106,7 +108,12 @@ async def read_tls_fault(app: App, cluster: Cluster, cache: Cache) -> str | None
         known = cache.tls_fault(app.namespace, ref)
         if known is not None:
             return known[0]
-        secret = await cluster.get(ref.kind, app.namespace, ref.name)
+        try:
+            secret = await cluster.get(ref.kind, app.namespace, ref.name)
+        except ApiError as error:
+            if error.status != FORBIDDEN:
+                raise
+            return None  # what may not be read is not judged
         if secret is None:
             cache.record_missing(app.namespace, ref)
         else:
