@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "server_software": "prefork-test",
     "multiprocess": False,
     "access_log": None,
+    "access_log_lock_fd": -1,
     "hide_query_strings": False,
 }
 # The access log's usual lines.

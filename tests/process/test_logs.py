@@ -150,11 +150,13 @@ RAISING = """
 """
 
 
-@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize("style", ["text", "json", "json and requests"])
 def test_long_tracebacks_of_many_workers_on_one_pipe_are_whole(folder: Path, style: str) -> None:
     """A pipe takes 4096 bytes in one go; the lines of one traceback were mixed with those of another."""
     write_app(folder, RAISING)
-    options = ("-w", "3", "--threads", "2", "--log-format", style)
+    options = ["-w", "3", "--threads", "2", "--log-format", style.partition(" ")[0]]
+    if style == "json and requests":
+        options += ["--access-logfile", str(folder / "errors")]
     with on_pipe(folder, *options) as server:
         fcntl.fcntl(server.pipe.reader, 1031, 4096)  # F_SETPIPE_SZ: one page
         server.pipe.read_on(step=3000, pause_s=0.0005)
@@ -173,9 +175,11 @@ def test_long_tracebacks_of_many_workers_on_one_pipe_are_whole(folder: Path, sty
         wait_until(lambda: "prefork ends" in server.log(), 20)
         text = server.log()
     assert "log lines were lost" not in text
-    if style == "json":
+    if style != "text":
         records = [json.loads(line) for line in text.splitlines()]
-        found = [r["traceback"] for r in records if r["message"] == "error while answering"]
+        found = [r["traceback"] for r in records if r.get("message") == "error while answering"]
+        if style == "json and requests":
+            assert sum(r.get("status") == 500 for r in records) == 90
     else:
         found = re.findall(r"error while answering .*\n((?:  .*\n)+)", text)
     assert sorted(re.findall(r"m end of (\S+)", "".join(found))) == sorted(

@@ -64,7 +64,7 @@ class Engine:
     `settings` keys (all required): `threads, keep_alive_s, request_timeout_s, header_timeout_s, body_timeout_s,
     min_body_rate, write_timeout_s, min_response_rate, limit_request_line, limit_request_fields, limit_request_field_size, limit_head_bytes,
     max_request_body, stream_request_bodies, buffer_memory, spool_dir, spool_size, max_requests, max_connections, forwarded_allow_ips, script_name, server_software,
-    multiprocess, access_log, hide_query_strings, greenlets`; seconds are floats, sizes bytes; access_log is
+    multiprocess, access_log, access_log_lock_fd, hide_query_strings, greenlets`; seconds are floats, sizes bytes; access_log is
     None, or a style ("json" or "text"), pairs of a literal and the field after it, and the end of a line
     (`prefork.config.access_log`). ValueError names a key that is missing or wrong.
 

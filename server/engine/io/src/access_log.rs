@@ -11,7 +11,7 @@ use std::time::Duration;
 use prefork_core::forwarded::Trusted;
 
 use crate::access_line::{Format, LINE_BYTES_MAX, Record, Room, Stamp};
-use crate::sys;
+use crate::sys::{self, SharedLock};
 
 /// Bytes gathered above which lines are dropped: whoever reads the log has stopped.
 const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -31,6 +31,8 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// See the head of this file.
 pub struct AccessLog {
     fd: RawFd,
+    /// Held for each piece, where other logs go to the same pipe: their records may be longer than what it takes in one go.
+    shared: Option<SharedLock>,
     format: Arc<Format>,
     state: Mutex<State>,
     /// Lines that nobody will read, and that have not been reported.
@@ -86,11 +88,12 @@ impl Lines {
 }
 
 impl AccessLog {
-    /// A log that is written to `fd`.
+    /// A log that is written to `fd`, under the lock of `lock_fd` unless that is -1.
     #[must_use]
-    pub fn new(fd: RawFd, format: Arc<Format>) -> Self {
+    pub fn new(fd: RawFd, format: Arc<Format>, lock_fd: RawFd) -> Self {
         Self {
             fd,
+            shared: (lock_fd >= 0).then(|| SharedLock::new(lock_fd).ok()).flatten(),
             format,
             state: Mutex::default(),
             lost: AtomicU64::new(0),
@@ -154,7 +157,11 @@ impl AccessLog {
     /// Writes lines; those that had no room are only counted. A log that cannot be written stops nobody.
     fn put(&self, lines: &[u8], dropped: u64) {
         let most = if sys::is_regular_file(self.fd) { usize::MAX } else { PIECE_BYTES_MAX };
-        let write = |piece: &[u8]| sys::write_all_wait(self.fd, piece).is_ok();
+        let write_piece = |piece: &[u8]| sys::write_all_wait(self.fd, piece).is_ok();
+        let write = |piece: &[u8]| match &self.shared {
+            Some(lock) => lock.hold(|| write_piece(piece)),
+            None => write_piece(piece),
+        };
         let lost = write_pieces(lines, most, write) + dropped;
         self.lost.fetch_add(lost, Relaxed);
     }

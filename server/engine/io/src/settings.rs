@@ -1,5 +1,6 @@
 //! What the worker was told about serving; fixed for the engine's life.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub server: Vec<u8>,
     /// How each answer is logged; `None` when it is not.
     pub access_format: Option<Arc<Format>>,
+    /// Whose lock to take for each piece of the access log, as other logs go to the same pipe; -1 for none.
+    pub access_log_lock_fd: RawFd,
     /// Query strings stay out of every log.
     pub hides_queries: bool,
     /// Whether calls run in greenlets of one hub; then `threads` is how many of them at most.

@@ -122,6 +122,7 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
         trusted,
         server: server_software.clone().into_bytes(),
         access_format: read_access_format(given, hides_queries)?.map(Arc::new),
+        access_log_lock_fd: given.get("access_log_lock_fd")?,
         hides_queries,
         has_hub: given.get("greenlets")?,
     };

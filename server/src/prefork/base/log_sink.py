@@ -61,6 +61,11 @@ class Sink:
         self.forget(patience_s)
         _sinks.add(self)
 
+    def lock_for(self, fd: int) -> int:
+        """Return the descriptor whose lock keeps what is written to `fd` apart from these records; -1 for none."""
+        shares = self._lock_fd >= 0 and os.path.sameopenfile(self.fd, fd)
+        return self._lock_fd if shares else -1
+
     def forget(self, patience_s: float) -> None:
         """Begin with nothing kept, and wait so long for a reader from now on."""
         self.patience_s = patience_s

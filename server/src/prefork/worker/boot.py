@@ -90,6 +90,8 @@ def run_worker(
         app = worker.app.wsgi()
         hooks.call_or_raise("post_worker_init", worker)
         settings = engine_settings(options, slot=slot, generation=generation)
+        if logfiles.access_fd >= 0:
+            settings["access_log_lock_fd"] = log.sink.lock_for(logfiles.access_fd)
         engine = Engine(
             app,
             listeners=inheritance.listeners,
@@ -217,6 +219,7 @@ def engine_settings(options: Options, *, slot: int, generation: int) -> dict[str
         "server_software": f"prefork/{__version__}",
         "multiprocess": options.worker_count() > 1,
         "access_log": access_format(options, slot, generation) if options.accesslog else None,
+        "access_log_lock_fd": -1,
         "hide_query_strings": options.hide_query_strings,
     }
 

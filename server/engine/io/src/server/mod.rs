@@ -162,7 +162,7 @@ impl Server {
         let hub = settings.has_hub.then(Hub::new).transpose()?;
         let table = Table::map(stats_fd, slot)?;
         let format = settings.access_format.clone();
-        let log = format.map(|format| AccessLog::new(log_fd, format));
+        let log = format.map(|format| AccessLog::new(log_fd, format, settings.access_log_lock_fd));
         let context = Arc::new(Shared::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
         let bell = Bell::new()?;

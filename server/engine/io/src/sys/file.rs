@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::errno::{check, check_size, retry};
@@ -52,6 +52,40 @@ pub fn is_regular_file(fd: RawFd) -> bool {
     // SAFETY: `status` lives through the call.
     let result = unsafe { libc::fstat(fd, &raw mut status) };
     result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+/// A lock that processes share by the number of one of their open files.
+pub struct SharedLock(OwnedFd);
+
+impl SharedLock {
+    /// The lock on the open file `fd`, for this thread: by an open file of its own, as such a lock belongs to one
+    /// (`F_OFD_SETLK`). It keeps out the record locks of `fcntl(2)` too, this process's own included.
+    ///
+    /// # Errors
+    /// open(2): no `/proc`, or `fd` is not open.
+    pub fn new(fd: RawFd) -> io::Result<Self> {
+        let path = format!("/proc/self/fd/{fd}");
+        Ok(Self(std::fs::OpenOptions::new().read(true).write(true).open(path)?.into()))
+    }
+
+    /// Runs `action` while no other process or thread has the lock. Without it if that cannot be had.
+    pub fn hold<T>(&self, action: impl FnOnce() -> T) -> T {
+        self.change(libc::F_WRLCK);
+        let result = action();
+        self.change(libc::F_UNLCK);
+        result
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // constants of the kernel's, which fit
+    fn change(&self, kind: libc::c_int) {
+        // SAFETY: all-zero is a valid value of this plain struct; it means the whole file.
+        let mut lock: libc::flock = unsafe { zeroed() };
+        lock.l_type = kind as libc::c_short;
+        let _ = retry(|| {
+            // SAFETY: `lock` lives through the call, the descriptor is ours.
+            check(unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_OFD_SETLKW, &raw mut lock) })
+        });
+    }
 }
 
 /// Writes all of `bytes` to a file, pipe or terminal, waiting as long as that takes.
