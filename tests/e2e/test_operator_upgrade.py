@@ -31,10 +31,11 @@ def test_twenty_apps_are_upgraded_no_more_than_three_at_a_time(
     def upgraded(pod_id: int) -> set[str]:
         return {d["metadata"]["name"] for d in deployments() if pod_id_of(d) == pod_id}
 
-    def all_serve() -> None:
+    def all_serve() -> bool:
         behind = [d["metadata"]["name"] for d in deployments() if not is_rolled_out(d)]
         if behind or len(deployments()) < APPS:
             raise NotYetError(f"not rolled out: {behind}")
+        return True
 
     code = steady_app.build_code(steady_app.build_release("1"))
     apps = [{**steady_app.build_app(namespace, **QUICK), "metadata": {"name": n}} for n in NAMES]
@@ -47,14 +48,14 @@ def test_twenty_apps_are_upgraded_no_more_than_three_at_a_time(
 
         most = 0
 
-        def all_upgraded() -> None:
+        def all_upgraded() -> bool:
             nonlocal most
             seen = deployments()
             most = max(most, sum(pod_id_of(d) == 10002 and not is_rolled_out(d) for d in seen))
             behind = [d["metadata"]["name"] for d in seen if pod_id_of(d) != 10002]
             if behind:
                 raise NotYetError(f"not upgraded: {behind}")
-            all_serve()
+            return all_serve()
 
         operator.install(f"upgrade.appsAtATime={AT_A_TIME}", "apps.podId=10002")
         wait_until(all_upgraded, within_s=300, what="every app to be upgraded", every_s=0.2)
@@ -64,11 +65,12 @@ def test_twenty_apps_are_upgraded_no_more_than_three_at_a_time(
         bad = ("apps.podId=10003", "prefork.image.tag=missing")
         operator.install(f"upgrade.appsAtATime={AT_A_TIME}", *bad)
 
-        def stopped() -> None:
+        def stopped() -> bool:
             apps = kube.list("wsgiapps", namespace=namespace)
             reasons = [c["reason"] for a in apps for c in a["status"]["conditions"]]
             if reasons.count("UpgradeStopped") < APPS - AT_A_TIME:
                 raise NotYetError(f"stopped: {reasons.count('UpgradeStopped')}")
+            return True
 
         wait_until(stopped, within_s=120, what="the upgrade to be stopped")
         assert len(upgraded(10003)) <= AT_A_TIME
