@@ -178,7 +178,7 @@ def build_rbac_template(rbac: str) -> str:
     documents = named.split("---\n")
     for index, document in enumerate(documents):
         local = (
-            '  namespace: {{ include "wsgiapp-operator.namespace" . }}\n'
+            '  namespace: {{ include "wsgiapp-operator.leaseNamespace" . }}\n'
             if "kind: Role\n" in document
             else ""
         )

@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "wsgiapp-operator"
 RELEASE = "wsgiapp-operator"
 NAMESPACE = "wsgiapp-system"
-_SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
 
 
 class HelmError(Exception):
@@ -30,40 +29,46 @@ class OperatorRelease:
     kubeconfig: Path
     kube: Kube
     chart: Path = CHART
+    release: str = RELEASE
+    namespace: str = NAMESPACE
 
-    def command(self, *values: str) -> list[str]:
+    @property
+    def _selector(self) -> str:
+        return f"app.kubernetes.io/instance={self.release}"
+
+    def command(self, *values: str, timeout_s: int = 180) -> list[str]:
         """Return the arguments after `helm` that install or upgrade the release."""
         sets = [part for value in values for part in ("--set", value)]
-        where = ["--namespace", NAMESPACE, "--create-namespace"]
+        where = ["--namespace", self.namespace, "--create-namespace"]
         inside = self.chart.is_relative_to(ROOT)
         chart = self.chart.relative_to(ROOT) if inside else self.chart
         return [
             "upgrade",
             "--install",
-            RELEASE,
+            self.release,
             str(chart),
             *where,
             "--wait",
-            "--timeout=180s",
+            f"--timeout={timeout_s}s",
             *sets,
         ]
 
-    def install(self, *values: str) -> str:
+    def install(self, *values: str, timeout_s: int = 180) -> str:
         """Install or upgrade with `--set` values and wait until the operator is ready."""
-        return self.run_helm(*self.command(*values))
+        return self.run_helm(*self.command(*values, timeout_s=timeout_s))
 
     def test(self) -> str:
         """Run the chart's own tests; HelmError when one fails."""
-        return self.run_helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout=90s")
+        return self.run_helm("test", self.release, "--namespace", self.namespace, "--timeout=90s")
 
     def roll_back(self) -> str:
         """Go back to the revision before and wait until the operator is ready."""
-        where = ["--namespace", NAMESPACE, "--wait", "--timeout=180s"]
-        return self.run_helm("rollback", RELEASE, *where)
+        where = ["--namespace", self.namespace, "--wait", "--timeout=180s"]
+        return self.run_helm("rollback", self.release, *where)
 
     def uninstall(self) -> str:
         """Remove the release; the CRD and the apps stay."""
-        return self.run_helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+        return self.run_helm("uninstall", self.release, "--namespace", self.namespace, "--wait")
 
     def run_helm(self, *arguments: str) -> str:
         """Run helm in the tree; HelmError with what it printed when it fails."""
@@ -82,7 +87,7 @@ class OperatorRelease:
 
     def pod(self) -> str:
         """Return the name of the ready operator pod; NotYetError while there is none."""
-        pods = self.kube.list("pods", namespace=NAMESPACE, selector=_SELECTOR)
+        pods = self.kube.list("pods", namespace=self.namespace, selector=self._selector)
         for pod in pods:
             if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
                 return str(pod["metadata"]["name"])
@@ -91,7 +96,9 @@ class OperatorRelease:
     def kill(self) -> str:
         """Kill the operator at once, as a lost node does; return the name of the killed pod."""
         name = self.pod()
-        self.kube.kubectl("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force")
+        self.kube.kubectl(
+            "delete", "pod", name, "-n", self.namespace, "--grace-period=0", "--force"
+        )
         return name
 
     def wait_ready(self, *, within_s: float = 60) -> str:
@@ -101,5 +108,5 @@ class OperatorRelease:
     def log(self, *, lines: int = 80) -> str:
         """Return the end of the operator's log."""
         return self.kube.kubectl(
-            "logs", "-n", NAMESPACE, "-l", _SELECTOR, f"--tail={lines}", "--prefix"
+            "logs", "-n", self.namespace, "-l", self._selector, f"--tail={lines}", "--prefix"
         )

@@ -18,6 +18,11 @@
 {{- .Values.namespaceOverride | default .Release.Namespace -}}
 {{- end -}}
 
+{{/* Where the Leases are: the same for all installations, so that they see each other. */}}
+{{- define "wsgiapp-operator.leaseNamespace" -}}
+{{- .Values.leaderElection.namespace | default (include "wsgiapp-operator.namespace" .) -}}
+{{- end -}}
+
 {{/* Labels that never change: a Deployment's selector is immutable. */}}
 {{- define "wsgiapp-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "wsgiapp-operator.name" . }}

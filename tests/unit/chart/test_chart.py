@@ -166,7 +166,7 @@ def test_rights_are_given_in_the_watched_namespaces_only(render: Render) -> None
         for each in objects
         if each["kind"] == "RoleBinding"
     }
-    assert bound == {"shop": "ClusterRole", "blog": "ClusterRole", "wsgiapp-system": "Role"}
+    assert bound == {"shop": "ClusterRole", "blog": "ClusterRole", "kube-system": "Role"}
     assert "--namespaces=shop,blog" in container(objects)["args"]
 
 
@@ -251,7 +251,7 @@ def test_names_and_namespace_can_be_given(render: Render) -> None:
     ends = {"", "-view", "-edit", "-lease", "-metrics", "-test"}
     assert names({"fullnameOverride": "wsgi"}) == {f"wsgi{end}" for end in ends}
     assert names({"nameOverride": "kept"}) == {f"wsgiapp-operator-kept{end}" for end in ends}
-    objects = render({"namespaceOverride": "elsewhere"})
+    objects = render({"namespaceOverride": "elsewhere", "leaderElection": {"namespace": ""}})
     assert {e["metadata"].get("namespace", "elsewhere") for e in objects} == {"elsewhere"}
     subjects = [s for e in objects for s in e.get("subjects", [])]
     assert {subject["namespace"] for subject in subjects} == {"elsewhere"}
@@ -344,20 +344,28 @@ def test_probes_and_scrapes_go_to_the_port_the_operator_listens_on(render: Rende
     settings = read_settings(container(objects)["args"], {})
     port = int(settings.listen.rpartition(":")[2])
     assert [each["containerPort"] for each in container(objects)["ports"]] == [port]
+    probes = {
+        each["httpGet"]["path"]: each["httpGet"]["port"]
+        for each in (container(objects)["livenessProbe"], container(objects)["readinessProbe"])
+    }
+    assert probes == {"/healthz": "http", "/readyz": "http"}
     template = one(objects, "Deployment")["spec"]["template"]
     assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port)
 
 
-def test_lease_is_held_under_the_pods_name_in_its_namespace(render: Render) -> None:
-    """The operator reads both from these variables; its Role is in the same namespace."""
+def test_leases_are_the_pods_own_where_every_installation_looks(render: Render) -> None:
+    objects = render({}, release="blue")
     fields = {
         each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"]
-        for each in container(render())["env"]
+        for each in container(objects)["env"]
     }
-    assert fields == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
-    settings = read_settings([], {name: f"value of {name}" for name in fields})
-    assert settings.identity == "value of POD_NAME"
-    assert settings.lease_namespace == "value of POD_NAMESPACE"
+    assert fields == {"POD_NAME": "metadata.name"}
+    settings = read_settings(container(objects)["args"], {"POD_NAME": "blue-1"})
+    assert settings.identity == "blue-1"
+    assert settings.installation == "wsgiapp-system/blue"
+    assert settings.lease_namespace == "kube-system"
+    for kind in ("Role", "RoleBinding"):
+        assert one(objects, kind)["metadata"]["namespace"] == "kube-system"
 
 
 def test_default_resources_can_be_replaced_by_cpu_as_a_number(render: Render) -> None:

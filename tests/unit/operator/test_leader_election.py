@@ -1,14 +1,17 @@
 """One holder at a time; a holder that goes says so, one that dies is replaced by the clock."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from wsgiapp.types import Manifest
 from wsgiapp_operator import leader_election as election_module
 from wsgiapp_operator.client import ApiError
-from wsgiapp_operator.leader_election import NAME, LeaderElection, LeadershipLost
+from wsgiapp_operator.leader_election import LeaderElection, LeadershipLost
 
 from tests.unit.operator.fake_cluster import FakeCluster
+
+NAME = "wsgiapp-operator"
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +26,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(election_module, name, value)
 
 
-def make(cluster: FakeCluster, identity: str) -> LeaderElection:
-    return LeaderElection(cluster, "system", identity)  # type: ignore[arg-type]  # a fake
+def make(
+    cluster: FakeCluster, identity: str, report_holder: Callable[[str], None] = lambda holder: None
+) -> LeaderElection:
+    return LeaderElection(cluster, "system", NAME, identity, "ns/release", report_holder)  # type: ignore[arg-type]  # a fake
 
 
 def holder(cluster: FakeCluster) -> str:
@@ -33,14 +38,14 @@ def holder(cluster: FakeCluster) -> str:
 
 async def test_second_replica_waits_and_takes_over_after_a_release() -> None:
     cluster = FakeCluster()
-    first, second = make(cluster, "first"), make(cluster, "second")
+    standby: list[str] = []
+    first, second = make(cluster, "first"), make(cluster, "second", standby.append)
     await first.acquire()
     keeping = asyncio.create_task(first.keep())
-    standby: list[str] = []
-    waiting = asyncio.create_task(second.acquire(lambda: standby.append("second")))
+    waiting = asyncio.create_task(second.acquire())
     done, _ = await asyncio.wait([waiting], timeout=0.5)
     assert not done, "taken from a holder that renews"
-    assert standby
+    assert set(standby) == {"ns/release"}
     keeping.cancel()
     await first.release()
     async with asyncio.timeout(2):

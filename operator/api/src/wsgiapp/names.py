@@ -29,6 +29,8 @@ RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3
 # On owned resources.
 UPGRADE_ANNOTATION = "wsgi.dev/upgrade"  # on the Deployment: the template that an upgrade brought
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
+# On Leases.
+INSTALLATION_ANNOTATION = "wsgi.dev/installation"  # whose holder it is: NAMESPACE/RELEASE
 
 APP_CONTAINER = "app"
 AGENT_CONTAINER = "agent"

@@ -11,17 +11,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import aiohttp
+from wsgiapp.names import INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL
 from wsgiapp.types import Manifest
 
 from wsgiapp_operator.client import ApiError, Cluster
 
 logger = logging.getLogger(__name__)
 
-NAME = "wsgiapp-operator"
-DURATION_S = 20
-RENEW_S = 4.0
-DEADLINE_S = 15.0  # without a renewal for so long the holder stops: before anybody may take over
-TRY_S = 2.0
+# A pod that is killed is replaced within DURATION_S and one TRY_S.
+DURATION_S = 4
+RENEW_S = 1.0
+DEADLINE_S = 3.0  # without a renewal for so long the holder stops: before anybody may take over
+TRY_S = 0.4
 
 
 class LeadershipLost(Exception):  # noqa: N818 -- an event in a Lease's life
@@ -29,30 +30,44 @@ class LeadershipLost(Exception):  # noqa: N818 -- an event in a Lease's life
 
 
 class LeaderElection:
-    def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
+    """One Lease of one holder; `installation` names the Helm release or the like that the holder is of."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        name: str,
+        identity: str,
+        installation: str,
+        report_holder: Callable[[str], None] = lambda installation: None,
+    ) -> None:
         self._cluster = cluster
         self._namespace = namespace
+        self._name = name
         self._identity = identity
+        self._installation = installation
+        self._report_holder = report_holder
         self._held: Manifest | None = None
 
-    async def acquire(self, on_standby: Callable[[], None] = lambda: None) -> None:
-        """Wait until the Lease is ours; `on_standby` is called while another holds it."""
+    async def acquire(self) -> None:
+        """Wait until the Lease is ours; `report_holder` is told whose it is meanwhile."""
         seen: tuple[str, str] | None = None
         seen_at = 0.0
         while True:
             try:
-                lease = await self._cluster.get("Lease", self._namespace, NAME)
+                lease = await self._cluster.get("Lease", self._namespace, self._name)
                 state = describe(lease)
                 now = asyncio.get_running_loop().time()
                 if state != seen:
                     seen, seen_at = state, now
+                    self._report_holder(self._name_holder(lease))
                     if lease is not None and state[0] not in ("", self._identity):
                         logger.info("waiting for the lease: holder=%s", state[0])
-                        on_standby()
                 is_free = lease is None or state[0] in ("", self._identity)
                 if is_free or now - seen_at > DURATION_S:
                     self._held = await self._take(lease)
-                    logger.info("lease acquired: identity=%s", self._identity)
+                    self._report_holder("")
+                    logger.info("lease acquired: name=%s identity=%s", self._name, self._identity)
                     return
             except ApiError as error:
                 if error.status == 403:
@@ -75,13 +90,13 @@ class LeaderElection:
             try:
                 async with asyncio.timeout_at(renewed + DEADLINE_S):
                     started = loop.time()
-                    await self._renew()
+                    await self.renew()
                     renewed = started  # the renewal counts from when it was asked for
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("lease not renewed: error=%r", error)
             if loop.time() - renewed >= DEADLINE_S:
                 raise LeadershipLost(
-                    f"the Lease {NAME} could not be renewed for {DEADLINE_S:.0f} s"
+                    f"the Lease {self._name} could not be renewed for {DEADLINE_S:.0f} s"
                 )
 
     async def release(self) -> None:
@@ -92,11 +107,18 @@ class LeaderElection:
         held["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": timestamp()}
         try:
             await self._cluster.replace(held)
-            logger.info("lease released")
+            logger.info("lease released: name=%s", self._name)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             logger.warning("lease not released, it will expire: error=%r", error)
 
-    async def _renew(self) -> None:
+    def _name_holder(self, lease: Manifest | None) -> str:
+        """Return the installation whose other replica holds the Lease, or ""."""
+        if lease is None or describe(lease)[0] in ("", self._identity):
+            return ""
+        return installation_of(lease)
+
+    async def renew(self) -> None:
+        """Renew once. Raises LeadershipLost where another holds the Lease."""
         assert self._held is not None
         self._held["spec"]["renewTime"] = timestamp()
         try:
@@ -104,10 +126,10 @@ class LeaderElection:
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
-            lease = await self._cluster.get("Lease", self._namespace, NAME)
+            lease = await self._cluster.get("Lease", self._namespace, self._name)
             if lease is not None and lease["spec"].get("holderIdentity") != self._identity:
                 raise LeadershipLost(
-                    f"the Lease {NAME} was taken by {lease['spec'].get('holderIdentity')}"
+                    f"the Lease {self._name} was taken by {lease['spec'].get('holderIdentity')}"
                 ) from error
             self._held = await self._take(lease)
 
@@ -120,9 +142,13 @@ class LeaderElection:
             "renewTime": timestamp(),
             "leaseTransitions": (lease or {}).get("spec", {}).get("leaseTransitions", 0) + 1,
         }
+        metadata = {
+            **(lease or {}).get("metadata", {"name": self._name, "namespace": self._namespace}),
+            "labels": {MANAGED_BY_LABEL: MANAGED_BY},
+            "annotations": {INSTALLATION_ANNOTATION: self._installation},
+        }
         if lease is not None:
-            return await self._cluster.replace({**lease, "spec": spec})
-        metadata = {"name": NAME, "namespace": self._namespace}
+            return await self._cluster.replace({**lease, "metadata": metadata, "spec": spec})
         return await self._cluster.create(
             {
                 "apiVersion": "coordination.k8s.io/v1",
@@ -137,6 +163,12 @@ def describe(lease: Manifest | None) -> tuple[str, str]:
     """Return holder and last renewal; any change of these is a sign of life."""
     spec = (lease or {}).get("spec", {})
     return spec.get("holderIdentity") or "", spec.get("renewTime") or ""
+
+
+def installation_of(lease: Manifest) -> str:
+    """Return which installation the holder is of."""
+    annotations = lease["metadata"].get("annotations") or {}
+    return str(annotations.get(INSTALLATION_ANNOTATION, "an older version of the operator"))
 
 
 def timestamp() -> str:

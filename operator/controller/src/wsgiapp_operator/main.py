@@ -16,8 +16,9 @@ from wsgiapp.resources import Platform
 from wsgiapp_operator.agents import Agents, open_session
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.claims import Claims
 from wsgiapp_operator.client import ApiError, Cluster
-from wsgiapp_operator.leader_election import LeaderElection, LeadershipLost
+from wsgiapp_operator.leader_election import LeadershipLost
 from wsgiapp_operator.logs import make_formatter
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from wsgiapp_operator.reconcile import Reconciler
@@ -39,7 +40,7 @@ IMAGE_VOLUMES_SINCE = (1, 35)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until stopped; the exit code is 1 when leadership or the connection was lost."""
+    """Run until stopped; the exit code is 1 when the connection was lost."""
     settings = read_settings(arguments)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(make_formatter(settings.log_format))
@@ -48,9 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         asyncio.run(run(settings))
-    except LeadershipLost as lost:
-        logger.error("stopping, another replica goes on: reason=%s", lost)
-        sys.exit(1)
     except (ApiError, OSError) as error:
         logger.error("cannot run: error=%s", error)
         sys.exit(1)
@@ -62,15 +60,23 @@ async def run(settings: Settings) -> None:
     server = start_server(settings.listen, metrics, heartbeat)
     handle_signals(stop)
     cluster = await Cluster.connect()
-    election = LeaderElection(cluster, settings.lease_namespace, settings.identity)
+    claims = Claims(
+        cluster, settings.lease_namespace, settings.identity, settings.installation,
+        settings.namespaces, heartbeat.wait_for,
+    )  # fmt: skip
     try:
         async with background(beat(heartbeat)):
-            if not await finish_first(election.acquire(heartbeat.set_ready), stop):
-                return
-            metrics.leader.set(1)
-            await operate(settings, cluster, election, metrics, stop, heartbeat.set_ready)
+            while await finish_first(claims.acquire(), stop):
+                metrics.leader.set(1)
+                try:
+                    await operate(settings, cluster, claims, metrics, stop, heartbeat.set_ready)
+                    return
+                except LeadershipLost as lost:
+                    metrics.leader.set(0)
+                    metrics.drop_all_apps()
+                    logger.warning("leadership lost, waiting for it again: reason=%s", lost)
     finally:
-        await election.release()
+        await claims.release()
         await cluster.close()
         server.shutdown()
 
@@ -78,15 +84,23 @@ async def run(settings: Settings) -> None:
 async def operate(
     settings: Settings,
     cluster: Cluster,
-    election: LeaderElection,
+    claims: Claims,
     metrics: Metrics,
     stop: asyncio.Event,
     on_ready: Callable[[], None],
 ) -> None:
-    """Watch and reconcile until `stop`; `on_ready` is called when everything there has been seen."""
+    """Watch and reconcile until `stop`; `on_ready` is called when everything there has been seen.
+
+    Raises LeadershipLost when that ends it.
+    """
     cache: Cache = Cache()
     queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
-    async with open_session() as session, background(keep(election, stop)) as keeping:
+    end = asyncio.Event()  # of this term of leadership: the stop of the process, or a loss
+    async with (
+        open_session() as session,
+        background(pass_on(stop, end)),
+        background(keep(claims, end)) as keeping,
+    ):
         platform = await read_platform(settings, cluster)
         upgrades = Upgrades(settings.upgrades_at_a_time, queue.add, metrics)
         reconciler = Reconciler(
@@ -99,7 +113,7 @@ async def operate(
             upgrades=upgrades,
         )
         if not await finish_first(
-            wait_for_listing(cluster, cache, queue, settings.namespaces), stop
+            wait_for_listing(cluster, cache, queue, settings.namespaces), end
         ):
             await raise_if_failed(keeping)
             return
@@ -107,16 +121,16 @@ async def operate(
         for app in cache.apps():  # before any of them may ask: who is on the way counts
             upgrades.see(app, cache.get("Deployment", app.namespace, app.name))
         async with background(
-            watch(settings.namespaces, cache, queue, stop, lambda: handle_signals(stop))
+            watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop))
         ) as watching:
             async with (
                 background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
                 background(show_depth(queue, metrics)),
                 background(relist_forever(cluster, cache, queue, settings.namespaces)),
             ):
-                await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), stop)
+                await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), end)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
-            await election.release()
+            await claims.release()
             await raise_if_failed(watching)
         await raise_if_failed(keeping)
 
@@ -215,12 +229,17 @@ async def show_depth(queue: KeyedQueue[AppKey], metrics: Metrics) -> None:
         await asyncio.sleep(HEARTBEAT_S)
 
 
-async def keep(election: LeaderElection, stop: asyncio.Event) -> None:
-    """Keep the lease; when it is lost, stop everything."""
+async def keep(claims: Claims, end: asyncio.Event) -> None:
+    """Keep the leases; when one is lost, end what needs them."""
     try:
-        await election.keep()
+        await claims.keep()
     finally:
-        stop.set()
+        end.set()
+
+
+async def pass_on(stop: asyncio.Event, end: asyncio.Event) -> None:
+    await stop.wait()
+    end.set()
 
 
 @contextlib.asynccontextmanager

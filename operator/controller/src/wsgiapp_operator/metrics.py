@@ -92,6 +92,11 @@ class Metrics:
         self.app_info.labels(namespace=namespace, name=name, image=image).set(1)
         self.app_ready.labels(namespace=namespace, name=name).set(int(ready))
 
+    def drop_all_apps(self) -> None:
+        """Another replica reports them from now on."""
+        for namespace, name in list(self._images):
+            self.drop_app(namespace, name)
+
     def drop_app(self, namespace: str, name: str) -> None:
         image = self._images.pop((namespace, name), None)
         if image is not None:
@@ -110,6 +115,10 @@ class Heartbeat:
 
     def beat(self) -> None:
         self._last = time.monotonic()
+
+    def wait_for(self, what: str | None) -> None:
+        """Be not ready because of this; None takes it back."""
+        self.waits_for = what
 
     def set_ready(self) -> None:
         """Nothing is waited for any more."""

@@ -24,6 +24,7 @@ class Settings:
     listen: str
     lease_namespace: str
     identity: str
+    installation: str
     log_level: str
     log_format: str
 
@@ -70,15 +71,20 @@ def read_settings(
         "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
     )  # fmt: skip
     add(
-        "--listen",
-        "WSGIAPP_OPERATOR_LISTEN",
-        "0.0.0.0:8080",
+        "--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080",
         "HOST:PORT of /metrics, /healthz, /readyz",
-    )
-    add("--lease-namespace", "POD_NAMESPACE", "default", "where the Lease lives")
+    )  # fmt: skip
+    add(
+        "--lease-namespace", "WSGIAPP_OPERATOR_LEASE_NAMESPACE", "kube-system",
+        "where the Leases are, the same for all installations in the cluster",
+    )  # fmt: skip
     # Two that run on one machine are not one holder.
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     add("--identity", "POD_NAME", identity, "holder's name in the Lease")
+    add(
+        "--installation", "WSGIAPP_OPERATOR_INSTALLATION", "default/wsgiapp-operator",
+        "NAMESPACE/RELEASE of this installation, by which another one is told from another replica",
+    )  # fmt: skip
     add("--log-level", "WSGIAPP_OPERATOR_LOG_LEVEL", "info", "least level that is logged", LEVELS)
     add("--log-format", "WSGIAPP_OPERATOR_LOG_FORMAT", "text", "what a log line is", FORMATS)
     values = parser.parse_args(arguments)
@@ -101,6 +107,7 @@ def read_settings(
         listen=values.listen,
         lease_namespace=values.lease_namespace,
         identity=values.identity,
+        installation=values.installation,
         log_level=values.log_level,
         log_format=values.log_format,
     )
