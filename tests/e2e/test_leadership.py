@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
@@ -37,26 +42,46 @@ def wait_holder(kube: Kube, *, other_than: str) -> float:
     return time.monotonic() - began
 
 
+@contextlib.contextmanager
+def stopped_process(pod: str) -> Iterator[None]:
+    """Let the operator's process in a pod hang: to others that is as if it had been killed."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    (pid,) = [pid for pid in pids if f"POD_NAME={pod}".encode() in read_environ(pid)]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def read_environ(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
 @pytest.mark.full
 def test_a_second_replica_takes_over_in_seconds(
-    kube: Kube, operator: OperatorRelease, record_property: Callable[[str, object], None]
+    cluster: Cluster, kube: Kube, operator: OperatorRelease
 ) -> None:
+    if os.environ.get("CLUSTER", "local") != "local":
+        pytest.skip("the operator's process is not on this machine")
     try:
         operator.install("replicaCount=2")
-        killed = holder(kube)
-        force = ("--grace-period=0", "--force")
-        kube.kubectl("delete", "pod", killed, "-n", NAMESPACE, *force)
-        after_kill = wait_holder(kube, other_than=killed)
-        operator.install("replicaCount=2")  # waits for both
+        hung = holder(kube)
+        with stopped_process(hung):
+            after_hang = wait_holder(kube, other_than=hung)
+        # It has gone on, and must have seen that it leads no more.
+        kube.kubectl("wait", "--for=condition=Ready", f"pod/{hung}", "-n", NAMESPACE)
+        assert holder(kube) != hung
         stopped = holder(kube)
         kube.kubectl("delete", "pod", stopped, "-n", NAMESPACE, "--wait=false")
         after_stop = wait_holder(kube, other_than=stopped)
     finally:
         operator.install()
-    record_property("after_kill_s", round(after_kill, 2))
-    record_property("after_stop_s", round(after_stop, 2))
-    print(f"another leader {after_kill:.2f} s after a kill, {after_stop:.2f} s after a stop")
-    assert after_kill < 10
+    print(f"another leader {after_hang:.2f} s after a hang, {after_stop:.2f} s after a stop")
+    assert after_hang < 10, "4 s and one try, on a calm machine"
     assert after_stop < 5
 
 
