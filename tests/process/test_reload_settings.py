@@ -46,11 +46,12 @@ def test_preload_app_holds_from_the_reload_that_sets_it(folder: Path):
 
 @pytest.mark.parametrize("preload", [True, False])
 def test_boot_timeout_holds_from_the_reload_that_sets_it(folder: Path, preload: bool):
-    slow = "import time; time.sleep(6)\n"
-    write_config(folder, "boot_timeout = 4", f"preload_app = {preload}")
+    slow = "import time; time.sleep(3)\n"
+    write_config(folder, f"preload_app = {preload}")
     with Prefork(cwd=folder) as server:
         write_app(folder, slow + "from old import app\n")
         write_app(folder, APP, name="old.py", version="2")
+        write_config(folder, "boot_timeout = 1", f"preload_app = {preload}")
         assert server.reload("short")["result"] == "failed"
         write_config(folder, "boot_timeout = 60", f"preload_app = {preload}")
         assert server.reload("long")["result"] == "succeeded"

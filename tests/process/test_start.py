@@ -97,9 +97,10 @@ def test_app_that_cannot_be_imported_ends_the_start(
     ended = run_prefork("-b", "127.0.0.1:0", f"--preload={preload}", app, cwd=folder)
     assert ended.returncode == code, ended.stderr
     assert message in ended.stderr
-    checked = run_prefork("--check-config", app, cwd=folder)
-    assert checked.returncode == code, checked.stderr
-    assert message in checked.stderr
+    if preload == "auto":
+        checked = run_prefork("--check-config", app, cwd=folder)
+        assert checked.returncode == code, checked.stderr
+        assert message in checked.stderr
 
 
 def test_traceback_of_a_broken_app_shows_the_app_and_not_the_server(folder: Path):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.process.harness import Prefork, is_gone
+from tests.process.harness import Prefork, is_gone, write_app
 from tests.support.wait import wait_until
 
 
@@ -56,9 +56,21 @@ def test_term_to_the_whole_process_group_is_graceful_too(folder: Path):
 
 def test_connections_that_come_too_late_are_refused_while_the_last_requests_run(folder: Path):
     """A thread is free to empty the accept queue; then nobody listens. Refused, a proxy tries elsewhere; accepted by a queue that nobody empties, they would be reset."""
+    write_app(
+        folder,
+        """
+        import os, time
+
+        def app(environ, start_response):
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            start_response("200 OK", [])
+            return []
+        """,
+    )
     with Prefork("-w", "2", "--threads", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         port = server.port
-        answer = pool.submit(server.get, "/slow?ms=8000")
+        answer = pool.submit(server.get, timeout_s=60)
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         server.signal(signal.SIGTERM)
 
@@ -66,8 +78,9 @@ def test_connections_that_come_too_late_are_refused_while_the_last_requests_run(
             with socket.socket() as late:
                 return late.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
-        server.wait(is_refused, 7, what="connections are still taken")
+        server.wait(is_refused, 20, what="connections are still taken")
         assert not answer.done()
+        (folder / "go").touch()
         assert answer.result()[0] == 200
         assert server.wait_exit() == 0
 
