@@ -129,7 +129,7 @@ class ClusterStory:
             before = self._app.reload_hash()
         except NotFoundError:
             before = ""
-        example = str(manifest.EXAMPLE.relative_to(manifest.ROOT))
+        example = self._write(manifest.APP, manifest.change_host(self._example))
         printed = self._run("apply", "-n", NAMESPACE, "-f", example)
         if before and "configmap/flask-code configured" in printed:
             self._screen.say("The app is there from an earlier run; it reloads to this version.")

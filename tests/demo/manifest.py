@@ -7,10 +7,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "manifests" / "examples" / "flask.yaml"
 APP = "flask"
-HOST = "flask.example.com"
+HOST = "demo.example.com"  # the example's own is left to who follows docs/getting-started.md
 
 _VERSION = 'VERSION = "1"'
+_HOSTS = "hosts: [flask.example.com]"
 _IMPORT = "from flask import Flask, Response, request"
+
+
+def change_host(text: str) -> str:
+    """Return the manifest with the demo's host name."""
+    return _replace_once(text, _HOSTS, f"hosts: [{HOST}]")
 
 
 def change_version(text: str, version: str) -> str:

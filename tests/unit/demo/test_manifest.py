@@ -19,6 +19,11 @@ def test_versions_differ_in_one_line() -> None:
     assert [pair for pair in pairs if pair[0] != pair[1]] == [('VERSION = "1"', 'VERSION = "7"')]
 
 
+def test_demo_has_a_host_of_its_own() -> None:
+    *_, app = yaml.safe_load_all(manifest.change_host(manifest.EXAMPLE.read_text()))
+    assert app["spec"]["ingress"]["hosts"] == [manifest.HOST] != ["flask.example.com"]
+
+
 def test_broken_code_is_valid_python_that_misses_its_module() -> None:
     broken = _code(manifest.break_import(manifest.EXAMPLE.read_text()))
     compile(broken, "app.py", "exec")
