@@ -3,7 +3,7 @@
 Every installation keeps its Leases in the same namespace (kube-system, as a rule), so that two of them see each
 other wherever they run. One that serves all namespaces holds the Lease `wsgiapp-operator`; one that serves some
 holds `wsgiapp-operator.NAMESPACE` for each. Where the claims of two installations overlap, the one that was
-first serves, and the other says so and waits (docs/decisions/0020).
+first serves, and the other says so and waits (docs/decisions/0023).
 """
 
 import asyncio
