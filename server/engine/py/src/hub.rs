@@ -56,7 +56,7 @@ impl Hub {
     ) -> PyResult<Self> {
         let py = app.py();
         let environ = new_environ(py, facts)?;
-        let most = server.context.settings.threads;
+        let most = server.shared.settings.threads;
         let greenlets = Arc::new(greenlets);
         let hub = Self {
             server,

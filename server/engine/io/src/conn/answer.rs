@@ -18,7 +18,7 @@ const LINGER_US: u64 = 2_000_000;
 impl Conn {
     /// The call is over and its answer is sent or in `unsent`: makes the connection ready for what follows.
     /// The request's buffer stays when bytes of a next request are in it.
-    pub fn finish_call(&mut self, context: &Shared, now_us: u64) -> Next {
+    pub fn finish_call(&mut self, shared: &Shared, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
         self.made_id = None;
@@ -27,41 +27,41 @@ impl Conn {
             buffer.next_request();
         }
         if self.unsent.is_empty() {
-            return self.after_answer(context, now_us);
+            return self.after_answer(shared, now_us);
         }
         self.phase = Phase::Write;
         // Room may have come while the call ran, and nobody would be told again.
         self.is_write_armed = false;
-        self.on_writable(context, now_us)
+        self.on_writable(shared, now_us)
     }
 
     /// There may be room to send: goes on with the answer, then with what comes after it.
-    pub fn on_writable(&mut self, context: &Shared, now_us: u64) -> Next {
+    pub fn on_writable(&mut self, shared: &Shared, now_us: u64) -> Next {
         if self.phase != Phase::Write {
             return Next::Wait;
         }
         let mut sent = 0;
         let flushed = self.unsent.flush(self.fd.as_raw_fd(), &mut sent);
-        context.count_sent(sent);
+        shared.count_sent(sent);
         match flushed {
             Flushed::Broken => {
-                context.count_disconnect();
+                shared.count_disconnect();
                 Next::Close
             }
             Flushed::Blocked | Flushed::More => {
-                let patience = context.settings.response_patience;
+                let patience = shared.settings.response_patience;
                 self.deadline_us = self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us);
                 if flushed == Flushed::More { Next::Yield } else { Next::Wait }
             }
-            Flushed::All => self.after_answer(context, now_us),
+            Flushed::All => self.after_answer(shared, now_us),
         }
     }
 
     /// The answer is sent: the next request, or the end.
-    pub fn after_answer(&mut self, context: &Shared, now_us: u64) -> Next {
+    pub fn after_answer(&mut self, shared: &Shared, now_us: u64) -> Next {
         if !self.closes {
             self.phase = Phase::Head;
-            self.deadline_us = now_us + context.settings.keep_alive_us;
+            self.deadline_us = now_us + shared.settings.keep_alive_us;
             return Next::Wait;
         }
         if !self.lingers {
@@ -93,28 +93,28 @@ impl Conn {
     pub fn refuse(
         &mut self,
         reject: Reject,
-        context: &Shared,
+        shared: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
-        accounting::note_refusal(context, &self.received_request(), reject.status(), reject.code());
-        self.answer_and_close(reject.status(), reject.message(), context, pool, now_us)
+        accounting::note_refusal(shared, &self.received_request(), reject.status(), reject.code());
+        self.answer_and_close(reject.status(), reject.message(), shared, pool, now_us)
     }
 
     pub(super) fn answer_and_close(
         &mut self,
         status: u16,
         why: &str,
-        context: &Shared,
+        shared: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
         let is_head = self.head().is_some_and(|head| head.method == Method::Head);
-        self.unsent.push(&context.plain_answer(status, why, is_head));
+        self.unsent.push(&shared.plain_answer(status, why, is_head));
         self.closes = true;
         self.lingers = true;
         self.release(pool);
         self.phase = Phase::Write;
-        self.on_writable(context, now_us)
+        self.on_writable(shared, now_us)
     }
 }

@@ -27,31 +27,31 @@ const ROOM_RETRY_US: u64 = 50_000;
 
 impl Conn {
     /// The head is here and its body is not: from now on the client is waited for, unless the app is to do that.
-    pub(super) fn begin_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub(super) fn begin_body(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         self.intake.start(now_us);
         let Head { framing, expects_continue, .. } = self.request().head;
-        let streamed_from = match &context.body_spool {
-            _ if context.settings.is_streaming && expects_continue => 0,
-            _ if context.settings.is_streaming => SMALL_BODY_BYTES,
+        let streamed_from = match &shared.body_spool {
+            _ if shared.settings.is_streaming && expects_continue => 0,
+            _ if shared.settings.is_streaming => SMALL_BODY_BYTES,
             Some(_) => u64::MAX,
             None => MEMORY_BYTES_MAX as u64,
         };
         let is_streamed = match framing {
             Framing::Length(length) => length > streamed_from,
-            _ => context.settings.is_streaming,
+            _ => shared.settings.is_streaming,
         };
         if is_streamed {
             return self.call(now_us);
         }
-        let spooled_max = context.body_spool.as_ref().map_or(u64::MAX, Spool::bytes);
+        let spooled_max = shared.body_spool.as_ref().map_or(u64::MAX, Spool::bytes);
         if matches!(framing, Framing::Length(length) if length > spooled_max) {
-            return self.refuse_above_spool(context, pool, now_us);
+            return self.refuse_above_spool(shared, pool, now_us);
         }
         // Not by the app's first read, as PEP 3333 would also have it: threads are too scarce to wait there.
         if expects_continue && self.has_no_body_yet() && !self.send_continue() {
             return Next::Close;
         }
-        self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+        self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
         if !self.has_more {
             sys::acknowledge(self.raw_fd());
         }
@@ -74,18 +74,18 @@ impl Conn {
     }
 
     /// Takes in what has come of a body, as far as there is room and others do not wait too long.
-    pub(super) fn read_body(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub(super) fn read_body(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         let mut left = BODY_TURN_BYTES;
         loop {
             let want = self.body_read_bytes();
-            if let Some(next) = self.make_room(want, context, pool, now_us) {
+            if let Some(next) = self.make_room(want, shared, pool, now_us) {
                 return next;
             }
             match sys::receive(self.fd.as_raw_fd(), pool.scratch(want)) {
-                Ok(0) => return self.on_end(context, pool),
+                Ok(0) => return self.on_end(shared, pool),
                 Ok(count) => {
                     self.has_more = count == want;
-                    if let Some(next) = self.take_in(count, context, pool, now_us) {
+                    if let Some(next) = self.take_in(count, shared, pool, now_us) {
                         return next;
                     }
                     left = left.saturating_sub(count);
@@ -94,7 +94,7 @@ impl Conn {
                 Err(_) => return Next::Close,
             }
             if !self.has_more || left == 0 {
-                self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+                self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
                 if self.has_more {
                     return Next::Yield;
                 }
@@ -117,7 +117,7 @@ impl Conn {
     fn make_room(
         &mut self,
         count: usize,
-        context: &Shared,
+        shared: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
@@ -126,18 +126,18 @@ impl Conn {
             Framing::Length(length) => Some(length),
             _ => None,
         };
-        let spool = context.body_spool.as_ref();
-        match self.intake.make_room(&mut buffer.body, count, total, &context.memory, spool) {
+        let spool = shared.body_spool.as_ref();
+        match self.intake.make_room(&mut buffer.body, count, total, &shared.memory, spool) {
             Room::Here => None,
             Room::NoSpool => Some(self.call(now_us)),
-            Room::Never => Some(self.refuse_above_spool(context, pool, now_us)),
-            Room::Broken(error) => Some(self.refuse_for_room(&error, context, pool, now_us)),
+            Room::Never => Some(self.refuse_above_spool(shared, pool, now_us)),
+            Room::Broken(error) => Some(self.refuse_for_room(&error, shared, pool, now_us)),
             Room::Full => {
                 self.phase = Phase::Full;
                 // What is unread now is read when there is room; no edge will tell.
                 self.has_more = true;
                 self.intake.wait_for_room(now_us);
-                context.press();
+                shared.press();
                 self.deadline_us = now_us + ROOM_RETRY_US;
                 Some(Next::Wait)
             }
@@ -145,18 +145,18 @@ impl Conn {
     }
 
     /// Asks again for room; a body that gets none for as long as a client may pause is given up.
-    pub(super) fn retry_room(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub(super) fn retry_room(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         self.phase = Phase::Body;
-        let next = self.make_room(self.body_read_bytes(), context, pool, now_us);
+        let next = self.make_room(self.body_read_bytes(), shared, pool, now_us);
         if self.phase == Phase::Full
-            && self.intake.room_wait_us(now_us) >= context.settings.body_patience.pause_us
+            && self.intake.room_wait_us(now_us) >= shared.settings.body_patience.pause_us
         {
             let error = io::Error::new(io::ErrorKind::StorageFull, "--spool-size is used up");
-            return self.refuse_for_room(&error, context, pool, now_us);
+            return self.refuse_for_room(&error, shared, pool, now_us);
         }
         next.unwrap_or_else(|| {
             self.intake.resume(now_us);
-            self.deadline_us = self.intake.deadline_us(context.settings.body_patience);
+            self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
             Next::Wait
         })
     }
@@ -165,7 +165,7 @@ impl Conn {
     fn take_in(
         &mut self,
         count: usize,
-        context: &Shared,
+        shared: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
@@ -177,10 +177,10 @@ impl Conn {
         while at < count && !self.decoder.is_done() {
             let step = match self.decoder.decode(&input[at..]) {
                 Ok(step) => step,
-                Err(reject) => return Some(self.refuse(reject, context, pool, now_us)),
+                Err(reject) => return Some(self.refuse(reject, shared, pool, now_us)),
             };
             if let Err(error) = self.intake.store(&input[at..][step.data], &mut buffer.body) {
-                return Some(self.refuse_for_room(&error, context, pool, now_us));
+                return Some(self.refuse_for_room(&error, shared, pool, now_us));
             }
             at += step.consumed;
         }
@@ -252,20 +252,20 @@ impl Conn {
     fn refuse_for_room(
         &mut self,
         error: &io::Error,
-        context: &Shared,
+        shared: &Shared,
         pool: &mut Pool,
         now_us: u64,
     ) -> Next {
-        context.note_spool_failure(error);
-        accounting::note_refusal(context, &self.received_request(), 503, "no_room_for_body");
-        self.answer_and_close(503, "no room for the request body now", context, pool, now_us)
+        shared.note_spool_failure(error);
+        accounting::note_refusal(shared, &self.received_request(), 503, "no_room_for_body");
+        self.answer_and_close(503, "no room for the request body now", shared, pool, now_us)
     }
 
     /// The body could wait for room forever.
-    fn refuse_above_spool(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        accounting::note_refusal(context, &self.received_request(), 413, "body_above_spool_size");
+    fn refuse_above_spool(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+        accounting::note_refusal(shared, &self.received_request(), 413, "body_above_spool_size");
         let why = "the body is larger than what the server keeps of one (--spool-size)";
-        self.answer_and_close(413, why, context, pool, now_us)
+        self.answer_and_close(413, why, shared, pool, now_us)
     }
 }
 

@@ -12,19 +12,19 @@ use crate::shared::Shared;
 use crate::sys;
 
 impl Conn {
-    pub(super) fn read_head(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub(super) fn read_head(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         loop {
             let buffer = self.buffer.get_or_insert_with(|| pool.get());
             let room = buffer.room(if buffer.filled == 0 { BUFFER_BYTES } else { 512 });
             let room_len = room.len();
             match sys::receive(self.fd.as_raw_fd(), room) {
-                Ok(0) => return self.on_end(context, pool),
+                Ok(0) => return self.on_end(shared, pool),
                 Ok(count) => {
                     buffer.filled += count;
                     self.received += count as u64;
                     // Edge-triggered: a read that did not fill its room has emptied the socket.
                     self.has_more = count == room_len;
-                    let next = self.advance(context, pool, now_us);
+                    let next = self.advance(shared, pool, now_us);
                     match self.phase {
                         Phase::Head if next == Next::Wait && self.has_more => {}
                         Phase::Head if next == Next::Wait => {
@@ -33,7 +33,7 @@ impl Conn {
                             return next;
                         }
                         Phase::Body if next == Next::Wait && self.has_more => {
-                            return self.read_body(context, pool, now_us);
+                            return self.read_body(shared, pool, now_us);
                         }
                         _ => return next,
                     }
@@ -48,7 +48,7 @@ impl Conn {
     }
 
     /// Makes what it can of the bytes that are there.
-    pub fn advance(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn advance(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         if self.phase == Phase::Head {
             let Some(buffer) = self.buffer.as_mut() else { return Next::Wait };
             if buffer.start == buffer.filled {
@@ -56,10 +56,10 @@ impl Conn {
             }
             let Buffer { raw, start, filled, head, .. } = &mut **buffer;
             let is_begun = head.is_begun();
-            match head::parse(&raw[*start..*filled], &context.settings.limits, head) {
+            match head::parse(&raw[*start..*filled], &shared.settings.limits, head) {
                 Ok(Parsed::Partial) => {
                     if !is_begun {
-                        self.deadline_us = now_us + context.settings.header_timeout_us;
+                        self.deadline_us = now_us + shared.settings.header_timeout_us;
                     }
                     return Next::Wait;
                 }
@@ -67,23 +67,23 @@ impl Conn {
                     buffer.head_len = length;
                     buffer.used = buffer.start + length;
                 }
-                Err(reject) => return self.refuse(reject, context, pool, now_us),
+                Err(reject) => return self.refuse(reject, shared, pool, now_us),
             }
             if self.peer.is_trusted {
                 match forwarded::scheme(&buffer.head, &buffer.raw[buffer.start..]) {
                     Ok(scheme) => self.scheme = scheme,
-                    Err(reject) => return self.refuse(reject, context, pool, now_us),
+                    Err(reject) => return self.refuse(reject, shared, pool, now_us),
                 }
             }
-            match BodyDecoder::new(buffer.head.framing, &context.settings.limits) {
+            match BodyDecoder::new(buffer.head.framing, &shared.settings.limits) {
                 Ok(decoder) => self.decoder = decoder,
-                Err(reject) => return self.refuse(reject, context, pool, now_us),
+                Err(reject) => return self.refuse(reject, shared, pool, now_us),
             }
             self.phase = Phase::Body;
             return match self.decode() {
                 Ok(()) if self.decoder.is_done() => self.call(now_us),
-                Ok(()) => self.begin_body(context, pool, now_us),
-                Err(reject) => self.refuse(reject, context, pool, now_us),
+                Ok(()) => self.begin_body(shared, pool, now_us),
+                Err(reject) => self.refuse(reject, shared, pool, now_us),
             };
         }
         Next::Wait

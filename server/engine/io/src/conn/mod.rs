@@ -122,16 +122,14 @@ impl Conn {
         fd: OwnedFd,
         address: &Address,
         local: Address,
-        context: &Shared,
+        shared: &Shared,
         now_us: u64,
     ) -> Self {
         let peer = match address {
             Address::Ip(ip, port) => {
-                Peer { host: ip.to_string(), port: *port, is_trusted: context.trusts(Some(*ip)) }
+                Peer { host: ip.to_string(), port: *port, is_trusted: shared.trusts(Some(*ip)) }
             }
-            Address::Unix => {
-                Peer { host: String::new(), port: 0, is_trusted: context.trusts(None) }
-            }
+            Address::Unix => Peer { host: String::new(), port: 0, is_trusted: shared.trusts(None) },
         };
         Self {
             fd,
@@ -140,7 +138,7 @@ impl Conn {
             local,
             buffer: None,
             phase: Phase::Head,
-            deadline_us: now_us + context.settings.header_timeout_us,
+            deadline_us: now_us + shared.settings.header_timeout_us,
             decoder: done_body(),
             intake: Intake::default(),
             scheme: Scheme::Http,
@@ -191,10 +189,10 @@ impl Conn {
     }
 
     /// Gives the current request an id, unless it came with one.
-    pub fn name_request(&mut self, context: &Shared) {
+    pub fn name_request(&mut self, shared: &Shared) {
         let request = self.request();
         let has_id = identity::request_id(&request.head, request.head_bytes()).is_some();
-        self.made_id = (!has_id).then(|| context.make_request_id());
+        self.made_id = (!has_id).then(|| shared.make_request_id());
     }
 
     /// Method and target of the current request as sent; `hides_query` leaves out what follows `?`.
@@ -280,10 +278,10 @@ impl Conn {
     }
 
     /// The client sent something, or ended: reads until a request is complete or nothing is left.
-    pub fn on_readable(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn on_readable(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
-            Phase::Head => self.read_head(context, pool, now_us),
-            Phase::Body => self.read_body(context, pool, now_us),
+            Phase::Head => self.read_head(shared, pool, now_us),
+            Phase::Body => self.read_body(shared, pool, now_us),
             Phase::Linger => self.discard(),
             // A client that sends the next request before it took the answer waits for it.
             Phase::Full | Phase::Write | Phase::Call => Next::Wait,
@@ -301,9 +299,9 @@ impl Conn {
     }
 
     /// The client ended its side before a request was complete.
-    fn on_end(&mut self, context: &Shared, pool: &mut Pool) -> Next {
+    fn on_end(&mut self, shared: &Shared, pool: &mut Pool) -> Next {
         if self.phase != Phase::Head || !self.partial().is_empty() {
-            context.count_disconnect();
+            shared.count_disconnect();
         }
         self.release(pool);
         Next::Close
@@ -318,8 +316,8 @@ impl Conn {
 
     /// The client holds room that others wait for, and has not moved for longer than they should.
     #[must_use]
-    pub fn is_in_the_way(&mut self, context: &Shared, now_us: u64) -> bool {
-        let settings = &context.settings;
+    pub fn is_in_the_way(&mut self, shared: &Shared, now_us: u64) -> bool {
+        let settings = &shared.settings;
         let deadline_us = match self.phase {
             Phase::Body if self.intake.holds_room() => {
                 self.intake.deadline_us(settings.body_patience.under_pressure())
@@ -334,33 +332,33 @@ impl Conn {
     }
 
     /// The client is given up: answers 408 while its body was coming, closes when it did not read.
-    pub fn give_up(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn give_up(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         if self.phase != Phase::Write {
-            return self.on_deadline(context, pool, now_us);
+            return self.on_deadline(shared, pool, now_us);
         }
-        context.count_disconnect();
+        shared.count_disconnect();
         Next::Close
     }
 
     /// A wait is over: answers 408 when a request had begun.
-    pub fn on_deadline(&mut self, context: &Shared, pool: &mut Pool, now_us: u64) -> Next {
+    pub fn on_deadline(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
         match self.phase {
             Phase::Head if self.partial().is_empty() => Next::Close,
-            Phase::Full => self.retry_room(context, pool, now_us),
+            Phase::Full => self.retry_room(shared, pool, now_us),
             Phase::Head | Phase::Body => {
-                accounting::note_refusal(context, &self.received_request(), 408, "request_timeout");
-                self.answer_and_close(408, "the request took too long", context, pool, now_us)
+                accounting::note_refusal(shared, &self.received_request(), 408, "request_timeout");
+                self.answer_and_close(408, "the request took too long", shared, pool, now_us)
             }
             Phase::Write => {
                 self.deadline_us = self.unsent.deadline_us(
                     self.fd.as_raw_fd(),
-                    context.settings.response_patience,
+                    shared.settings.response_patience,
                     now_us,
                 );
                 if self.deadline_us > now_us {
                     return Next::Wait; // the kernel had more of it than the client, and the client is taking that
                 }
-                self.give_up(context, pool, now_us)
+                self.give_up(shared, pool, now_us)
             }
             Phase::Linger => Next::Close,
             Phase::Call => Next::Wait,

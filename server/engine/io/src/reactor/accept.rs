@@ -64,7 +64,7 @@ impl Reactor {
                     if is_tcp {
                         sys::set_no_delay(socket.as_raw_fd());
                     }
-                    self.context.table.add(cell::accepted, 1);
+                    self.shared.table.add(cell::accepted, 1);
                     self.accepts_left = self.accepts_left.map(|left| left.saturating_sub(1));
                     self.is_queue_empty = false;
                     self.open_conn(socket, &address);
@@ -82,19 +82,19 @@ impl Reactor {
 
     fn open_conn(&mut self, socket: OwnedFd, address: &Address) {
         let Ok(local) = sys::local_address(socket.as_raw_fd()) else { return };
-        let conn = Conn::new(socket, address, local, &self.context, self.now_us);
+        let conn = Conn::new(socket, address, local, &self.shared, self.now_us);
         self.adopt(Box::new(conn));
     }
 
     /// Whether one more connection is within bounds, or another one can be closed for it.
     fn has_room(&self) -> bool {
-        self.open < self.context.settings.max_connections || self.longest_idle().is_some()
+        self.open < self.shared.settings.max_connections || self.longest_idle().is_some()
     }
 
     /// Closes an idle connection for one that was just accepted: at the limit a new client is worth more than one that
     /// has its answer and keeps its connection. Never before: perhaps nobody is waiting.
     fn make_room(&mut self) {
-        if self.open >= self.context.settings.max_connections
+        if self.open >= self.shared.settings.max_connections
             && let Some(index) = self.longest_idle()
             && let Some(conn) = self.slots[index].conn.take()
         {
@@ -142,13 +142,13 @@ impl Reactor {
         let (Ok(local), Ok(address)) = (sys::local_address(raw), sys::peer_address(raw)) else {
             return; // the client left while its connection was on its way
         };
-        let mut conn = Box::new(Conn::new(passed.fd, &address, local, &self.context, self.now_us));
+        let mut conn = Box::new(Conn::new(passed.fd, &address, local, &self.shared, self.now_us));
         conn.preload(&passed.bytes, &mut self.pool);
         conn.deadline_us = self.now_us
             + if passed.bytes.is_empty() {
-                self.context.settings.keep_alive_us.max(self.context.settings.header_timeout_us)
+                self.shared.settings.keep_alive_us.max(self.shared.settings.header_timeout_us)
             } else {
-                self.context.settings.header_timeout_us
+                self.shared.settings.header_timeout_us
             };
         conn.passed_ready_us = passed.ready_us;
         conn.answered = 1;

@@ -42,7 +42,7 @@ impl Reactor {
         let now_us = self.now_us;
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
-            if slot.conn.as_mut().is_some_and(|conn| conn.is_in_the_way(&self.context, now_us))
+            if slot.conn.as_mut().is_some_and(|conn| conn.is_in_the_way(&self.shared, now_us))
                 && let Some(conn) = slot.conn.take()
             {
                 self.guarded(u32::try_from(index).unwrap_or(u32::MAX), conn, Conn::give_up);

@@ -177,7 +177,7 @@ impl Reactor {
         }
         self.epoll.remove(conn.raw_fd());
         conn.release(&mut self.pool);
-        self.context.table.add(cell::handed_over, 1);
+        self.shared.table.add(cell::handed_over, 1);
         self.forget(index);
         true
     }
@@ -194,7 +194,7 @@ impl Reactor {
         }
         self.epoll.remove(call.raw_fd());
         call.release(&mut self.pool);
-        self.context.table.add(cell::handed_over, 1);
+        self.shared.table.add(cell::handed_over, 1);
         self.forget(call.token as u32);
         Ok(())
     }

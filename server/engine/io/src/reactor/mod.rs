@@ -26,7 +26,7 @@ pub use drain::Order;
 use slots::Slot;
 
 /// Tokens below this are connections: `generation << 32 | index`.
-const TOKEN_BELL: u64 = u64::MAX;
+const TOKEN_WAKER: u64 = u64::MAX;
 const TOKEN_HANDOVER: u64 = u64::MAX - 1;
 const TOKEN_LISTENERS: u64 = u64::MAX - 1024;
 
@@ -65,7 +65,7 @@ pub enum Turn {
 #[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Reactor {
     epoll: Arc<Epoll>,
-    context: Arc<Shared>,
+    shared: Arc<Shared>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     pool: Pool,
@@ -98,7 +98,7 @@ pub struct Reactor {
     accepts_left: Option<usize>,
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
-    is_bell_rung: bool,
+    is_woken: bool,
     /// For messages of the shared pair.
     scratch: Vec<u8>,
 }
@@ -108,12 +108,12 @@ impl Reactor {
     /// What `epoll_ctl(2)` says; a listener that is no socket.
     pub fn new(
         epoll: Arc<Epoll>,
-        context: Arc<Shared>,
+        shared: Arc<Shared>,
         listeners: &[RawFd],
         pair: Option<Pair>,
-        bell: RawFd,
+        waker: RawFd,
     ) -> io::Result<Self> {
-        epoll.add(bell, sys::READ, TOKEN_BELL)?;
+        epoll.add(waker, sys::READ, TOKEN_WAKER)?;
         let listeners = listeners
             .iter()
             .map(|&fd| {
@@ -123,7 +123,7 @@ impl Reactor {
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
             epoll,
-            context,
+            shared,
             slots: Vec::new(),
             free: Vec::new(),
             pool: Pool::default(),
@@ -146,7 +146,7 @@ impl Reactor {
             is_shut: false,
             accepts_left: None,
             ready: Vec::new(),
-            is_bell_rung: false,
+            is_woken: false,
             scratch: Vec::new(),
         })
     }
@@ -157,9 +157,9 @@ impl Reactor {
         self.open
     }
 
-    /// Whether the bell was heard since this was last asked.
-    pub fn take_bell(&mut self) -> bool {
-        std::mem::take(&mut self.is_bell_rung)
+    /// Whether the waker was used since this was last asked.
+    pub fn take_wake(&mut self) -> bool {
+        std::mem::take(&mut self.is_woken)
     }
 
     /// Whether requests became ready beside the one that was returned.
@@ -207,7 +207,7 @@ impl Reactor {
         if self.now_us >= self.next_deadline_us {
             self.scan_deadlines();
         }
-        if self.context.take_pressure() {
+        if self.shared.take_pressure() {
             self.make_way();
         }
         while self.batch_at < self.batch_len {
@@ -255,7 +255,7 @@ impl Reactor {
     fn handle(&mut self, event: Event, role: Role) {
         let (token, flags) = (event.u64, event.events);
         match token {
-            TOKEN_BELL => self.is_bell_rung = true,
+            TOKEN_WAKER => self.is_woken = true,
             TOKEN_HANDOVER if role == Role::App => self.take_passed(),
             TOKEN_HANDOVER => {}
             TOKEN_LISTENERS.. => {
@@ -290,8 +290,8 @@ impl Reactor {
             return self.guarded(index, conn, |_, _, _, _| Next::Yield);
         }
         let mut is_slice = false;
-        self.guarded(index, conn, |conn, context, _, now_us| {
-            let next = conn.on_writable(context, now_us);
+        self.guarded(index, conn, |conn, shared, _, now_us| {
+            let next = conn.on_writable(shared, now_us);
             is_slice = next == Next::Yield;
             next
         });
@@ -306,7 +306,7 @@ impl Reactor {
         step: impl FnOnce(&mut Conn, &Shared, &mut Pool, u64) -> Next,
     ) {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let next = step(&mut conn, &self.context, &mut self.pool, self.now_us);
+            let next = step(&mut conn, &self.shared, &mut self.pool, self.now_us);
             self.settle(index, conn, next)
         }));
         match result {
@@ -332,11 +332,11 @@ impl Reactor {
                     return None;
                 }
                 Next::Wait if conn.has_leftover() => {
-                    next = conn.advance(&self.context, &mut self.pool, self.now_us);
+                    next = conn.advance(&self.shared, &mut self.pool, self.now_us);
                 }
                 Next::Wait if slot.is_unread && conn.phase.reads() => {
                     let is_ended = slot.is_ended;
-                    next = conn.on_readable(&self.context, &mut self.pool, self.now_us);
+                    next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
                     self.slots[index as usize].is_unread = conn.has_more || is_ended;
                 }
                 Next::Wait if self.is_to_leave(&conn) && self.pass(index, &mut conn) => {

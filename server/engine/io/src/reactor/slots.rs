@@ -30,7 +30,7 @@ impl Reactor {
         slot.is_open = true;
         slot.is_unread = true;
         self.open += 1;
-        self.context.table.add(cell::connections, 1);
+        self.shared.table.add(cell::connections, 1);
         let added = self.epoll.add(conn.raw_fd(), sys::READ | sys::EDGE, conn.token);
         let next = if added.is_ok() { Next::Wait } else { Next::Close };
         self.guarded(index, conn, |_, _, _, _| next);
@@ -82,7 +82,7 @@ impl Reactor {
         slot.is_ended = false;
         self.free.push(index);
         self.open -= 1;
-        self.context.table.sub(cell::connections, 1);
+        self.shared.table.sub(cell::connections, 1);
     }
 
     /// Forgets a connection that was lost in its call.

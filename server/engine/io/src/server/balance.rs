@@ -17,7 +17,7 @@ impl Server {
         };
         while self.ready_count.load(SeqCst) > 0 {
             let Some(call) = lock(&self.desk).ready.pop_front() else { return };
-            let target = if is_leaving { None } else { self.context.table.reserve_idle() };
+            let target = if is_leaving { None } else { self.shared.table.reserve_idle() };
             let passed =
                 if is_leaving || target.is_some() { reactor.pass_call(call) } else { Err(call) };
             let Err(call) = passed else {
@@ -25,7 +25,7 @@ impl Server {
                 continue;
             };
             if let Some(slot) = target {
-                self.context.table.release_idle(slot);
+                self.shared.table.release_idle(slot);
             }
             lock(&self.desk).ready.push_front(call);
             return;
@@ -35,6 +35,6 @@ impl Server {
     /// Tells the other workers how many app threads wait here.
     pub(super) fn advertise(&self, waiting: usize) {
         let idle = if self.order() == Order::Serve { waiting as u64 } else { 0 };
-        self.context.table.set(cell::idle_threads, idle);
+        self.shared.table.set(cell::idle_threads, idle);
     }
 }

@@ -18,17 +18,17 @@ impl Server {
     pub fn begin(&self, number: usize, call: &mut Call) -> u64 {
         let now_us = sys::monotonic_us();
         let thread = &self.threads[number];
-        if self.context.names_requests() {
-            call.name_request(&self.context);
+        if self.shared.names_requests() {
+            call.name_request(&self.shared);
         }
-        self.context.table.set_line(number, call.request_line(self.context.settings.hides_queries));
-        thread.begin(call, now_us, self.context.settings.request_timeout_us > 0);
+        self.shared.table.set_line(number, call.request_line(self.shared.settings.hides_queries));
+        thread.begin(call, now_us, self.shared.settings.request_timeout_us > 0);
         self.calls.fetch_add(1, SeqCst);
         // The helper looks at the calls again after it said that it parks: one of the two sees the other.
         if self.helper.is_parked.load(SeqCst) {
             self.wake_helper();
         }
-        let table = &self.context.table;
+        let table = &self.shared.table;
         table.add(cell::in_flight, 1);
         let oldest = table.own(cell::oldest_start_us);
         if oldest.load(Relaxed) == 0 {
@@ -45,30 +45,30 @@ impl Server {
     /// `keeps` says whether the answer promised to keep the connection.
     pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
         let thread = &self.threads[number];
-        let is_timed = self.context.settings.request_timeout_us > 0;
+        let is_timed = self.shared.settings.request_timeout_us > 0;
         let ended = thread.end(is_timed);
         let is_expired = ended.is_expired;
-        let context = &self.context;
+        let shared = &self.shared;
         let (status, end_us) =
             if is_expired { (504, sys::monotonic_us()) } else { (outcome.status, outcome.end_us) };
         accounting::note_answer(
-            context,
+            shared,
             &call.received_request(),
             &Outcome { status, end_us, is_counted: is_expired, ..outcome },
         );
-        context.table.clear_line(number);
-        context.table.sub(cell::in_flight, 1);
+        shared.table.clear_line(number);
+        shared.table.sub(cell::in_flight, 1);
         if ended.is_overdue {
-            context.table.sub(cell::overdue, 1);
+            shared.table.sub(cell::overdue, 1);
         }
         self.renew_oldest();
         thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
         call.closes = !keeps || is_expired;
         // A client that wanted to go on may be sending: a plain close would reset what it has not read yet.
         call.lingers = call.closes && (!call.is_body_received() || call.request().head.keep_alive);
-        let next = if is_expired { Next::Close } else { call.finish_call(context, end_us) };
+        let next = if is_expired { Next::Close } else { call.finish_call(shared, end_us) };
         let answered = self.answered.fetch_add(1, Relaxed) + 1;
-        if answered == context.settings.max_requests {
+        if answered == shared.settings.max_requests {
             self.notify(Notice::MaxRequests);
         }
         self.give_back(call, next, end_us);
@@ -83,13 +83,13 @@ impl Server {
     pub fn abandon(&self, number: usize, token: u64) {
         let thread = &self.threads[number];
         drop(thread.take_unsent());
-        if thread.end(self.context.settings.request_timeout_us > 0).is_overdue {
-            self.context.table.sub(cell::overdue, 1);
+        if thread.end(self.shared.settings.request_timeout_us > 0).is_overdue {
+            self.shared.table.sub(cell::overdue, 1);
         }
-        self.context.table.clear_line(number);
-        self.context.table.sub(cell::in_flight, 1);
+        self.shared.table.clear_line(number);
+        self.shared.table.sub(cell::in_flight, 1);
         self.renew_oldest();
-        self.bell.ring();
+        self.waker.wake();
         lock(&self.lead).abandon(token);
         self.calls.fetch_sub(1, AcqRel);
         self.wake_hub_after_call();
@@ -98,7 +98,7 @@ impl Server {
     fn renew_oldest(&self) {
         let oldest =
             self.threads.iter().map(Thread::start_us).filter(|&us| us > 0).min().unwrap_or(0);
-        self.context.table.set(cell::oldest_start_us, oldest);
+        self.shared.table.set(cell::oldest_start_us, oldest);
     }
 
     fn give_back(&self, mut conn: Call, next: Next, now_us: u64) {
@@ -119,7 +119,7 @@ impl Server {
         desk.returned.push((conn, next));
         self.returned_count.fetch_add(1, AcqRel);
         if !is_quiet || self.epoll.modify(fd, sys::READ | sys::EDGE, token).is_err() {
-            self.bell.ring();
+            self.waker.wake();
         }
     }
 
@@ -127,7 +127,7 @@ impl Server {
     #[must_use]
     pub fn may_keep(&self, call: &Call) -> bool {
         call.request().head.keep_alive
-            && self.context.settings.keep_alive_us > 0
+            && self.shared.settings.keep_alive_us > 0
             && !call.is_stuck_here
             && match self.order() {
                 Order::Serve => true,

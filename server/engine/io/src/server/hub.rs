@@ -23,7 +23,7 @@ use super::lead::LEAD_WAIT;
 use super::watchdog::BEAT;
 use super::{LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
-use crate::sys::Bell;
+use crate::sys::Waker;
 
 /// The helper looks this often whether the hub comes while calls run.
 pub(super) const LOOK: Duration = Duration::from_millis(5);
@@ -33,7 +33,7 @@ const CALLS_PER_TURN: usize = 64;
 
 /// What the helper and the hub know of each other.
 pub(super) struct Hub {
-    wake: Bell,
+    wake: Waker,
     is_woken: AtomicBool,
     /// Turns of the hub.
     turns: AtomicU64,
@@ -64,7 +64,7 @@ pub struct HubTurn {
 impl Hub {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            wake: Bell::new()?,
+            wake: Waker::new()?,
             is_woken: AtomicBool::new(false),
             turns: AtomicU64::new(0),
             looked_turns: AtomicU64::new(0),
@@ -77,7 +77,7 @@ impl Hub {
     fn begin_turn(&self) {
         self.turns.fetch_add(1, SeqCst);
         if self.is_woken.load(SeqCst) {
-            self.wake.hush();
+            self.wake.clear();
             self.is_woken.store(false, SeqCst);
         }
     }
@@ -94,7 +94,7 @@ impl Server {
         if let Some(hub) = &self.hub
             && !hub.is_woken.swap(true, SeqCst)
         {
-            hub.wake.ring();
+            hub.wake.wake();
         }
     }
 
@@ -121,7 +121,7 @@ impl Server {
     /// As [`Server::hub_turn`]; waits for the helper to leave the lead, which it does at once.
     pub fn hub_turn_after_helper(&self, room: usize, calls: &mut Vec<Call>) -> HubTurn {
         self.lead_wanted.fetch_add(1, SeqCst);
-        self.bell.ring();
+        self.waker.wake();
         let reactor = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
         self.lead_wanted.fetch_sub(1, SeqCst);
         self.hub_lead(reactor, room, calls)
@@ -154,8 +154,8 @@ impl Server {
             // Nobody is free: what is ready waits, and nothing new is accepted.
             reactor.turn(Role::Helper, self.order(), Some(Duration::ZERO));
         }
-        if reactor.take_bell() {
-            self.bell.hush();
+        if reactor.take_wake() {
+            self.waker.clear();
         }
         let has_more = self.spread(&mut reactor) || reactor.is_amid_events();
         if has_more && calls.len() < room {

@@ -50,7 +50,7 @@ impl Server {
                     return Work::Nothing;
                 }
                 self.lead_wanted.fetch_add(1, SeqCst);
-                self.bell.ring();
+                self.waker.wake();
                 let reactor = lock(&self.lead);
                 self.lead_wanted.fetch_sub(1, SeqCst);
                 reactor
@@ -81,8 +81,8 @@ impl Server {
         let is_sending = wait > Duration::ZERO && self.flush_threads();
         let wait = if is_sending { Duration::ZERO } else { wait };
         let turn = reactor.turn(Role::App, self.order(), Some(wait));
-        if reactor.take_bell() {
-            self.bell.hush();
+        if reactor.take_wake() {
+            self.waker.clear();
         }
         let has_more = self.spread(&mut reactor);
         self.tell_shut(&mut reactor);
@@ -125,7 +125,7 @@ impl Server {
 
     /// Tells what the main thread should know.
     pub(super) fn tell_shut(&self, reactor: &mut Reactor) {
-        if let Some(why) = self.context.take_spool_failure() {
+        if let Some(why) = self.shared.take_spool_failure() {
             self.notify(Notice::SpoolFailed { why });
         }
         self.report_lost_lines();
@@ -137,7 +137,7 @@ impl Server {
     }
 
     fn report_lost_lines(&self) {
-        let lines = self.context.log.as_ref().map_or(0, AccessLog::take_lost);
+        let lines = self.shared.log.as_ref().map_or(0, AccessLog::take_lost);
         if lines > 0 {
             self.notify(Notice::LogLost { lines });
         }
@@ -151,7 +151,7 @@ impl Server {
             return Work::Nothing;
         }
         if !self.is_done.swap(true, SeqCst) {
-            if let Some(log) = &self.context.log {
+            if let Some(log) = &self.shared.log {
                 log.finish();
                 self.report_lost_lines();
             }

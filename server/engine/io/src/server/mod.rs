@@ -4,7 +4,7 @@
 //! the first ready request; so in the usual case a request is read, run and answered by one thread without a switch.
 //! When the lead was vacant for a whole tick (1 ms), calls take long: the helper gives the lead to a parked app
 //! thread, or takes it itself when there is none. Then it gathers ready requests, and an app thread that comes back
-//! takes the oldest of them or asks for the lead by ringing the bell.
+//! takes the oldest of them or asks for the lead by the waker.
 //!
 //! Nobody here holds the lead while waiting for the GIL: this crate does not know that there is one.
 
@@ -26,7 +26,7 @@ use crate::reactor::{Call, Order, Reactor};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::stats::{Table, cell};
-use crate::sys::{self, Bell, Epoll};
+use crate::sys::{self, Epoll, Waker};
 
 mod balance;
 mod calls;
@@ -107,10 +107,10 @@ struct Desk {
 /// See the head of this file.
 pub struct Server {
     /// Settings, counters, log.
-    pub context: Arc<Shared>,
+    pub shared: Arc<Shared>,
     epoll: Arc<Epoll>,
-    bell: Bell,
-    notify: Bell,
+    waker: Waker,
+    notify: Waker,
     notices: Mutex<Vec<Notice>>,
     /// Names of the app's headers that were left out so far; hop-by-hop ones, so there are few.
     left_out: Mutex<Vec<Vec<u8>>>,
@@ -163,15 +163,15 @@ impl Server {
         let table = Table::map(stats_fd, slot)?;
         let format = settings.access_format.clone();
         let log = format.map(|format| AccessLog::new(log_fd, format, settings.access_log_lock_fd));
-        let context = Arc::new(Shared::new(settings, table, log));
+        let shared = Arc::new(Shared::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
-        let bell = Bell::new()?;
-        let reactor = Reactor::new(epoll.clone(), context.clone(), listeners, pair, bell.raw())?;
+        let waker = Waker::new()?;
+        let reactor = Reactor::new(epoll.clone(), shared.clone(), listeners, pair, waker.raw())?;
         Ok(Arc::new(Self {
-            context,
+            shared,
             epoll,
-            bell,
-            notify: Bell::new()?,
+            waker,
+            notify: Waker::new()?,
             notices: Mutex::default(),
             left_out: Mutex::default(),
             lead: Mutex::new(reactor),
@@ -207,7 +207,7 @@ impl Server {
     #[must_use]
     pub fn notices(&self) -> Vec<Notice> {
         let mut notices = lock(&self.notices);
-        self.notify.hush();
+        self.notify.clear();
         std::mem::take(&mut *notices)
     }
 
@@ -224,7 +224,7 @@ impl Server {
 
     fn notify(&self, notice: Notice) {
         lock(&self.notices).push(notice);
-        self.notify.ring();
+        self.notify.wake();
     }
 
     fn order(&self) -> Order {
@@ -243,7 +243,7 @@ impl Server {
     }
 
     fn wake_all(&self) {
-        self.bell.ring();
+        self.waker.wake();
         self.wake_hub();
         let desk = lock(&self.desk);
         self.desk_changed.notify_all();
@@ -254,8 +254,7 @@ impl Server {
     /// No connection and no call is left.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.context.table.own(cell::connections).load(Relaxed) == 0
-            && self.calls.load(Acquire) == 0
+        self.shared.table.own(cell::connections).load(Relaxed) == 0 && self.calls.load(Acquire) == 0
     }
 
     /// Makes the calling thread an app thread; returns its number, or `None` when all are there.
@@ -264,9 +263,9 @@ impl Server {
             let server = Arc::downgrade(self);
             let named = |name: &str| std::thread::Builder::new().name(name.into());
             named("prefork-watchdog").spawn(move || help(&server)).ok()?;
-            if self.context.log.is_some() {
-                let context = self.context.clone();
-                let write = move || context.log.iter().for_each(AccessLog::write);
+            if self.shared.log.is_some() {
+                let shared = self.shared.clone();
+                let write = move || shared.log.iter().for_each(AccessLog::write);
                 named("prefork-log").spawn(write).ok()?;
             }
         }

@@ -59,11 +59,11 @@ impl Server {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
-                    self.context.count_disconnect();
+                    self.shared.count_disconnect();
                     return Sent::Gone;
                 }
             }
-            self.context.count_sent(sent as u64);
+            self.shared.count_sent(sent as u64);
             if sent == head.len() + body.as_ref().map_or(0, |(_, end)| *end) {
                 return Sent::Fine;
             }
@@ -113,7 +113,7 @@ impl Server {
         let thread = &self.threads[number];
         thread.has_unsent()
             && thread.with_unsent(|unsent, _| {
-                unsent.held() > UNSENT_BYTES_MAX || !unsent.cover(&self.context.memory)
+                unsent.held() > UNSENT_BYTES_MAX || !unsent.cover(&self.shared.memory)
             })
     }
 
@@ -128,7 +128,7 @@ impl Server {
         thread.end_waiting(sys::monotonic_us());
         if sent == Sent::Gone {
             drop(thread.take_unsent());
-            self.context.count_disconnect();
+            self.shared.count_disconnect();
         }
         sent
     }
@@ -142,7 +142,7 @@ impl Server {
                 Flushed::Blocked | Flushed::More => {}
             }
             let has_room = |unsent: &mut Unsent| {
-                unsent.held() <= UNSENT_BYTES_MAX / 2 && unsent.cover(&self.context.memory)
+                unsent.held() <= UNSENT_BYTES_MAX / 2 && unsent.cover(&self.shared.memory)
             };
             if thread.with_unsent(|unsent, _| has_room(unsent))
                 || is_spilling && thread.with_unsent(|unsent, _| self.spill(unsent))
@@ -166,19 +166,19 @@ impl Server {
 
     /// How long an app thread waits for its client; less when the spool is full, and then others are asked to make way.
     fn patience(&self, is_full: bool) -> Patience {
-        let patience = self.context.settings.response_patience;
-        if !is_full || self.context.response_spool.is_none() {
+        let patience = self.shared.settings.response_patience;
+        if !is_full || self.shared.response_spool.is_none() {
             return patience;
         }
-        self.context.press();
+        self.shared.press();
         patience.under_pressure()
     }
 
     /// Moves what is unsent to the spool; false when that has no room.
     fn spill(&self, unsent: &mut Unsent) -> bool {
-        let Some(spool) = &self.context.response_spool else { return false };
+        let Some(spool) = &self.shared.response_spool else { return false };
         unsent.spill(spool).unwrap_or_else(|error| {
-            self.context.note_spool_failure(&error);
+            self.shared.note_spool_failure(&error);
             false
         })
     }
@@ -190,7 +190,7 @@ impl Server {
         if self.threads[number].has_unsent() {
             call.unsent = self.threads[number].take_unsent();
         }
-        call.unsent.is_empty() || call.unsent.cover(&self.context.memory)
+        call.unsent.is_empty() || call.unsent.cover(&self.shared.memory)
     }
 
     /// Moves to the spool what memory should not hold of a complete answer; when that is full waits for the client.
@@ -202,7 +202,7 @@ impl Server {
             // Too slow, or gone: what comes next finds the connection closed.
             sys::shut_down(call.raw_fd());
             call.unsent = Unsent::default();
-            self.context.count_disconnect();
+            self.shared.count_disconnect();
         }
         thread.end_waiting(sys::monotonic_us());
     }
@@ -213,7 +213,7 @@ impl Server {
             if self.flush(&mut call.unsent, fd) == Flushed::Broken {
                 return false;
             }
-            if call.unsent.cover(&self.context.memory) || self.spill(&mut call.unsent) {
+            if call.unsent.cover(&self.shared.memory) || self.spill(&mut call.unsent) {
                 return true;
             }
             let (now_us, patience) = (sys::monotonic_us(), self.patience(true));
@@ -230,7 +230,7 @@ impl Server {
     pub fn begin_body_wait(&self, number: usize, call: &mut Call) -> (RawFd, Duration) {
         let now_us = sys::monotonic_us();
         call.intake.resume(now_us);
-        let deadline_us = call.intake.deadline_us(self.context.settings.body_patience);
+        let deadline_us = call.intake.deadline_us(self.shared.settings.body_patience);
         self.threads[number].begin_waiting(now_us);
         (call.raw_fd(), Duration::from_micros(deadline_us.saturating_sub(now_us)))
     }
@@ -259,7 +259,7 @@ impl Server {
     fn flush(&self, unsent: &mut Unsent, fd: RawFd) -> Flushed {
         let mut sent = 0;
         let flushed = unsent.flush(fd, &mut sent);
-        self.context.count_sent(sent);
+        self.shared.count_sent(sent);
         flushed
     }
 }

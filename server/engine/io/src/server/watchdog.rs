@@ -91,7 +91,7 @@ impl Server {
     /// Shows that the helper lives, and takes out of the calls' time what was a pause of the whole process (SIGSTOP, a
     /// frozen container, a suspended machine). Nobody else judges calls, so none is judged before that.
     fn beat(&self, now_us: u64) {
-        self.context.table.set(cell::watchdog_us, now_us);
+        self.shared.table.set(cell::watchdog_us, now_us);
         let due_us = self.helper.look_due_us.swap(0, Relaxed);
         let late_us = if due_us == 0 { 0 } else { now_us.saturating_sub(due_us) };
         if late_us > PAUSE_US {
@@ -105,7 +105,7 @@ impl Server {
 
     /// What the helper does at each look; returns when the next overdue call is due.
     fn watch_calls(&self) -> Option<Duration> {
-        let limit_us = self.context.settings.request_timeout_us;
+        let limit_us = self.shared.settings.request_timeout_us;
         let now_us = sys::monotonic_us();
         self.beat(now_us);
         if limit_us > 0 {
@@ -122,7 +122,7 @@ impl Server {
                 let left = Duration::from_micros(limit_us - elapsed_us);
                 nearest = Some(nearest.map_or(left, |n: Duration| n.min(left)));
             } else {
-                let count = || self.context.table.add(cell::overdue, 1);
+                let count = || self.shared.table.add(cell::overdue, 1);
                 if let Some(overdue) = thread.mark_overdue(start_us, count) {
                     self.expire(thread, &overdue, start_us, elapsed_us);
                 }
@@ -132,24 +132,24 @@ impl Server {
     }
 
     fn expire(&self, thread: &Thread, overdue: &Overdue, start_us: u64, elapsed_us: u64) {
-        let context = &self.context;
-        context.table.add(cell::timeouts, 1);
+        let shared = &self.shared;
+        shared.table.add(cell::timeouts, 1);
         let request = &overdue.request;
-        let head = request.parse(&context.settings.limits);
+        let head = request.parse(&shared.settings.limits);
         let is_head = head.method == Method::Head;
         let is_answered = thread.expire(overdue, |fd| {
-            let answer = context.plain_answer(504, "the application took too long", is_head);
+            let answer = shared.plain_answer(504, "the application took too long", is_head);
             // A full socket is the client's loss: it has the end of the connection.
-            context.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
+            shared.count_sent(sys::send(fd, &answer).unwrap_or(0) as u64);
             sys::shut_down_write(fd);
         });
         if is_answered {
             let queue_us = start_us.saturating_sub(request.ready_us);
-            accounting::note_timeout(context, &request.received(&head), elapsed_us, queue_us);
+            accounting::note_timeout(shared, &request.received(&head), elapsed_us, queue_us);
         }
         let method = head.method_name.of(&request.head).to_vec();
         let target = head.target.of(&request.head);
-        let target = if context.settings.hides_queries { without_query(target) } else { target };
+        let target = if shared.settings.hides_queries { without_query(target) } else { target };
         let target = target.to_vec();
         let thread_ident = thread.ident();
         if self.hub.is_none() {
@@ -171,8 +171,8 @@ impl Server {
             self.plan_look(wait);
             let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
             reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.most()));
-            if reactor.take_bell() {
-                self.bell.hush();
+            if reactor.take_wake() {
+                self.waker.clear();
             }
             let has_more = self.spread(&mut reactor);
             self.share(&mut reactor);
@@ -205,7 +205,7 @@ pub(super) fn help(server: &Weak<Server>) {
     let mut looks = Looks::default();
     while let Some(server) = server.upgrade() {
         if server.is_done.load(SeqCst) {
-            server.context.table.set(cell::watchdog_us, 0);
+            server.shared.table.set(cell::watchdog_us, 0);
             return;
         }
         if catch_unwind(AssertUnwindSafe(|| looks.next(&server))).is_err() {

@@ -2,7 +2,6 @@
 //!
 //! Everything here is non-blocking unless its name says `wait`. `EINTR` never reaches a caller.
 
-mod bell;
 mod clock;
 mod epoll;
 mod errno;
@@ -12,8 +11,8 @@ mod passing;
 mod process;
 mod socket;
 mod wait;
+mod waker;
 
-pub use bell::Bell;
 pub use clock::{monotonic_us, wall_us};
 pub use epoll::{BROKEN, EDGE, Epoll, Event, NO_EVENT, PEER_ENDED, READ, WRITE};
 pub use file::{
@@ -28,3 +27,4 @@ pub use socket::{
     shut_down, shut_down_write, unacknowledged,
 };
 pub use wait::{Direction, wait_for};
+pub use waker::Waker;

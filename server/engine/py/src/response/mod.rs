@@ -117,7 +117,7 @@ impl Exchange {
     fn date(&self, now_us: u64) -> [u8; 29] {
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
         if now_us / 100_000 != date.0 {
-            *date = (now_us / 100_000, self.server.context.date());
+            *date = (now_us / 100_000, self.server.shared.date());
         }
         date.1
     }
@@ -141,7 +141,7 @@ impl Exchange {
         match std::mem::take(&mut state.progress) {
             Progress::Started(reply) => {
                 let date = self.date(state.start_us);
-                let server = &self.server.context.settings.server;
+                let server = &self.server.shared.settings.server;
                 state.progress =
                     Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
                 Ok(())

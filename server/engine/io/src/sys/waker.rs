@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use super::errno::check;
 
 /// An eventfd: something to wake an epoll wait with, from any thread.
-pub struct Bell(OwnedFd);
+pub struct Waker(OwnedFd);
 
-impl Bell {
+impl Waker {
     /// # Errors
     /// The process is out of descriptors.
     pub fn new() -> io::Result<Self> {
@@ -20,14 +20,14 @@ impl Bell {
     }
 
     /// Makes it readable.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: the buffer has the eight bytes an eventfd wants. A full counter (EAGAIN) is readable anyway.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     /// Makes it unreadable.
-    pub fn hush(&self) {
+    pub fn clear(&self) {
         let mut count = [0u8; 8];
         // SAFETY: the buffer has the eight bytes an eventfd wants.
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
