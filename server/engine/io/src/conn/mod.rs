@@ -100,7 +100,7 @@ pub struct Conn {
     /// Answers so far; a passed connection had at least one.
     pub answered: u32,
     /// Passing it to another worker failed once: the next answer ends it.
-    pub is_stuck_here: bool,
+    pub handover_failed: bool,
     /// The id made for the current request, when it came without one and needs one.
     pub made_id: Option<[u8; MADE_ID_BYTES]>,
     /// When the current request was complete enough to be called.
@@ -146,7 +146,7 @@ impl Conn {
             closes: false,
             lingers: false,
             answered: 0,
-            is_stuck_here: false,
+            handover_failed: false,
             made_id: None,
             ready_us: 0,
             received: 0,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::drain::Order;
+use super::drain::Drain;
 use super::{Reactor, TOKEN_HANDOVER, TOKEN_LISTENERS};
 use crate::conn::Conn;
 use crate::handover::Passed;
@@ -28,14 +28,10 @@ impl Reactor {
     /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
     /// the other workers, and polling it would only spin.
     pub(super) fn welcome(&mut self, is_free: bool) {
-        let has_room = self.has_room();
-        let is_wanted = match self.order {
-            Order::Serve => is_free && has_room && self.now_us >= self.accept_after_us,
-            Order::Close => {
-                is_free && has_room && !self.is_shut && self.now_us >= self.accept_after_us
-            }
-            Order::HandOver | Order::Stop => false,
-        };
+        let is_wanted = is_free
+            && self.drain.accepts()
+            && self.now_us >= self.accept_after_us
+            && self.has_room();
         if is_wanted == self.is_welcoming {
             return;
         }
@@ -55,7 +51,7 @@ impl Reactor {
         let Some(&Listener { fd, is_tcp }) = self.listeners.get(listener) else { return };
         for count in 0..most {
             let has_call = count > 0 && !self.ready.is_empty();
-            if has_call || self.accepts_left == Some(0) || !self.has_room() {
+            if has_call || !self.drain.accepts() || !self.has_room() {
                 return;
             }
             match sys::accept(fd) {
@@ -65,8 +61,7 @@ impl Reactor {
                         sys::set_no_delay(socket.as_raw_fd());
                     }
                     self.shared.table.add(cell::accepted, 1);
-                    self.accepts_left = self.accepts_left.map(|left| left.saturating_sub(1));
-                    self.is_queue_empty = false;
+                    self.drain.count_accepted();
                     self.open_conn(socket, &address);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -158,12 +153,12 @@ impl Reactor {
     /// Takes passed connections, and up to `most` new ones, although no app thread is free: when requests never stop
     /// waiting, no thread would ever come to look for them. What they bring waits behind the others.
     pub fn take_some(&mut self, most: usize) {
-        if matches!(self.order, Order::HandOver | Order::Stop) {
+        if matches!(self.drain, Drain::HandingOver { .. } | Drain::Stopping) {
             return;
         }
         let earlier = std::mem::take(&mut self.ready);
         self.take_passed();
-        if !self.is_shut && self.now_us >= self.accept_after_us {
+        if self.drain.accepts() && self.now_us >= self.accept_after_us {
             for _ in 0..most {
                 for listener in 0..self.listeners.len() {
                     self.accept(listener, 1);

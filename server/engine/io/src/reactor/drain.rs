@@ -31,119 +31,200 @@ pub enum Order {
     Stop,
 }
 
+/// How far the worker is on its way out; times on the monotonic clock.
+///
+/// ```text
+/// Serving → HandingOver ────────────────────────────────→ Stopping
+///    └──┬───────┴→ LastRequests → LastWaiting → Shut ────────┘
+///       │                │            ↑           ↑
+///       └────────→ LastHandshakes ────┴───────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// It is not.
+    Serving,
+    /// All connections go to other workers; none is accepted.
+    HandingOver { since_us: u64 },
+    /// Close, at first: idle clients may bring one more request, and for as long new ones are welcome too.
+    LastRequests { since_us: u64 },
+    /// Close, with new handshakes refused by the kernel: those that had begun are waited for.
+    LastHandshakes { since_us: u64 },
+    /// Close: so many who waited when the grace ended are still accepted. Under load the accept queues may never be seen
+    /// empty.
+    LastWaiting { left: usize },
+    /// Close: nobody is accepted any more.
+    Shut,
+    /// Everything is closed.
+    Stopping,
+}
+
+impl Drain {
+    /// The order that led here.
+    pub(super) const fn order(self) -> Order {
+        match self {
+            Self::Serving => Order::Serve,
+            Self::HandingOver { .. } => Order::HandOver,
+            Self::LastRequests { .. }
+            | Self::LastHandshakes { .. }
+            | Self::LastWaiting { .. }
+            | Self::Shut => Order::Close,
+            Self::Stopping => Order::Stop,
+        }
+    }
+
+    /// Whether another connection may be accepted.
+    pub(super) const fn accepts(self) -> bool {
+        match self {
+            Self::Serving | Self::LastRequests { .. } | Self::LastHandshakes { .. } => true,
+            Self::LastWaiting { left } => left > 0,
+            Self::HandingOver { .. } | Self::Shut | Self::Stopping => false,
+        }
+    }
+
+    /// One more was accepted.
+    pub(super) const fn count_accepted(&mut self) {
+        if let Self::LastWaiting { left } = self {
+            *left = left.saturating_sub(1);
+        }
+    }
+}
+
 impl Reactor {
     /// Whether this worker has stopped accepting for good.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        self.order > Order::Serve
-            && !self.is_welcoming
-            && (self.is_shut || self.order != Order::Close)
+        !self.is_welcoming
+            && matches!(self.drain, Drain::HandingOver { .. } | Drain::Shut | Drain::Stopping)
     }
 
     /// Begins what is ordered.
     pub(super) fn heed(&mut self, order: Order) {
-        if order == self.order {
+        if order == self.drain.order() {
             return;
         }
-        self.order = order;
         self.now_us = sys::monotonic_us();
-        self.order_us = self.now_us;
+        let since_us = self.now_us;
         match order {
             Order::Serve => {}
-            Order::HandOver => self.welcome(false),
+            Order::HandOver => {
+                self.drain = Drain::HandingOver { since_us };
+                self.welcome(false);
+            }
             Order::Close => {
+                self.drain = Drain::LastRequests { since_us };
                 self.look_for_refusal();
-                let last_us = self.now_us + LAST_REQUEST_US;
-                for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
-                    if conn.is_idle() {
-                        conn.deadline_us = conn.deadline_us.min(last_us);
-                    }
-                }
-                self.next_deadline_us = self.next_deadline_us.min(last_us);
+                self.shorten_idle(since_us + LAST_REQUEST_US);
             }
             Order::Stop => {
+                self.drain = Drain::Stopping;
                 self.welcome(false);
                 self.close_where(|_| true);
             }
         }
     }
 
-    /// Goes on with what is ordered, and tells when it is done.
+    fn shorten_idle(&mut self, last_us: u64) {
+        for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
+            if conn.is_idle() {
+                conn.deadline_us = conn.deadline_us.min(last_us);
+            }
+        }
+        self.next_deadline_us = self.next_deadline_us.min(last_us);
+    }
+
+    /// Goes on with what is ordered, and returns whether it is done.
     pub(super) fn finish_orders(&mut self, role: Role) -> Turn {
-        match self.order {
-            Order::Serve => return Turn::Idle,
-            Order::HandOver => self.pass_idle(),
-            Order::Close if role == Role::App && !self.is_shut => {
-                self.empty_queues();
+        // Only what was seen empty in this turn counts as empty.
+        let mut is_queue_empty = false;
+        match self.drain {
+            Drain::Serving => return Turn::Idle,
+            Drain::HandingOver { .. } => self.pass_idle(),
+            Drain::Stopping => self.close_where(|_| true),
+            Drain::LastRequests { .. }
+            | Drain::LastHandshakes { .. }
+            | Drain::LastWaiting { .. }
+                if role == Role::App =>
+            {
+                is_queue_empty = self.empty_queues();
                 if let Some(turn) = self.deliver(role) {
                     return turn;
                 }
-                self.shut_when_served();
+                self.end_grace();
+                if is_queue_empty && matches!(self.drain, Drain::LastWaiting { .. }) {
+                    self.shut();
+                }
             }
-            Order::Close => {}
-            Order::Stop => self.close_where(|_| true),
+            Drain::LastRequests { .. }
+            | Drain::LastHandshakes { .. }
+            | Drain::LastWaiting { .. }
+            | Drain::Shut => {}
         }
-        // Only what was seen empty in this turn counts as empty.
-        let is_waiting = self.refusing_since_us > 0;
-        let is_queue_empty =
-            self.is_shut || (role == Role::App && self.is_queue_empty && !is_waiting);
-        let is_done = self.open == 0
-            && self.ready.is_empty()
-            && (self.order != Order::Close || is_queue_empty);
-        if is_done { Turn::Done } else { Turn::Idle }
+        let may_leave = match self.drain {
+            Drain::LastRequests { .. } => is_queue_empty,
+            Drain::LastHandshakes { .. } | Drain::LastWaiting { .. } => false,
+            _ => true,
+        };
+        if may_leave && self.open == 0 && self.ready.is_empty() { Turn::Done } else { Turn::Idle }
     }
 
-    /// Looks once at every queue from which a request could still come.
-    fn empty_queues(&mut self) {
+    /// Looks once at every queue from which a request could still come; true when nobody was there.
+    fn empty_queues(&mut self) -> bool {
         let open_before = self.open;
         for listener in 0..self.listeners.len() {
             self.accept(listener, ACCEPTS_PER_TURN);
         }
         self.take_passed();
-        self.is_queue_empty = self.open == open_before && self.ready.is_empty();
+        self.open == open_before && self.ready.is_empty()
     }
 
-    /// Under load the accept queues may never be seen empty: those who wait at this moment are served, and no more.
-    pub(super) fn shut_when_served(&mut self) {
-        if self.order != Order::Close || self.is_shut {
-            return;
-        }
+    /// Close: once the grace is over, only those who wait at that moment are accepted.
+    pub(super) fn end_grace(&mut self) {
         self.look_for_refusal();
-        let until_us = match self.refusing_since_us {
-            // For as long as clients may bring a last request, new ones are welcome too.
-            0 => self.order_us + LAST_REQUEST_US,
-            since_us => since_us + LAST_HANDSHAKES_US,
+        let until_us = match self.drain {
+            Drain::LastRequests { since_us } => since_us + LAST_REQUEST_US,
+            Drain::LastHandshakes { since_us } => since_us + LAST_HANDSHAKES_US,
+            Drain::LastWaiting { left: 0 } => return self.shut(),
+            _ => return,
         };
-        if self.now_us <= until_us {
-            return;
+        if self.now_us > until_us {
+            let left = self.count_waiting();
+            self.drain = Drain::LastWaiting { left };
+            if left == 0 {
+                self.shut();
+            }
         }
-        if self.accepts_left.is_none() {
-            let depth = |listener: &Listener| match sys::listen_queue(listener.fd) {
-                Ok((depth, _)) if listener.is_tcp => depth as usize,
-                _ => usize::MAX,
-            };
-            let waiting = self.listeners.iter().map(depth).fold(0, usize::saturating_add);
-            self.accepts_left = Some(waiting);
-        }
-        self.is_shut = self.is_queue_empty || self.accepts_left == Some(0);
-        if self.is_shut {
-            self.welcome(false);
-        }
+    }
+
+    /// Connections in the accept queues; those of a unix socket cannot be counted, and are as many as there may be.
+    fn count_waiting(&self) -> usize {
+        let depth = |listener: &Listener| match sys::listen_queue(listener.fd) {
+            Ok((depth, _)) if listener.is_tcp => depth as usize,
+            _ => usize::MAX,
+        };
+        self.listeners.iter().map(depth).fold(0, usize::saturating_add)
+    }
+
+    fn shut(&mut self) {
+        self.drain = Drain::Shut;
+        self.welcome(false);
     }
 
     /// The arbiter has new handshakes refused before the whole server stops.
     fn look_for_refusal(&mut self) {
+        if !matches!(self.drain, Drain::LastRequests { .. }) {
+            return;
+        }
         let mut sockets = self.listeners.iter().filter(|listener| listener.is_tcp).peekable();
-        if self.refusing_since_us == 0
-            && sockets.peek().is_some()
-            && sockets.all(|listener| sys::refuses_handshakes(listener.fd))
+        if sockets.peek().is_some() && sockets.all(|listener| sys::refuses_handshakes(listener.fd))
         {
-            self.refusing_since_us = self.now_us;
+            self.drain = Drain::LastHandshakes { since_us: self.now_us };
         }
     }
 
     pub(super) fn is_to_leave(&self, conn: &Conn) -> bool {
-        self.order == Order::HandOver && self.pair.is_some() && conn.phase == Phase::Head
+        matches!(self.drain, Drain::HandingOver { .. })
+            && self.pair.is_some()
+            && conn.phase == Phase::Head
     }
 
     fn pass_idle(&mut self) {
@@ -172,7 +253,11 @@ impl Reactor {
         let Some(pair) = self.pair else { return false };
         if let Err(error) = pair.pass(conn.fd(), conn.partial(), 0) {
             let is_full = error.kind() == io::ErrorKind::WouldBlock;
-            conn.is_stuck_here = !is_full || self.now_us > self.order_us + PASS_PATIENCE_US;
+            let is_late = matches!(
+                self.drain,
+                Drain::HandingOver { since_us } if self.now_us > since_us + PASS_PATIENCE_US
+            );
+            conn.handover_failed = !is_full || is_late;
             return false;
         }
         self.epoll.remove(conn.raw_fd());

@@ -22,6 +22,7 @@ mod drain;
 mod slots;
 
 use accept::{ACCEPTS_PER_TURN, Listener};
+use drain::Drain;
 pub use drain::Order;
 use slots::Slot;
 
@@ -85,17 +86,7 @@ pub struct Reactor {
     /// `now_us` before the last wait.
     last_turn_us: u64,
     next_deadline_us: u64,
-    order: Order,
-    /// When it was given.
-    order_us: u64,
-    /// In `Close`: since when the kernel is known to refuse new handshakes on all TCP listeners; 0 when it does not.
-    refusing_since_us: u64,
-    /// In `Close`: nobody was waiting in the accept queues and the shared pair when last looked.
-    is_queue_empty: bool,
-    /// In `Close`: from now on nobody is taken any more.
-    is_shut: bool,
-    /// In `Close`, after a moment: how many of those who waited then are still to be accepted.
-    accepts_left: Option<usize>,
+    drain: Drain,
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
     is_woken: bool,
@@ -139,12 +130,7 @@ impl Reactor {
             now_us: sys::monotonic_us(),
             last_turn_us: sys::monotonic_us(),
             next_deadline_us: u64::MAX,
-            order: Order::Serve,
-            order_us: 0,
-            refusing_since_us: 0,
-            is_queue_empty: false,
-            is_shut: false,
-            accepts_left: None,
+            drain: Drain::Serving,
             ready: Vec::new(),
             is_woken: false,
             scratch: Vec::new(),
@@ -196,7 +182,7 @@ impl Reactor {
     /// Handles what there is, after waiting for it no longer than `timeout`.
     pub fn turn(&mut self, role: Role, order: Order, timeout: Option<Duration>) -> Turn {
         self.heed(order);
-        self.shut_when_served();
+        self.end_grace();
         if let Some(turn) = self.deliver(role) {
             return turn;
         }
@@ -247,7 +233,7 @@ impl Reactor {
         let until_deadline = (self.next_deadline_us != u64::MAX).then(|| {
             Duration::from_micros(self.next_deadline_us.saturating_sub(sys::monotonic_us()))
         });
-        let until_retry = (self.order != Order::Serve || self.accept_after_us > self.now_us)
+        let until_retry = (self.drain != Drain::Serving || self.accept_after_us > self.now_us)
             .then_some(RETRY_EVERY);
         [timeout, until_deadline, until_retry].into_iter().flatten().min()
     }

@@ -46,7 +46,7 @@ impl Reactor {
             }
         }
         conn.release_if_idle(&mut self.pool);
-        if self.order == Order::Close && conn.is_idle() {
+        if self.drain.order() == Order::Close && conn.is_idle() {
             conn.deadline_us = conn.deadline_us.min(self.now_us + LAST_REQUEST_US);
         }
         self.next_deadline_us = self.next_deadline_us.min(conn.deadline_us);

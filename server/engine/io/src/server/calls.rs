@@ -128,7 +128,7 @@ impl Server {
     pub fn may_keep(&self, call: &Call) -> bool {
         call.request().head.keep_alive
             && self.shared.settings.keep_alive_us > 0
-            && !call.is_stuck_here
+            && !call.handover_failed
             && match self.order() {
                 Order::Serve => true,
                 Order::HandOver => self.has_pair,
