@@ -38,7 +38,6 @@ pub struct Intake {
     pace: Pace,
     /// Up to here the client was waited for.
     waited_until_us: u64,
-    full_since_us: Option<u64>,
 }
 
 impl Intake {
@@ -56,7 +55,6 @@ impl Intake {
 
     /// The client is waited for again; since the last byte, or the last wait, it was not.
     pub fn resume(&mut self, now_us: u64) {
-        self.full_since_us = None;
         self.pace.excuse(now_us.saturating_sub(self.waited_until_us));
         self.waited_until_us = now_us;
     }
@@ -77,17 +75,6 @@ impl Intake {
     #[must_use]
     pub fn holds_room(&self) -> bool {
         self.memory.is_some() || self.file.is_some()
-    }
-
-    /// The body has to wait for room, since now if it did not before.
-    pub fn wait_for_room(&mut self, now_us: u64) {
-        self.full_since_us.get_or_insert(now_us);
-    }
-
-    /// How long it has waited for room without getting any.
-    #[must_use]
-    pub fn room_wait_us(&self, now_us: u64) -> u64 {
-        self.full_since_us.map_or(0, |since_us| now_us.saturating_sub(since_us))
     }
 
     /// The body is in a file.
@@ -155,12 +142,6 @@ impl Intake {
     #[must_use]
     pub fn take_file(&mut self) -> Option<SpoolFile> {
         self.file.take()
-    }
-
-    /// The request is over.
-    pub fn clear(&mut self) {
-        self.memory = None;
-        self.file = None;
     }
 }
 

@@ -232,7 +232,7 @@ impl Environ {
         if head.minor == 0 {
             set(&environ, &self.names.server_protocol, self.protocol_1_0.bind(py))?;
         }
-        if conn.scheme == Scheme::Https {
+        if conn.scheme() == Scheme::Https {
             set(&environ, &self.names.url_scheme, self.names.https.bind(py))?;
         }
         for field in &head.fields {

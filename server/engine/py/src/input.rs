@@ -229,7 +229,7 @@ impl Input {
 
     /// The body of a request that was received whole; `None` when it is empty.
     pub fn of_received(call: &mut Call) -> Option<Self> {
-        if let Some(file) = call.intake.take_file() {
+        if let Some(file) = call.take_body_file() {
             return Some(Self::new(Source::File(file, 0), Vec::new()));
         }
         let is_empty = call.request().body().is_empty();

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use prefork_core::{Method, Reject};
 
-use super::{Conn, Next, Phase};
+use super::{After, Conn, Next, State};
 use crate::accounting;
 use crate::buffer::Pool;
 use crate::out_queue::Flushed;
@@ -18,28 +18,24 @@ const LINGER_US: u64 = 2_000_000;
 impl Conn {
     /// The call is over and its answer is sent or in `unsent`: makes the connection ready for what follows.
     /// The request's buffer stays when bytes of a next request are in it.
-    pub fn finish_call(&mut self, shared: &Shared, now_us: u64) -> Next {
+    pub fn finish_call(&mut self, after: After, shared: &Shared, now_us: u64) -> Next {
         self.answered += 1;
         self.received = 0;
         self.made_id = None;
-        self.intake.clear();
+        self.ready_us = 0;
         if let Some(buffer) = self.buffer.as_mut() {
             buffer.next_request();
         }
         if self.unsent.is_empty() {
-            return self.after_answer(shared, now_us);
+            return self.after_answer(after, shared, now_us);
         }
-        self.phase = Phase::Write;
-        // Room may have come while the call ran, and nobody would be told again.
-        self.is_write_armed = false;
+        self.state = State::Answer(after);
         self.on_writable(shared, now_us)
     }
 
     /// There may be room to send: goes on with the answer, then with what comes after it.
     pub fn on_writable(&mut self, shared: &Shared, now_us: u64) -> Next {
-        if self.phase != Phase::Write {
-            return Next::Wait;
-        }
+        let State::Answer(after) = self.state else { return Next::Wait };
         let mut sent = 0;
         let flushed = self.unsent.flush(self.fd.as_raw_fd(), &mut sent);
         shared.count_sent(sent);
@@ -53,24 +49,26 @@ impl Conn {
                 self.deadline_us = self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us);
                 if flushed == Flushed::More { Next::Yield } else { Next::Wait }
             }
-            Flushed::All => self.after_answer(shared, now_us),
+            Flushed::All => self.after_answer(after, shared, now_us),
         }
     }
 
     /// The answer is sent: the next request, or the end.
-    pub fn after_answer(&mut self, shared: &Shared, now_us: u64) -> Next {
-        if !self.closes {
-            self.phase = Phase::Head;
-            self.deadline_us = now_us + shared.settings.keep_alive_us;
-            return Next::Wait;
+    fn after_answer(&mut self, after: After, shared: &Shared, now_us: u64) -> Next {
+        match after {
+            After::Keep => {
+                self.state = State::Head;
+                self.deadline_us = now_us + shared.settings.keep_alive_us;
+                Next::Wait
+            }
+            After::Close => Next::Close,
+            After::Linger => {
+                sys::shut_down_write(self.fd.as_raw_fd());
+                self.state = State::Linger;
+                self.deadline_us = now_us + LINGER_US;
+                self.discard()
+            }
         }
-        if !self.lingers {
-            return Next::Close;
-        }
-        sys::shut_down_write(self.fd.as_raw_fd());
-        self.phase = Phase::Linger;
-        self.deadline_us = now_us + LINGER_US;
-        self.discard()
     }
 
     pub(super) fn discard(&mut self) -> Next {
@@ -111,10 +109,8 @@ impl Conn {
     ) -> Next {
         let is_head = self.head().is_some_and(|head| head.method == Method::Head);
         self.unsent.push(&shared.plain_answer(status, why, is_head));
-        self.closes = true;
-        self.lingers = true;
         self.release(pool);
-        self.phase = Phase::Write;
+        self.state = State::Answer(After::Linger);
         self.on_writable(shared, now_us)
     }
 }

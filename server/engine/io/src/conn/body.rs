@@ -5,12 +5,13 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use prefork_core::{Framing, Head, Reject, response};
 
-use super::{Conn, Next, Phase};
+use super::{Conn, Next, Stage};
 use crate::accounting;
 use crate::buffer::{Buffer, Pool};
 use crate::intake::{MEMORY_BYTES_MAX, Room};
+use crate::pace::Patience;
 use crate::shared::Shared;
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolFile};
 use crate::sys;
 
 /// A body up to this size is read before its call starts also where the app reads bodies while they come.
@@ -28,7 +29,9 @@ const ROOM_RETRY_US: u64 = 50_000;
 impl Conn {
     /// The head is here and its body is not: from now on the client is waited for, unless the app is to do that.
     pub(super) fn begin_body(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        self.intake.start(now_us);
+        if let Some(incoming) = self.state.incoming_mut() {
+            incoming.intake.start(now_us);
+        }
         let Head { framing, expects_continue, .. } = self.request().head;
         let streamed_from = match &shared.body_spool {
             _ if shared.settings.is_streaming && expects_continue => 0,
@@ -51,11 +54,17 @@ impl Conn {
         if expects_continue && self.has_no_body_yet() && !self.send_continue() {
             return Next::Close;
         }
-        self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
+        self.renew_body_deadline(shared);
         if !self.has_more {
             sys::acknowledge(self.raw_fd());
         }
         Next::Wait
+    }
+
+    fn renew_body_deadline(&mut self, shared: &Shared) {
+        if let Some(incoming) = self.state.incoming() {
+            self.deadline_us = incoming.intake.deadline_us(shared.settings.body_patience);
+        }
     }
 
     fn has_no_body_yet(&self) -> bool {
@@ -94,7 +103,7 @@ impl Conn {
                 Err(_) => return Next::Close,
             }
             if !self.has_more || left == 0 {
-                self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
+                self.renew_body_deadline(shared);
                 if self.has_more {
                     return Next::Yield;
                 }
@@ -107,10 +116,14 @@ impl Conn {
     /// How much of the body to read at once: never more than belongs to it, as far as that is known.
     fn body_read_bytes(&self) -> usize {
         match self.request().head.framing {
-            Framing::Length(_) => usize::try_from(self.decoder.expected())
-                .map_or(BODY_READ_BYTES, |expected| expected.min(BODY_READ_BYTES)),
+            Framing::Length(_) => self.expected_bytes().min(BODY_READ_BYTES),
             _ => BODY_READ_BYTES,
         }
+    }
+
+    fn expected_bytes(&self) -> usize {
+        let expected = self.state.incoming().map_or(0, |incoming| incoming.decoder.expected());
+        usize::try_from(expected).unwrap_or(usize::MAX)
     }
 
     /// Sees to it that `count` more bytes of the body can be kept; what follows when they cannot.
@@ -121,22 +134,26 @@ impl Conn {
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
-        let Some(buffer) = self.buffer.as_mut() else { return Some(Next::Close) };
+        let (Some(buffer), Some(incoming)) = (self.buffer.as_mut(), self.state.incoming_mut())
+        else {
+            return Some(Next::Close);
+        };
         let total = match buffer.head.framing {
             Framing::Length(length) => Some(length),
             _ => None,
         };
         let spool = shared.body_spool.as_ref();
-        match self.intake.make_room(&mut buffer.body, count, total, &shared.memory, spool) {
+        match incoming.intake.make_room(&mut buffer.body, count, total, &shared.memory, spool) {
             Room::Here => None,
             Room::NoSpool => Some(self.call(now_us)),
             Room::Never => Some(self.refuse_above_spool(shared, pool, now_us)),
             Room::Broken(error) => Some(self.refuse_for_room(&error, shared, pool, now_us)),
             Room::Full => {
-                self.phase = Phase::Full;
+                if incoming.stage == Stage::Body {
+                    incoming.stage = Stage::Full { since_us: now_us };
+                }
                 // What is unread now is read when there is room; no edge will tell.
                 self.has_more = true;
-                self.intake.wait_for_room(now_us);
                 shared.press();
                 self.deadline_us = now_us + ROOM_RETRY_US;
                 Some(Next::Wait)
@@ -145,20 +162,28 @@ impl Conn {
     }
 
     /// Asks again for room; a body that gets none for as long as a client may pause is given up.
-    pub(super) fn retry_room(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        self.phase = Phase::Body;
-        let next = self.make_room(self.body_read_bytes(), shared, pool, now_us);
-        if self.phase == Phase::Full
-            && self.intake.room_wait_us(now_us) >= shared.settings.body_patience.pause_us
-        {
-            let error = io::Error::new(io::ErrorKind::StorageFull, "--spool-size is used up");
-            return self.refuse_for_room(&error, shared, pool, now_us);
+    pub(super) fn retry_room(
+        &mut self,
+        since_us: u64,
+        shared: &Shared,
+        pool: &mut Pool,
+        now_us: u64,
+    ) -> Next {
+        if let Some(next) = self.make_room(self.body_read_bytes(), shared, pool, now_us) {
+            let is_full = matches!(self.state.stage(), Some(Stage::Full { .. }));
+            let waited_us = now_us.saturating_sub(since_us);
+            if is_full && waited_us >= shared.settings.body_patience.pause_us {
+                let error = io::Error::new(io::ErrorKind::StorageFull, "--spool-size is used up");
+                return self.refuse_for_room(&error, shared, pool, now_us);
+            }
+            return next;
         }
-        next.unwrap_or_else(|| {
-            self.intake.resume(now_us);
-            self.deadline_us = self.intake.deadline_us(shared.settings.body_patience);
-            Next::Wait
-        })
+        if let Some(incoming) = self.state.incoming_mut() {
+            incoming.stage = Stage::Body;
+            incoming.intake.resume(now_us);
+        }
+        self.renew_body_deadline(shared);
+        Next::Wait
     }
 
     /// Decodes the first `count` bytes of the pool's scratch; what follows when that ends the wait for the body.
@@ -169,17 +194,16 @@ impl Conn {
         pool: &mut Pool,
         now_us: u64,
     ) -> Option<Next> {
-        self.received += count as u64;
-        self.intake.moved(count, now_us);
-        let buffer = self.buffer.as_mut()?;
+        self.count_body(count, now_us);
+        let (buffer, incoming) = (self.buffer.as_mut()?, self.state.incoming_mut()?);
         let input = &*pool.scratch(count);
         let mut at = 0;
-        while at < count && !self.decoder.is_done() {
-            let step = match self.decoder.decode(&input[at..]) {
+        while at < count && !incoming.decoder.is_done() {
+            let step = match incoming.decoder.decode(&input[at..]) {
                 Ok(step) => step,
                 Err(reject) => return Some(self.refuse(reject, shared, pool, now_us)),
             };
-            if let Err(error) = self.intake.store(&input[at..][step.data], &mut buffer.body) {
+            if let Err(error) = incoming.intake.store(&input[at..][step.data], &mut buffer.body) {
                 return Some(self.refuse_for_room(&error, shared, pool, now_us));
             }
             at += step.consumed;
@@ -189,15 +213,25 @@ impl Conn {
             buffer.append(&input[at..]);
             buffer.used = buffer.filled - (count - at);
         }
-        self.decoder.is_done().then(|| self.call(now_us))
+        incoming.decoder.is_done().then(|| self.call(now_us))
+    }
+
+    fn count_body(&mut self, count: usize, now_us: u64) {
+        self.received += count as u64;
+        if let Some(incoming) = self.state.incoming_mut() {
+            incoming.intake.moved(count, now_us);
+        }
     }
 
     /// Decodes the received bytes of the body.
     pub(super) fn decode(&mut self) -> Result<(), Reject> {
-        let Some(buffer) = self.buffer.as_mut() else { return Ok(()) };
-        if !self.decoder.is_done() && buffer.used < buffer.filled {
+        let (Some(buffer), Some(incoming)) = (self.buffer.as_mut(), self.state.incoming_mut())
+        else {
+            return Ok(());
+        };
+        if !incoming.decoder.is_done() && buffer.used < buffer.filled {
             let Buffer { raw, used, filled, body, .. } = &mut **buffer;
-            *used += self.decoder.decode_into(&raw[*used..*filled], body)?;
+            *used += incoming.decoder.decode_into(&raw[*used..*filled], body)?;
             if buffer.used == buffer.filled {
                 // All that came is decoded: the next read goes behind the head again.
                 buffer.filled = buffer.start + buffer.head_len;
@@ -210,7 +244,20 @@ impl Conn {
     /// The whole body has been received and decoded.
     #[must_use]
     pub fn is_body_received(&self) -> bool {
-        self.decoder.is_done()
+        self.state.incoming().is_none_or(|incoming| incoming.decoder.is_done())
+    }
+
+    /// The file that has the body, for whoever reads it.
+    #[must_use]
+    pub fn take_body_file(&mut self) -> Option<SpoolFile> {
+        self.state.incoming_mut()?.intake.take_file()
+    }
+
+    /// The call waits for its client again; returns when that is too slow.
+    pub fn resume_body(&mut self, patience: Patience, now_us: u64) -> u64 {
+        let Some(incoming) = self.state.incoming_mut() else { return now_us };
+        incoming.intake.resume(now_us);
+        incoming.intake.deadline_us(patience)
     }
 
     /// Receives more of a streamed body, into `direct` when there is nothing to decode, else into the buffer.
@@ -221,16 +268,17 @@ impl Conn {
     pub fn receive_body(&mut self, direct: &mut [u8], now_us: u64) -> io::Result<usize> {
         let fd = self.fd.as_raw_fd();
         let is_plain = matches!(self.request().head.framing, Framing::Length(_));
-        let expected = usize::try_from(self.decoder.expected()).unwrap_or(usize::MAX);
+        let expected = self.expected_bytes();
         let wanted = expected.min(direct.len());
         if is_plain && wanted > 0 {
             let count = receive_or_acknowledge(fd, &mut direct[..wanted])?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.received += count as u64;
-            self.intake.moved(count, now_us);
-            self.decoder.decode(&direct[..count]).map_err(invalid)?;
+            self.count_body(count, now_us);
+            if let Some(incoming) = self.state.incoming_mut() {
+                incoming.decoder.decode(&direct[..count]).map_err(invalid)?;
+            }
             return Ok(count);
         }
         let want = if is_plain { expected.min(BODY_READ_BYTES) } else { BODY_READ_BYTES };
@@ -242,8 +290,7 @@ impl Conn {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         buffer.filled += count;
-        self.received += count as u64;
-        self.intake.moved(count, now_us);
+        self.count_body(count, now_us);
         self.decode().map_err(invalid)?;
         Ok(0)
     }

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use prefork_core::forwarded;
+use prefork_core::forwarded::{self, Scheme};
 use prefork_core::{BodyDecoder, Parsed, head};
 
-use super::{Conn, Next, Phase};
+use super::{Conn, Incoming, Next, Stage, State};
 use crate::buffer::{BUFFER_BYTES, Buffer, Pool};
+use crate::intake::Intake;
 use crate::shared::Shared;
 use crate::sys;
 
@@ -25,14 +26,14 @@ impl Conn {
                     // Edge-triggered: a read that did not fill its room has emptied the socket.
                     self.has_more = count == room_len;
                     let next = self.advance(shared, pool, now_us);
-                    match self.phase {
-                        Phase::Head if next == Next::Wait && self.has_more => {}
-                        Phase::Head if next == Next::Wait => {
+                    match &self.state {
+                        State::Head if next == Next::Wait && self.has_more => {}
+                        State::Head if next == Next::Wait => {
                             // The rest may be held back until this is acknowledged.
                             sys::acknowledge(self.fd.as_raw_fd());
                             return next;
                         }
-                        Phase::Body if next == Next::Wait && self.has_more => {
+                        State::Request(_) if next == Next::Wait && self.has_more => {
                             return self.read_body(shared, pool, now_us);
                         }
                         _ => return next,
@@ -49,7 +50,7 @@ impl Conn {
 
     /// Makes what it can of the bytes that are there.
     pub fn advance(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        if self.phase == Phase::Head {
+        if self.is_at_head() {
             let Some(buffer) = self.buffer.as_mut() else { return Next::Wait };
             if buffer.start == buffer.filled {
                 return Next::Wait;
@@ -69,19 +70,23 @@ impl Conn {
                 }
                 Err(reject) => return self.refuse(reject, shared, pool, now_us),
             }
+            let mut scheme = Scheme::Http;
             if self.peer.is_trusted {
                 match forwarded::scheme(&buffer.head, &buffer.raw[buffer.start..]) {
-                    Ok(scheme) => self.scheme = scheme,
+                    Ok(said) => scheme = said,
                     Err(reject) => return self.refuse(reject, shared, pool, now_us),
                 }
             }
             match BodyDecoder::new(buffer.head.framing, &shared.settings.limits) {
-                Ok(decoder) => self.decoder = decoder,
+                Ok(decoder) => {
+                    let intake = Intake::default();
+                    let stage = Stage::Body;
+                    self.state = State::Request(Incoming { stage, scheme, decoder, intake });
+                }
                 Err(reject) => return self.refuse(reject, shared, pool, now_us),
             }
-            self.phase = Phase::Body;
             return match self.decode() {
-                Ok(()) if self.decoder.is_done() => self.call(now_us),
+                Ok(()) if self.is_body_received() => self.call(now_us),
                 Ok(()) => self.begin_body(shared, pool, now_us),
                 Err(reject) => self.refuse(reject, shared, pool, now_us),
             };

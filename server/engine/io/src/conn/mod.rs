@@ -21,29 +21,61 @@ mod answer;
 mod body;
 mod head;
 
-/// Where a connection is while the reactor has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+/// Where a connection is, with what belongs to that.
+enum State {
     /// Between requests, or in the middle of a head.
     Head,
-    /// In the middle of a body that is read before its call.
-    Body,
-    /// In the middle of a body for which there is no room now; the client's bytes wait in its socket.
-    Full,
-    /// A call runs, or waits to.
-    Call,
-    /// The rest of an answer is being sent; what follows depends on `closes`.
-    Write,
+    /// The head is complete: its body is coming, or its call runs.
+    Request(Incoming),
+    /// The rest of an answer is being sent.
+    Answer(After),
     /// Our side is shut; the client's bytes are thrown away until it ends its side, so that the answer is not
     /// destroyed by a reset (RFC 9112 §9.6).
     Linger,
 }
 
-impl Phase {
-    /// Whether bytes from the client are of use now.
-    #[must_use]
-    pub const fn reads(self) -> bool {
-        matches!(self, Self::Head | Self::Body | Self::Linger)
+/// A request from the end of its head to the end of its call.
+struct Incoming {
+    stage: Stage,
+    scheme: Scheme,
+    decoder: BodyDecoder,
+    /// What is kept of the body, besides what the buffer holds.
+    intake: Intake,
+}
+
+/// Who has to do something next for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The client: its body is read before the call.
+    Body,
+    /// Others: there is no room for more of the body. The client's bytes wait in its socket.
+    Full { since_us: u64 },
+    /// The app: the call runs, or waits to.
+    Call,
+}
+
+/// What follows when an answer is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next request.
+    Keep,
+    /// The end.
+    Close,
+    /// The end, once the client has ended its side: it may still be sending.
+    Linger,
+}
+
+impl State {
+    fn incoming(&self) -> Option<&Incoming> {
+        if let Self::Request(incoming) = self { Some(incoming) } else { None }
+    }
+
+    fn incoming_mut(&mut self) -> Option<&mut Incoming> {
+        if let Self::Request(incoming) = self { Some(incoming) } else { None }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        self.incoming().map(|incoming| incoming.stage)
     }
 }
 
@@ -72,7 +104,6 @@ pub struct Peer {
 }
 
 /// One connection.
-#[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Conn {
     fd: OwnedFd,
     /// Its name in the reactor.
@@ -82,37 +113,23 @@ pub struct Conn {
     /// The address it came to: `SERVER_NAME` and `SERVER_PORT`.
     pub local: Address,
     buffer: Option<Box<Buffer>>,
-    /// Where it is.
-    pub phase: Phase,
+    state: State,
     /// When the current wait is over, on the monotonic clock.
     pub deadline_us: u64,
-    decoder: BodyDecoder,
-    /// What is kept of the body, besides what the buffer holds.
-    pub intake: Intake,
-    /// The scheme of the current request.
-    pub scheme: Scheme,
-    /// Rest of the answer.
+    /// Rest of the answer, while the call runs and after it.
     pub unsent: Unsent,
-    /// It ends after the current answer.
-    pub closes: bool,
-    /// It must linger when it ends: the client may still be sending.
-    pub lingers: bool,
     /// Answers so far; a passed connection had at least one.
     pub answered: u32,
     /// Passing it to another worker failed once: the next answer ends it.
     pub handover_failed: bool,
     /// The id made for the current request, when it came without one and needs one.
     pub made_id: Option<[u8; MADE_ID_BYTES]>,
-    /// When the current request was complete enough to be called.
+    /// When the current request was complete enough to be called, here or where it was handed over; 0 before.
     pub ready_us: u64,
     /// Bytes of the current request received.
     pub received: u64,
-    /// When another worker found the request complete that was passed with it; 0 for none.
-    pub passed_ready_us: u64,
     /// The last read filled its room: there may be more, of which no edge will tell.
     pub has_more: bool,
-    /// The reactor is told when there is room to send.
-    pub is_write_armed: bool,
 }
 
 impl Conn {
@@ -137,22 +154,15 @@ impl Conn {
             peer,
             local,
             buffer: None,
-            phase: Phase::Head,
+            state: State::Head,
             deadline_us: now_us + shared.settings.header_timeout_us,
-            decoder: done_body(),
-            intake: Intake::default(),
-            scheme: Scheme::Http,
             unsent: Unsent::default(),
-            closes: false,
-            lingers: false,
             answered: 0,
             handover_failed: false,
             made_id: None,
             ready_us: 0,
             received: 0,
-            passed_ready_us: 0,
             has_more: false,
-            is_write_armed: false,
         }
     }
 
@@ -231,16 +241,44 @@ impl Conn {
         }
     }
 
+    /// The scheme of the current request.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.state.incoming().map_or(Scheme::Http, |incoming| incoming.scheme)
+    }
+
+    /// Between requests, or in the middle of a head: no call depends on it.
+    #[must_use]
+    pub fn is_at_head(&self) -> bool {
+        matches!(self.state, State::Head)
+    }
+
     /// Between requests, nothing received.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Head && self.partial().is_empty()
+        self.is_at_head() && self.partial().is_empty()
+    }
+
+    /// The rest of an answer is being sent.
+    #[must_use]
+    pub fn is_answering(&self) -> bool {
+        matches!(self.state, State::Answer(_))
+    }
+
+    /// Whether bytes from the client are of use now.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        match &self.state {
+            State::Head | State::Linger => true,
+            State::Request(incoming) => incoming.stage == Stage::Body,
+            State::Answer(_) => false,
+        }
     }
 
     /// Bytes of a next request have been received, and nobody has looked at them.
     #[must_use]
     pub fn has_leftover(&self) -> bool {
-        self.phase == Phase::Head
+        self.is_at_head()
             && self.buffer.as_ref().is_some_and(|b| b.start < b.filled && !b.head.is_begun())
     }
 
@@ -249,7 +287,8 @@ impl Conn {
     #[must_use]
     pub fn wire(&self) -> Option<Vec<u8>> {
         let buffer = self.buffer.as_ref()?;
-        if buffer.head.framing == Framing::Chunked || self.intake.is_spooled() {
+        let is_spooled = self.state.incoming().is_some_and(|incoming| incoming.intake.is_spooled());
+        if buffer.head.framing == Framing::Chunked || is_spooled {
             return None;
         }
         let after = &buffer.raw[buffer.used..buffer.filled];
@@ -279,28 +318,31 @@ impl Conn {
 
     /// The client sent something, or ended: reads until a request is complete or nothing is left.
     pub fn on_readable(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        match self.phase {
-            Phase::Head => self.read_head(shared, pool, now_us),
-            Phase::Body => self.read_body(shared, pool, now_us),
-            Phase::Linger => self.discard(),
+        match &self.state {
+            State::Head => self.read_head(shared, pool, now_us),
+            State::Request(Incoming { stage: Stage::Body, .. }) => {
+                self.read_body(shared, pool, now_us)
+            }
+            State::Linger => self.discard(),
             // A client that sends the next request before it took the answer waits for it.
-            Phase::Full | Phase::Write | Phase::Call => Next::Wait,
+            State::Request(_) | State::Answer(_) => Next::Wait,
         }
     }
 
     /// All is here that the call waits for.
     fn call(&mut self, now_us: u64) -> Next {
-        self.phase = Phase::Call;
-        self.ready_us = match std::mem::take(&mut self.passed_ready_us) {
-            0 => now_us,
-            passed_us => passed_us,
-        };
+        if let Some(incoming) = self.state.incoming_mut() {
+            incoming.stage = Stage::Call;
+        }
+        if self.ready_us == 0 {
+            self.ready_us = now_us;
+        }
         Next::Call
     }
 
     /// The client ended its side before a request was complete.
     fn on_end(&mut self, shared: &Shared, pool: &mut Pool) -> Next {
-        if self.phase != Phase::Head || !self.partial().is_empty() {
+        if !self.is_at_head() || !self.partial().is_empty() {
             shared.count_disconnect();
         }
         self.release(pool);
@@ -310,7 +352,9 @@ impl Conn {
     /// So much of the current wait was not the client's.
     pub fn excuse(&mut self, time_us: u64) {
         self.deadline_us += time_us;
-        self.intake.excuse(time_us);
+        if let Some(incoming) = self.state.incoming_mut() {
+            incoming.intake.excuse(time_us);
+        }
         self.unsent.excuse(time_us);
     }
 
@@ -318,11 +362,11 @@ impl Conn {
     #[must_use]
     pub fn is_in_the_way(&mut self, shared: &Shared, now_us: u64) -> bool {
         let settings = &shared.settings;
-        let deadline_us = match self.phase {
-            Phase::Body if self.intake.holds_room() => {
-                self.intake.deadline_us(settings.body_patience.under_pressure())
+        let deadline_us = match &self.state {
+            State::Request(Incoming { stage: Stage::Body, intake, .. }) if intake.holds_room() => {
+                intake.deadline_us(settings.body_patience.under_pressure())
             }
-            Phase::Write if self.unsent.holds_room() => {
+            State::Answer(_) if self.unsent.holds_room() => {
                 let patience = settings.response_patience.under_pressure();
                 self.unsent.deadline_us(self.fd.as_raw_fd(), patience, now_us)
             }
@@ -333,7 +377,7 @@ impl Conn {
 
     /// The client is given up: answers 408 while its body was coming, closes when it did not read.
     pub fn give_up(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        if self.phase != Phase::Write {
+        if !self.is_answering() {
             return self.on_deadline(shared, pool, now_us);
         }
         shared.count_disconnect();
@@ -342,14 +386,17 @@ impl Conn {
 
     /// A wait is over: answers 408 when a request had begun.
     pub fn on_deadline(&mut self, shared: &Shared, pool: &mut Pool, now_us: u64) -> Next {
-        match self.phase {
-            Phase::Head if self.partial().is_empty() => Next::Close,
-            Phase::Full => self.retry_room(shared, pool, now_us),
-            Phase::Head | Phase::Body => {
+        match self.state {
+            State::Head if self.partial().is_empty() => Next::Close,
+            State::Request(Incoming { stage: Stage::Call, .. }) => Next::Wait,
+            State::Request(Incoming { stage: Stage::Full { since_us }, .. }) => {
+                self.retry_room(since_us, shared, pool, now_us)
+            }
+            State::Head | State::Request(_) => {
                 accounting::note_refusal(shared, &self.received_request(), 408, "request_timeout");
                 self.answer_and_close(408, "the request took too long", shared, pool, now_us)
             }
-            Phase::Write => {
+            State::Answer(_) => {
                 self.deadline_us = self.unsent.deadline_us(
                     self.fd.as_raw_fd(),
                     shared.settings.response_patience,
@@ -360,14 +407,7 @@ impl Conn {
                 }
                 self.give_up(shared, pool, now_us)
             }
-            Phase::Linger => Next::Close,
-            Phase::Call => Next::Wait,
+            State::Linger => Next::Close,
         }
     }
-}
-
-#[allow(clippy::expect_used)]
-fn done_body() -> BodyDecoder {
-    BodyDecoder::new(Framing::None, &prefork_core::Limits::default())
-        .expect("no body is within every limit")
 }

@@ -145,7 +145,7 @@ impl Reactor {
             } else {
                 self.shared.settings.header_timeout_us
             };
-        conn.passed_ready_us = passed.ready_us;
+        conn.ready_us = passed.ready_us;
         conn.answered = 1;
         self.adopt(conn);
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::accept::{ACCEPTS_PER_TURN, Listener};
 use super::{Call, Reactor, Role, Turn};
-use crate::conn::{Conn, Phase};
+use crate::conn::Conn;
 use crate::stats::cell;
 use crate::sys;
 
@@ -222,9 +222,7 @@ impl Reactor {
     }
 
     pub(super) fn is_to_leave(&self, conn: &Conn) -> bool {
-        matches!(self.drain, Drain::HandingOver { .. })
-            && self.pair.is_some()
-            && conn.phase == Phase::Head
+        matches!(self.drain, Drain::HandingOver { .. }) && self.pair.is_some() && conn.is_at_head()
     }
 
     fn pass_idle(&mut self) {

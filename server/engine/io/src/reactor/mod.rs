@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::Pool;
-use crate::conn::{Conn, Next, Phase};
+use crate::conn::{Conn, Next};
 use crate::handover::Pair;
 use crate::shared::Shared;
 use crate::sys::{self, Address, Epoll, Event};
@@ -63,7 +63,6 @@ pub enum Turn {
 }
 
 /// See the head of this file.
-#[allow(clippy::struct_excessive_bools)] // independent facts, none of them a state
 pub struct Reactor {
     epoll: Arc<Epoll>,
     shared: Arc<Shared>,
@@ -176,6 +175,8 @@ impl Reactor {
         #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
         let index = conn.token as u32;
         self.now_us = self.now_us.max(now_us);
+        // Room may have come while the call ran, and would not be reported again.
+        self.slots[index as usize].is_write_armed = false;
         self.guarded(index, conn, |_, _, _, _| next);
     }
 
@@ -269,7 +270,7 @@ impl Reactor {
         slot.is_ended |= flags & (sys::PEER_ENDED | sys::BROKEN) != 0;
         let Some(conn) = slot.conn.take() else { return };
         let is_writable = flags & (sys::WRITE | sys::BROKEN) != 0;
-        if !is_writable || conn.phase != Phase::Write {
+        if !is_writable || !conn.is_answering() {
             return self.guarded(index, conn, |_, _, _, _| Next::Wait);
         }
         if self.slices_left == 0 {
@@ -320,7 +321,7 @@ impl Reactor {
                 Next::Wait if conn.has_leftover() => {
                     next = conn.advance(&self.shared, &mut self.pool, self.now_us);
                 }
-                Next::Wait if slot.is_unread && conn.phase.reads() => {
+                Next::Wait if slot.is_unread && conn.reads() => {
                     let is_ended = slot.is_ended;
                     next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
                     self.slots[index as usize].is_unread = conn.has_more || is_ended;
@@ -337,10 +338,10 @@ impl Reactor {
     }
 
     /// Has a connection come back after the others: changing the interest reports again what is there.
-    fn yield_turn(&mut self, index: u32, mut conn: Box<Conn>) {
+    fn yield_turn(&mut self, index: u32, conn: Box<Conn>) {
         self.slots[index as usize].is_unread = false;
-        conn.is_write_armed = false;
-        if conn.phase != Phase::Write
+        self.slots[index as usize].is_write_armed = false;
+        if !conn.is_answering()
             && self.epoll.modify(conn.raw_fd(), sys::READ | sys::EDGE, conn.token).is_err()
         {
             self.close(index, conn);

@@ -2,11 +2,12 @@
 
 use super::Reactor;
 use super::drain::{LAST_REQUEST_US, Order};
-use crate::conn::{Conn, Next, Phase};
+use crate::conn::{Conn, Next};
 use crate::stats::cell;
 use crate::sys;
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // what the kernel has reported, none of them a state
 pub(super) struct Slot {
     pub(super) generation: u32,
     /// `None` while it is in a call, or free.
@@ -16,6 +17,8 @@ pub(super) struct Slot {
     pub(super) is_unread: bool,
     /// The client ended its side: a read that did not fill its room is not the last, its end is still to be read.
     pub(super) is_ended: bool,
+    /// Room to send is reported.
+    pub(super) is_write_armed: bool,
 }
 
 impl Reactor {
@@ -37,8 +40,9 @@ impl Reactor {
     }
 
     pub(super) fn put_back(&mut self, index: u32, mut conn: Box<Conn>) {
-        if conn.phase == Phase::Write && !conn.is_write_armed {
-            conn.is_write_armed = true;
+        let slot = &mut self.slots[index as usize];
+        if conn.is_answering() && !slot.is_write_armed {
+            slot.is_write_armed = true;
             let flags = sys::READ | sys::WRITE | sys::EDGE;
             if self.epoll.modify(conn.raw_fd(), flags, conn.token).is_err() {
                 self.close(index, conn);
@@ -80,6 +84,7 @@ impl Reactor {
         slot.is_open = false;
         slot.is_unread = false;
         slot.is_ended = false;
+        slot.is_write_armed = false;
         self.free.push(index);
         self.open -= 1;
         self.shared.table.sub(cell::connections, 1);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use super::{Notice, Server, lock};
 use crate::accounting::{self, Outcome};
 use crate::call_state::Thread;
-use crate::conn::Next;
+use crate::conn::{After, Next};
 use crate::reactor::{Call, Order};
 use crate::stats::cell;
 use crate::sys;
@@ -63,10 +63,15 @@ impl Server {
         }
         self.renew_oldest();
         thread.is_slow.store(end_us.saturating_sub(outcome.start_us) > SLOW_CALL_US, Relaxed);
-        call.closes = !keeps || is_expired;
+        let closes = !keeps || is_expired;
         // A client that wanted to go on may be sending: a plain close would reset what it has not read yet.
-        call.lingers = call.closes && (!call.is_body_received() || call.request().head.keep_alive);
-        let next = if is_expired { Next::Close } else { call.finish_call(shared, end_us) };
+        let lingers = !call.is_body_received() || call.request().head.keep_alive;
+        let after = match (closes, lingers) {
+            (false, _) => After::Keep,
+            (true, false) => After::Close,
+            (true, true) => After::Linger,
+        };
+        let next = if is_expired { Next::Close } else { call.finish_call(after, shared, end_us) };
         let answered = self.answered.fetch_add(1, Relaxed) + 1;
         if answered == shared.settings.max_requests {
             self.notify(Notice::MaxRequests);
@@ -101,7 +106,7 @@ impl Server {
         self.shared.table.set(cell::oldest_start_us, oldest);
     }
 
-    fn give_back(&self, mut conn: Call, next: Next, now_us: u64) {
+    fn give_back(&self, conn: Call, next: Next, now_us: u64) {
         if let Ok(mut reactor) = self.lead.try_lock() {
             reactor.take_back(conn, next, now_us);
             self.spread(&mut reactor);
@@ -114,7 +119,6 @@ impl Server {
             && conn.unsent.is_empty()
             && self.order() == Order::Serve;
         let (fd, token) = (conn.raw_fd(), conn.token);
-        conn.is_write_armed = false;
         let mut desk = lock(&self.desk);
         desk.returned.push((conn, next));
         self.returned_count.fetch_add(1, AcqRel);

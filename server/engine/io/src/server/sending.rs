@@ -229,8 +229,7 @@ impl Server {
     /// not the app's: a slow upload is no reason to give a worker up.
     pub fn begin_body_wait(&self, number: usize, call: &mut Call) -> (RawFd, Duration) {
         let now_us = sys::monotonic_us();
-        call.intake.resume(now_us);
-        let deadline_us = call.intake.deadline_us(self.shared.settings.body_patience);
+        let deadline_us = call.resume_body(self.shared.settings.body_patience, now_us);
         self.threads[number].begin_waiting(now_us);
         (call.raw_fd(), Duration::from_micros(deadline_us.saturating_sub(now_us)))
     }

@@ -339,8 +339,7 @@ impl Exchange {
         let keeps = state.ended == Some(true) && !state.is_gone;
         let held = state.held.take()?;
         let is_received = held.is_body_received();
-        let mut call = held.end()?;
-        call.lingers = !is_received;
+        let call = held.end()?;
         let outcome = Outcome {
             status: state.status,
             body_bytes: state.body_bytes,
