@@ -28,7 +28,7 @@ pub struct Received<'a> {
 
 /// What a call came to, for counters and log.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct CallResult {
     /// The status sent.
     pub status: u16,
     /// Bytes of the body sent.
@@ -50,7 +50,7 @@ pub fn note_refusal(shared: &Shared, request: &Received<'_>, status: u16, code: 
 }
 
 /// Counts and logs an answered call.
-pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &Outcome) {
+pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &CallResult) {
     let duration_us = outcome.end_us.saturating_sub(outcome.start_us);
     let queue_us = outcome.start_us.saturating_sub(request.ready_us);
     shared.table.add(cell::busy_us, duration_us);
@@ -59,7 +59,7 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &Outcome) {
     if outcome.is_counted {
         return;
     }
-    let Outcome { status, body_bytes, .. } = *outcome;
+    let CallResult { status, body_bytes, .. } = *outcome;
     shared.table.count_answer(request.method() as usize, status, duration_us);
     if shared.log.is_some() {
         let record = Record { status, body_bytes, duration_us, queue_us, ..request.record() };

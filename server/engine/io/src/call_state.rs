@@ -22,7 +22,7 @@ use prefork_core::{Head, Limits, head};
 
 use crate::accounting::Received;
 use crate::conn::Conn;
-use crate::out_queue::Unsent;
+use crate::out_queue::OutQueue;
 
 const NONE: u64 = 0;
 const OPEN: u64 = 1;
@@ -50,7 +50,7 @@ pub struct Thread {
     /// What a report of the call needs.
     line: Mutex<Line>,
     /// Part of the answer the client has not taken while the app goes on producing it.
-    unsent: Mutex<Unsent>,
+    unsent: Mutex<OutQueue>,
     has_unsent: AtomicBool,
     /// The last call took so long that another thread should lead meanwhile.
     pub(crate) is_slow: AtomicBool,
@@ -313,7 +313,7 @@ impl Thread {
     /// The waiting part of the answer and the socket it is for.
     ///
     /// INVARIANT: as long as something waits the socket is open: it is taken away under this lock before the call ends.
-    pub fn with_unsent<T>(&self, action: impl FnOnce(&mut Unsent, RawFd) -> T) -> T {
+    pub fn with_unsent<T>(&self, action: impl FnOnce(&mut OutQueue, RawFd) -> T) -> T {
         let mut unsent = lock(&self.unsent);
         let result = action(&mut unsent, self.fd.load(Relaxed));
         self.has_unsent.store(!unsent.is_empty(), Release);
@@ -321,7 +321,7 @@ impl Thread {
     }
 
     /// As [`Thread::with_unsent`]; `None`, and nothing happens, while the app thread itself is at it.
-    pub fn try_with_unsent<T>(&self, action: impl FnOnce(&mut Unsent, RawFd) -> T) -> Option<T> {
+    pub fn try_with_unsent<T>(&self, action: impl FnOnce(&mut OutQueue, RawFd) -> T) -> Option<T> {
         let mut unsent = match self.unsent.try_lock() {
             Ok(unsent) => unsent,
             Err(TryLockError::Poisoned(unsent)) => unsent.into_inner(),
@@ -334,7 +334,7 @@ impl Thread {
 
     /// Takes the waiting part away, at the end of the call.
     #[must_use]
-    pub fn take_unsent(&self) -> Unsent {
+    pub fn take_unsent(&self) -> OutQueue {
         self.with_unsent(|unsent, _| std::mem::take(unsent))
     }
 }

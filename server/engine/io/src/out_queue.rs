@@ -17,7 +17,7 @@ pub const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 pub const SLICE_BYTES: usize = 512 * 1024;
 
 /// A file to be sent behind the bytes of an answer.
-pub struct FileOut {
+pub struct FileSegment {
     /// A descriptor of our own: the app may close its file.
     pub fd: OwnedFd,
     /// Next byte to send.
@@ -30,14 +30,14 @@ pub struct FileOut {
 pub type SharedBytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A part of what is still to be sent.
-enum Piece {
+enum Segment {
     Bytes(Vec<u8>),
     /// Bytes up to `end`.
     Shared {
         bytes: SharedBytes,
         end: usize,
     },
-    File(FileOut),
+    File(FileSegment),
     /// A part of our own file.
     Spooled {
         offset: i64,
@@ -47,8 +47,8 @@ enum Piece {
 
 /// What the client has not taken yet.
 #[derive(Default)]
-pub struct Unsent {
-    pieces: VecDeque<Piece>,
+pub struct OutQueue {
+    pieces: VecDeque<Segment>,
     /// Bytes of the first piece that are sent.
     at: usize,
     /// Bytes in memory that are still to be sent.
@@ -75,7 +75,7 @@ struct Progress {
     had_room: bool,
 }
 
-impl Piece {
+impl Segment {
     fn memory_bytes(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
@@ -85,7 +85,7 @@ impl Piece {
     }
 }
 
-/// How far [`Unsent::flush`] came.
+/// How far [`OutQueue::flush`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
     /// All is sent.
@@ -98,7 +98,7 @@ pub enum Flushed {
     Broken,
 }
 
-impl Unsent {
+impl OutQueue {
     /// Nothing is left to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -145,9 +145,9 @@ impl Unsent {
         let mut result = Ok(true);
         while let Some(piece) = pieces.pop_front() {
             let rest = match &piece {
-                Piece::Bytes(bytes) => &bytes[self.at..],
-                Piece::Shared { bytes, end } => &(**bytes).as_ref()[self.at..*end],
-                Piece::File(_) | Piece::Spooled { .. } => {
+                Segment::Bytes(bytes) => &bytes[self.at..],
+                Segment::Shared { bytes, end } => &(**bytes).as_ref()[self.at..*end],
+                Segment::File(_) | Segment::Spooled { .. } => {
                     self.pieces.push_back(piece);
                     continue;
                 }
@@ -162,8 +162,8 @@ impl Unsent {
             self.kept -= piece.memory_bytes();
             self.at = 0;
             match self.pieces.back_mut() {
-                Some(Piece::Spooled { left, .. }) => *left += count as u64,
-                _ => self.pieces.push_back(Piece::Spooled {
+                Some(Segment::Spooled { left, .. }) => *left += count as u64,
+                _ => self.pieces.push_back(Segment::Spooled {
                     offset: i64::try_from(offset).unwrap_or(i64::MAX),
                     left: count as u64,
                 }),
@@ -212,8 +212,8 @@ impl Unsent {
         self.held += bytes.len();
         self.kept += bytes.len();
         match self.pieces.back_mut() {
-            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes),
-            _ => self.pieces.push_back(Piece::Bytes(bytes.to_vec())),
+            Some(Segment::Bytes(last)) => last.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Segment::Bytes(bytes.to_vec())),
         }
     }
 
@@ -228,15 +228,15 @@ impl Unsent {
             return self.push(&(*bytes).as_ref()[from..end]);
         }
         self.held += end - from;
-        let piece = Piece::Shared { bytes, end };
+        let piece = Segment::Shared { bytes, end };
         self.kept += piece.memory_bytes();
         self.pieces.push_back(piece);
     }
 
     /// Adds a file to be sent behind what is there.
-    pub fn push_file(&mut self, file: FileOut) {
+    pub fn push_file(&mut self, file: FileSegment) {
         if file.left > 0 {
-            self.pieces.push_back(Piece::File(file));
+            self.pieces.push_back(Segment::File(file));
         }
     }
 
@@ -263,16 +263,16 @@ impl Unsent {
                 return Flushed::More;
             }
             let (result, left) = match piece {
-                Piece::Bytes(bytes) => send_some(fd, &bytes[self.at..], slice),
-                Piece::Shared { bytes, end } => {
+                Segment::Bytes(bytes) => send_some(fd, &bytes[self.at..], slice),
+                Segment::Shared { bytes, end } => {
                     send_some(fd, &(**bytes).as_ref()[self.at..*end], slice)
                 }
-                Piece::Spooled { offset, left } => {
+                Segment::Spooled { offset, left } => {
                     let file = self.spooled.as_ref().map_or(-1, AsRawFd::as_raw_fd);
                     let whole = usize::try_from(*left).unwrap_or(usize::MAX);
                     (sys::send_file(fd, file, offset, whole.min(slice)), whole)
                 }
-                Piece::File(file) => {
+                Segment::File(file) => {
                     let whole = usize::try_from(file.left).unwrap_or(usize::MAX);
                     let from = file.fd.as_raw_fd();
                     (sys::send_file(fd, from, &mut file.offset, whole.min(slice)), whole)
@@ -288,12 +288,12 @@ impl Unsent {
             *sent += count as u64;
             slice = slice.saturating_sub(count);
             match piece {
-                Piece::Bytes(_) | Piece::Shared { .. } => {
+                Segment::Bytes(_) | Segment::Shared { .. } => {
                     self.held -= count;
                     self.at += count;
                 }
-                Piece::File(file) => file.left -= count as u64,
-                Piece::Spooled { left, .. } => *left -= count as u64,
+                Segment::File(file) => file.left -= count as u64,
+                Segment::Spooled { left, .. } => *left -= count as u64,
             }
             if count == left {
                 self.kept -= piece.memory_bytes();
@@ -308,7 +308,7 @@ impl Unsent {
 
     /// Moved to the front only when that frees half: else each flush of a slow client would move a megabyte.
     fn compact(&mut self) {
-        if let Some(Piece::Bytes(bytes)) = self.pieces.front_mut()
+        if let Some(Segment::Bytes(bytes)) = self.pieces.front_mut()
             && self.at > bytes.len() / 2
         {
             bytes.drain(..self.at);
@@ -340,7 +340,7 @@ mod tests {
     fn what_is_unsent_goes_out_in_order_however_slowly_it_is_taken() {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push(b"head");
         unsent.push_shared(Box::new(vec![b's'; 600_000]), 0, 500_000);
         unsent.push(&vec![b'b'; 300_000]);
@@ -363,7 +363,7 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let (memory, spool) = (Budget::new(1_000_000), Spool::new(std::env::temp_dir(), 2_000_000));
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push_shared(Box::new(vec![b's'; 600_000]), 1000, 500_000);
         unsent.push(&vec![b'b'; 300_000]);
         assert!(unsent.cover(&memory));
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_full_spool_changes_nothing() {
         let spool = Spool::new(std::env::temp_dir(), 9);
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push(b"0123456789");
         assert!(!unsent.spill(&spool).unwrap());
         assert_eq!((unsent.held(), unsent.is_spilling()), (10, false));
@@ -407,7 +407,7 @@ mod tests {
         let near = listener.accept().unwrap().0;
         near.set_nonblocking(true).unwrap();
         let patience = Patience { pause_us: 100, bytes_per_s: 0 };
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push(&vec![b'x'; 64 << 20]);
         let (fd, mut sent) = (near.as_raw_fd(), 0);
         while unsent.flush(fd, &mut sent) != Flushed::Blocked {}
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn a_shared_part_that_was_begun_elsewhere_goes_on_from_there() {
         let (near, far) = UnixStream::pair().unwrap();
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push_shared(Box::new(b"0123456789".to_vec()), 3, 8);
         assert_eq!(unsent.held(), 5);
         assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::All);
@@ -443,12 +443,12 @@ mod tests {
     #[test]
     fn a_client_that_left_and_a_file_that_shrank_are_broken() {
         let (near, far) = UnixStream::pair().unwrap();
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         let fd = std::fs::File::open("/dev/null").unwrap().into();
-        unsent.push_file(FileOut { fd, offset: 0, left: 10 });
+        unsent.push_file(FileSegment { fd, offset: 0, left: 10 });
         assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::Broken);
         drop(far);
-        let mut unsent = Unsent::default();
+        let mut unsent = OutQueue::default();
         unsent.push(b"x");
         assert_eq!(unsent.flush(near.as_raw_fd(), &mut 0), Flushed::Broken);
     }

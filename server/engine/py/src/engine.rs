@@ -14,7 +14,7 @@ use prefork_io::settings::Settings;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use crate::environ::Facts;
+use crate::environ::StaticEnviron;
 use crate::errors;
 use crate::hub::Hub;
 use crate::serving::Serving;
@@ -27,13 +27,13 @@ pub struct Engine {
     app: Py<PyAny>,
     report_error: Py<PyAny>,
     server: Arc<Server>,
-    facts: Facts,
+    static_environ: StaticEnviron,
 }
 
 /// The settings as they come from Python.
-struct Given<'a, 'py>(&'a Bound<'py, PyAny>);
+struct RawSettings<'a, 'py>(&'a Bound<'py, PyAny>);
 
-impl<'py> Given<'_, 'py> {
+impl<'py> RawSettings<'_, 'py> {
     fn get<T>(&self, key: &str) -> PyResult<T>
     where
         T: for<'a> FromPyObject<'a, 'py>,
@@ -61,7 +61,10 @@ impl<'py> Given<'_, 'py> {
 /// `(style, literals and fields, end)`.
 type AccessLog = (String, Vec<(String, String)>, String);
 
-fn read_access_format(given: &Given<'_, '_>, hides_queries: bool) -> PyResult<Option<Format>> {
+fn read_access_format(
+    given: &RawSettings<'_, '_>,
+    hides_queries: bool,
+) -> PyResult<Option<Format>> {
     let Some((style, named, end)) = given.get::<Option<AccessLog>>("access_log")? else {
         return Ok(None);
     };
@@ -80,7 +83,7 @@ fn read_access_format(given: &Given<'_, '_>, hides_queries: bool) -> PyResult<Op
     Ok(Some(Format::new(style == "json", hides_queries, &parts, &end)))
 }
 
-fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
+fn read_settings(given: &RawSettings<'_, '_>) -> PyResult<(Settings, StaticEnviron)> {
     let threads: usize = given.get("threads")?;
     if threads == 0 {
         return Err(errors::invalid_setting("threads is 0; use 1 or more"));
@@ -126,13 +129,13 @@ fn read_settings(given: &Given<'_, '_>) -> PyResult<(Settings, Facts)> {
         hides_queries,
         has_hub: given.get("greenlets")?,
     };
-    let facts = Facts {
+    let static_environ = StaticEnviron {
         script_name: given.get::<String>("script_name")?.trim_end_matches('/').to_owned(),
         server_software,
         is_multithread: threads > 1,
         is_multiprocess: given.get("multiprocess")?,
     };
-    Ok((settings, facts))
+    Ok((settings, static_environ))
 }
 
 #[pymethods]
@@ -154,10 +157,10 @@ impl Engine {
         if !app.is_callable() {
             return Err(errors::not_callable(&app));
         }
-        let (settings, facts) = read_settings(&Given(settings))?;
+        let (settings, static_environ) = read_settings(&RawSettings(settings))?;
         let pair = handover.map(|(send, receive)| Pair { send, receive });
         let server = Server::new(settings, &listeners, stats_fd, slot, access_log_fd, pair)?;
-        Ok(Self { app: app.unbind(), report_error, server, facts })
+        Ok(Self { app: app.unbind(), report_error, server, static_environ })
     }
 
     #[getter]
@@ -167,7 +170,7 @@ impl Engine {
 
     fn serve(&self, py: Python<'_>) -> PyResult<()> {
         let (app, report_error) = (self.app.bind(py).clone(), self.report_error.bind(py).clone());
-        match Serving::new(self.server.clone(), app, report_error, &self.facts)? {
+        match Serving::new(self.server.clone(), app, report_error, &self.static_environ)? {
             Some(serving) => serving.run(),
             None => Err(errors::too_many_threads()),
         }
@@ -186,7 +189,7 @@ impl Engine {
         }
         let greenlets = Greenlets { spawn, wait, park };
         let (app, report_error) = (self.app.bind(py), self.report_error.bind(py));
-        Hub::new(app, report_error, self.server.clone(), &self.facts, greenlets)
+        Hub::new(app, report_error, self.server.clone(), &self.static_environ, greenlets)
     }
 
     #[pyo3(signature = (*, mode))]

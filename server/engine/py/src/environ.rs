@@ -25,7 +25,7 @@ const UNKNOWN_KEYS_MAX: usize = 256;
 const KEPT_NAME_BYTES: usize = 64;
 
 /// Settings that reach the app.
-pub struct Facts {
+pub struct StaticEnviron {
     /// `SCRIPT_NAME`: the path this app is mounted at, without a slash at its end.
     pub script_name: String,
     /// `SERVER_SOFTWARE`.
@@ -126,7 +126,7 @@ impl Environ {
     /// Prepares what all environs of a thread share. `errors` is `wsgi.errors`, `input` that of a request without body.
     pub fn new(
         py: Python<'_>,
-        facts: &Facts,
+        static_environ: &StaticEnviron,
         errors: &Bound<'_, PyAny>,
         input: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
@@ -149,22 +149,22 @@ impl Environ {
         let template = PyDict::new(py);
         let empty = PyString::intern(py, "");
         template.set_item(&names.request_method, &methods[0])?;
-        template.set_item(interned(py, "SCRIPT_NAME"), &facts.script_name)?;
+        template.set_item(interned(py, "SCRIPT_NAME"), &static_environ.script_name)?;
         template.set_item(&names.path_info, &empty)?;
         template.set_item(&names.query_string, &empty)?;
         template.set_item(&names.raw_uri, &empty)?;
         template.set_item(&names.server_name, interned(py, "localhost"))?;
         template.set_item(&names.server_port, interned(py, "80"))?;
         template.set_item(&names.server_protocol, interned(py, "HTTP/1.1"))?;
-        template.set_item(interned(py, "SERVER_SOFTWARE"), &facts.server_software)?;
+        template.set_item(interned(py, "SERVER_SOFTWARE"), &static_environ.server_software)?;
         template.set_item(&names.remote_addr, &empty)?;
         template.set_item(&names.remote_port, interned(py, "0"))?;
         template.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         template.set_item(&names.url_scheme, interned(py, "http"))?;
         template.set_item(&names.input, input)?;
         template.set_item("wsgi.errors", errors)?;
-        template.set_item("wsgi.multithread", facts.is_multithread)?;
-        template.set_item("wsgi.multiprocess", facts.is_multiprocess)?;
+        template.set_item("wsgi.multithread", static_environ.is_multithread)?;
+        template.set_item("wsgi.multiprocess", static_environ.is_multiprocess)?;
         template.set_item("wsgi.run_once", false)?;
         template.set_item("wsgi.input_terminated", true)?;
         template
@@ -181,7 +181,7 @@ impl Environ {
         }
         Ok(Self {
             template: template.unbind(),
-            script_name: facts.script_name.clone().into_bytes(),
+            script_name: static_environ.script_name.clone().into_bytes(),
             keys: keys(py),
             unknown_keys: HashMap::new(),
             methods,

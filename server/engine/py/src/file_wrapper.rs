@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use prefork_io::out_queue::FileOut;
+use prefork_io::out_queue::FileSegment;
 use prefork_io::sys;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -53,7 +53,7 @@ impl FileWrapper {
 impl FileWrapper {
     /// What sendfile(2) can send of it: from the file's position to its end, when it is a regular file and the object's
     /// own `read` would give the same bytes. `None` for everything else, which is then read block by block.
-    pub fn to_send(&self, py: Python<'_>) -> Option<FileOut> {
+    pub fn to_send(&self, py: Python<'_>) -> Option<FileSegment> {
         let file = plain_file(self.filelike.bind(py))?;
         let fd: i32 = file.call_method0("fileno").ok()?.extract().ok()?;
         let offset: i64 = file.call_method0("tell").ok()?.extract().ok()?;
@@ -65,7 +65,7 @@ impl FileWrapper {
             && left > 0
             && matches!(file.read_at(&mut [0], metadata.len() - 1), Ok(1));
         sys::read_no_further(file.as_raw_fd());
-        is_stored.then(|| FileOut { fd: file.into(), offset, left })
+        is_stored.then(|| FileSegment { fd: file.into(), offset, left })
     }
 }
 

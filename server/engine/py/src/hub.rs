@@ -12,7 +12,7 @@ use prefork_io::reactor::Call;
 use prefork_io::server::Server;
 use pyo3::prelude::*;
 
-use crate::environ::{Environ, Facts};
+use crate::environ::{Environ, StaticEnviron};
 use crate::errors;
 use crate::response::Exchange;
 use crate::serving::{Serving, new_environ, new_exchange};
@@ -51,11 +51,11 @@ impl Hub {
         app: &Bound<'_, PyAny>,
         report_error: &Bound<'_, PyAny>,
         server: Arc<Server>,
-        facts: &Facts,
+        static_environ: &StaticEnviron,
         greenlets: Greenlets,
     ) -> PyResult<Self> {
         let py = app.py();
-        let environ = new_environ(py, facts)?;
+        let environ = new_environ(py, static_environ)?;
         let most = server.shared.settings.threads;
         let greenlets = Arc::new(greenlets);
         let hub = Self {

@@ -14,11 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use pyo3::{ffi, intern};
 
-use crate::environ::{Environ, Facts, thread_ident};
+use crate::environ::{Environ, StaticEnviron, thread_ident};
 use crate::errors;
 use crate::file_wrapper::{FileWrapper, bytes_block};
 use crate::input::{Input, Stream};
-use crate::response::{Exchange, Held};
+use crate::response::{Exchange, RequestSlot};
 use crate::waiter::Waiter;
 
 /// What one app thread works with.
@@ -42,11 +42,11 @@ impl<'py> Serving<'py> {
         server: Arc<Server>,
         app: Bound<'py, PyAny>,
         report_error: Bound<'py, PyAny>,
-        facts: &Facts,
+        static_environ: &StaticEnviron,
     ) -> PyResult<Option<Self>> {
         let py = app.py();
         let Some(number) = server.join(thread_ident(py)?) else { return Ok(None) };
-        let environ = new_environ(py, facts)?;
+        let environ = new_environ(py, static_environ)?;
         let waiter = Waiter::Thread;
         let (exchange, start_response) = new_exchange(py, &server, number, &waiter)?;
         Ok(Some(Self {
@@ -113,10 +113,10 @@ impl<'py> Serving<'py> {
                 let length = input.as_ref().map_or(0, Input::length);
                 self.environ.borrow().set_length(environ, length);
             }
-            (Held::Own(call), input)
+            (RequestSlot::Own(call), input)
         } else {
             let stream = Stream::new(self.server.clone(), self.number, self.waiter.clone(), call);
-            (Held::Shared(stream.clone()), Some(Input::of_stream(stream)))
+            (RequestSlot::Shared(stream.clone()), Some(Input::of_stream(stream)))
         };
         self.exchange.get().open(held, start_us);
         if let Err(error) = self.run_app(environ, input) {
@@ -276,10 +276,13 @@ impl<'py> Serving<'py> {
 type Pair<'py> = (Bound<'py, Exchange>, Bound<'py, PyAny>);
 
 /// What builds the environs of this thread.
-pub fn new_environ(py: Python<'_>, facts: &Facts) -> PyResult<Rc<RefCell<Environ>>> {
+pub fn new_environ(
+    py: Python<'_>,
+    static_environ: &StaticEnviron,
+) -> PyResult<Rc<RefCell<Environ>>> {
     let errors = py.import("sys")?.getattr("stderr")?;
     let empty_input = Bound::new(py, Input::empty())?.into_any();
-    Ok(Rc::new(RefCell::new(Environ::new(py, facts, &errors, &empty_input)?)))
+    Ok(Rc::new(RefCell::new(Environ::new(py, static_environ, &errors, &empty_input)?)))
 }
 
 /// An exchange for the calls of one app thread or greenlet, and its `start_response`.

@@ -13,7 +13,7 @@ use crate::access_line::without_query;
 use crate::accounting::{self, Received};
 use crate::buffer::{Buffer, Pool};
 use crate::intake::Intake;
-use crate::out_queue::Unsent;
+use crate::out_queue::OutQueue;
 use crate::shared::Shared;
 use crate::sys::Address;
 
@@ -117,7 +117,7 @@ pub struct Conn {
     /// When the current wait is over, on the monotonic clock.
     pub deadline_us: u64,
     /// Rest of the answer, while the call runs and after it.
-    pub unsent: Unsent,
+    pub unsent: OutQueue,
     /// Answers so far; a passed connection had at least one.
     pub answered: u32,
     /// Passing it to another worker failed once: the next answer ends it.
@@ -156,7 +156,7 @@ impl Conn {
             buffer: None,
             state: State::Head,
             deadline_us: now_us + shared.settings.header_timeout_us,
-            unsent: Unsent::default(),
+            unsent: OutQueue::default(),
             answered: 0,
             handover_failed: false,
             made_id: None,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 
 use super::{Notice, Server, lock};
-use crate::accounting::{self, Outcome};
+use crate::accounting::{self, CallResult};
 use crate::call_state::Thread;
 use crate::conn::{After, Next};
 use crate::reactor::{Call, Order};
@@ -43,7 +43,7 @@ impl Server {
     /// A call is over, its answer sent or held: counts it and gives its connection back.
     ///
     /// `keeps` says whether the answer promised to keep the connection.
-    pub fn end(&self, number: usize, mut call: Call, outcome: Outcome, keeps: bool) {
+    pub fn end(&self, number: usize, mut call: Call, outcome: CallResult, keeps: bool) {
         let thread = &self.threads[number];
         let is_timed = self.shared.settings.request_timeout_us > 0;
         let ended = thread.end(is_timed);
@@ -54,7 +54,7 @@ impl Server {
         accounting::note_answer(
             shared,
             &call.received_request(),
-            &Outcome { status, end_us, is_counted: is_expired, ..outcome },
+            &CallResult { status, end_us, is_counted: is_expired, ..outcome },
         );
         shared.table.clear_line(number);
         shared.table.sub(cell::in_flight, 1);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::Server;
 use crate::call_state::Thread;
 use crate::forked;
-use crate::out_queue::{FileOut, Flushed, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX, Unsent};
+use crate::out_queue::{
+    FileSegment, Flushed, OutQueue, SLICE_BYTES, SharedBytes, UNSENT_BYTES_MAX,
+};
 use crate::pace::Patience;
 use crate::reactor::Call;
 use crate::sys::{self, Direction};
@@ -68,7 +70,7 @@ impl Server {
                 return Sent::Fine;
             }
         }
-        let add = |unsent: &mut Unsent| {
+        let add = |unsent: &mut OutQueue| {
             unsent.push(&head[sent.min(head.len())..]);
             if let Some((body, end)) = body {
                 unsent.push_shared(body, sent.saturating_sub(head.len()), end);
@@ -88,7 +90,13 @@ impl Server {
 
     /// Adds a file behind everything sent so far; whoever leads sends it, while the app closes it or the thread serves
     /// others.
-    pub fn send_file(&self, number: usize, call: &mut Call, head: &[u8], file: FileOut) -> Sent {
+    pub fn send_file(
+        &self,
+        number: usize,
+        call: &mut Call,
+        head: &[u8],
+        file: FileSegment,
+    ) -> Sent {
         let thread = &self.threads[number];
         if forked::is_forked() || !thread.claim() {
             return Sent::Gone;
@@ -141,7 +149,7 @@ impl Server {
                 Flushed::Broken => return Sent::Gone,
                 Flushed::Blocked | Flushed::More => {}
             }
-            let has_room = |unsent: &mut Unsent| {
+            let has_room = |unsent: &mut OutQueue| {
                 unsent.held() <= UNSENT_BYTES_MAX / 2 && unsent.cover(&self.shared.memory)
             };
             if thread.with_unsent(|unsent, _| has_room(unsent))
@@ -175,7 +183,7 @@ impl Server {
     }
 
     /// Moves what is unsent to the spool; false when that has no room.
-    fn spill(&self, unsent: &mut Unsent) -> bool {
+    fn spill(&self, unsent: &mut OutQueue) -> bool {
         let Some(spool) = &self.shared.response_spool else { return false };
         unsent.spill(spool).unwrap_or_else(|error| {
             self.shared.note_spool_failure(&error);
@@ -201,7 +209,7 @@ impl Server {
         if !self.wait_to_store(call, wait) {
             // Too slow, or gone: what comes next finds the connection closed.
             sys::shut_down(call.raw_fd());
-            call.unsent = Unsent::default();
+            call.unsent = OutQueue::default();
             self.shared.count_disconnect();
         }
         thread.end_waiting(sys::monotonic_us());
@@ -255,7 +263,7 @@ impl Server {
         thread.with_unsent(|unsent, fd| self.flush(unsent, fd))
     }
 
-    fn flush(&self, unsent: &mut Unsent, fd: RawFd) -> Flushed {
+    fn flush(&self, unsent: &mut OutQueue, fd: RawFd) -> Flushed {
         let mut sent = 0;
         let flushed = unsent.flush(fd, &mut sent);
         self.shared.count_sent(sent);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
 use prefork_core::response::{BodyEncoder, RequestInfo, ResponseHead};
-use prefork_io::accounting::Outcome;
-use prefork_io::out_queue::{FileOut, SharedBytes};
+use prefork_io::accounting::CallResult;
+use prefork_io::out_queue::{FileSegment, SharedBytes};
 use prefork_io::reactor::Call;
 use prefork_io::server::{Sent, Server, Wait};
 use pyo3::ffi;
@@ -23,7 +23,7 @@ use crate::waiter::Waiter;
 mod slot;
 mod start;
 
-pub use slot::Held;
+pub use slot::RequestSlot;
 
 /// A block up to this size is copied behind what goes before it, to be sent as one piece.
 const COPIED_BODY_BYTES: usize = 16 * 1024;
@@ -45,7 +45,7 @@ enum Progress {
 
 #[derive(Default)]
 struct State {
-    held: Option<Held>,
+    held: Option<RequestSlot>,
     /// What goes out next, the head first.
     out: Vec<u8>,
     progress: Progress,
@@ -84,7 +84,7 @@ impl Exchange {
     }
 
     /// A call begins.
-    pub fn open(&self, held: Held, start_us: u64) {
+    pub fn open(&self, held: RequestSlot, start_us: u64) {
         let mut state = self.lock();
         state.held = Some(held);
         state.out.clear();
@@ -249,7 +249,7 @@ impl Exchange {
     }
 
     /// Sends an answer whose body is a file.
-    pub fn send_file(&self, mut file: FileOut) -> PyResult<()> {
+    pub fn send_file(&self, mut file: FileSegment) -> PyResult<()> {
         let mut state = self.lock();
         self.begin_body(&mut state, Some(file.left))?;
         let State { progress: Progress::Body(outgoing), held: Some(held), out, .. } = &mut *state
@@ -279,7 +279,7 @@ impl Exchange {
     pub fn fail(&self, py: Python<'_>) {
         let mut state = self.lock();
         let status = match &state.held {
-            Some(Held::Shared(stream)) => stream.failure_status(),
+            Some(RequestSlot::Shared(stream)) => stream.failure_status(),
             _ => None,
         };
         if state.is_sent {
@@ -333,14 +333,14 @@ impl Exchange {
     }
 
     /// Ends the answer, and gives the call back with what it came to.
-    pub fn finish(&self) -> Option<(Call, Outcome, bool)> {
+    pub fn finish(&self) -> Option<(Call, CallResult, bool)> {
         self.send_end(true);
         let mut state = self.lock();
         let keeps = state.ended == Some(true) && !state.is_gone;
         let held = state.held.take()?;
         let is_received = held.is_body_received();
         let call = held.end()?;
-        let outcome = Outcome {
+        let outcome = CallResult {
             status: state.status,
             body_bytes: state.body_bytes,
             start_us: state.start_us,

@@ -7,14 +7,14 @@ use prefork_io::reactor::Call;
 use crate::input::Stream;
 
 /// The call, ours alone or shared with its `wsgi.input`.
-pub enum Held {
+pub enum RequestSlot {
     /// Its body is complete.
     Own(Call),
     /// Its body is still coming.
     Shared(Arc<Stream>),
 }
 
-impl Held {
+impl RequestSlot {
     pub(super) fn with<T>(&mut self, action: impl FnOnce(&mut Call) -> T) -> Option<T> {
         match self {
             Self::Own(call) => Some(action(call)),
