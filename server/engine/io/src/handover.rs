@@ -4,7 +4,7 @@
 //! message keeps the connection open while it is on its way, also when the sender exits.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use crate::sys;
 
@@ -64,6 +64,8 @@ impl Pair {
         let message = &scratch[..count];
         match (fd, message.split_first_chunk::<8>()) {
             (Some(fd), Some((&MAGIC, rest))) if rest.len() >= 8 => {
+                // Part of the open description, which any process that has it can change.
+                sys::set_nonblocking(fd.as_raw_fd())?;
                 let (ready_us, bytes) = rest.split_at(8);
                 let ready_us = ready_us.try_into().map_or(0, u64::from_le_bytes);
                 Ok(Some(Passed { fd, bytes: bytes.to_vec(), ready_us }))
@@ -76,7 +78,6 @@ impl Pair {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -100,6 +101,23 @@ mod tests {
         sys::send(passed.fd.as_raw_fd(), b"here").unwrap();
         let mut heard = [0; 10];
         assert_eq!(sys::receive(far.as_raw_fd(), &mut heard).unwrap(), 4);
+    }
+
+    #[test]
+    fn a_connection_that_blocks_does_not_block_whoever_takes_it() {
+        let (_ends, pair) = pair();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let near = OwnedFd::from(near);
+        let is_nonblocking = |fd: &OwnedFd| {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+            let info = info.unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            u32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_NONBLOCK.cast_unsigned() != 0
+        };
+        assert!(!is_nonblocking(&near));
+        pair.pass(&near, b"", 0).unwrap();
+        let passed = pair.take(&mut Vec::new()).unwrap().unwrap();
+        assert!(is_nonblocking(&passed.fd));
     }
 
     #[test]
