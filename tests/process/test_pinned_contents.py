@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -254,10 +255,9 @@ def test_restart_boots_what_has_served_in_this_pod_before_there_is_a_last_good_o
             pod.agent.wait_reload("bad", "failed")
         with pod.server() as server:
             assert body(server, "/") == "1"
-            wait_until(
-                lambda: "the server ended during" in pod.agent.status()["reload"]["message"],
-                UNHURRIED_S,
-            )
+            failed = pod.agent.wait_reload("bad", "failed")
+            assert failed["message"] == "RuntimeError: broken"  # not tried again
+            assert server.ask({"op": "status"})["generation"] == 1
             assert body(server, "/relative") == "page 1"
 
 
@@ -333,6 +333,39 @@ def test_binary_content_of_a_megabyte_arrives_whole(folder: Path):
         pod.agent.wait_reload("big", "succeeded")
         assert (pod.versions / "source" / digest[:16] / "blob").read_bytes() == blob
         assert body(server, "/") == "2"
+
+
+def test_config_file_in_a_content_is_read_in_the_version_of_its_generation(folder: Path):
+    with running_pod(folder, **{"conf.py": "raw_env = ['FROM_CONF=1']\nworkers = 1\n"}) as pod:
+        named = ("-c", str(pod.live / "conf.py"))
+        with pod.server(*named) as server:
+            files = pod.code("2", **{"conf.py": "workers = 2\n"})
+            request_reload(pod.request, "good", source=pod.source.write(files))
+            pod.agent.wait_reload("good", "succeeded")
+            server.wait_workers(2)
+            broken = pod.code("3", **{"conf.py": "workers = 3\n", "app.py": BROKEN})
+            request_reload(pod.request, "bad", source=pod.source.write(broken))
+            pod.agent.wait_reload("bad", "failed")
+            server.wait_workers(2)
+
+
+def test_version_that_does_not_fit_fails_the_reload_with_the_remedy(folder: Path):
+    """The limit on a file's size stands for the volume's: both refuse the write in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with running_pod(folder) as pod:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            with pod.server() as server:
+                digest = pod.source.write({**pod.code("2"), "blob": b"x" * (2 << 20)})
+                request_reload(pod.request, "big", source=digest)
+                message = pod.agent.wait_reload("big", "failed")["message"]
+                assert "content source (4 files, " in message
+                assert "move large files into the image or a volume" in message
+                assert body(server, "/") == "1"
+                assert not any("new" in name for name in pod.kept())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_nine_changes_in_a_row_end_on_the_last_and_leave_nothing_behind(folder: Path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from prefork.base import processes, threads
 from prefork.base.log import Log
 from prefork.base.termination_log import write_termination_message
+from prefork.base.versions import boot_version, is_pinned
 from prefork.config.environment import replace_environment
 from prefork.config.options import SETTINGS, Options
 from prefork.config.sources import configure
@@ -42,7 +43,7 @@ def run_server(arguments: Sequence[str]) -> int:
     """Serve, or carry out `--check-config` or `--print-config`."""
     folder = Path.cwd()
     environment = dict(os.environ)
-    configuration = configure(arguments, environment, folder=folder)
+    configuration = configure(arguments, environment, folder=folder, move=version_to_start_with)
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
     options = configuration.options
     log = Log(level=options.loglevel, style=options.log_format)
@@ -73,8 +74,12 @@ def run_server(arguments: Sequence[str]) -> int:
     return run(
         configuration,
         log,
-        reread=lambda move: configure(arguments, environment, folder=move(folder)),
+        reread=lambda move: configure(arguments, environment, folder=folder, move=move),
     )
+
+
+def version_to_start_with(folder: Path) -> Path:
+    return boot_version(folder) if is_pinned(folder) else folder
 
 
 def require_engine() -> None:

@@ -7,13 +7,14 @@ mount path on the version that serves.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from prefork.agent.control import ControlClient, Rejected, Unreachable
-from prefork.agent.last_good import choose_boot, read_last_good
+from prefork.agent.last_good import Copy, choose_boot, read_last_good
 from prefork.agent.table import TableFile
 from prefork.agent.version_store import DoesNotFitError, VersionStore, short
 from prefork.base.digest import (
@@ -28,8 +29,12 @@ from prefork.errors import Exit, StartupError
 
 PERIOD_S = 0.1
 CLEAN_UP_PERIOD_S = 1.0
-# A server that ends so soon after it was asked to reload is taken to have ended of that.
-BLAME_S = 300.0
+# A server that ends so soon after a reload is taken to have ended of what it has loaded.
+BLAME_S = 120.0
+
+
+class ChangedError(Exception):
+    """A mount was changed while it was read."""
 
 
 class Contents(Protocol):
@@ -41,14 +46,14 @@ class Contents(Protocol):
     def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """Return what to add to the server's reload, so that it loads exactly this content."""
 
-    def has_tried(self, request_id: str) -> bool:
-        """Return whether the server has ended soon after it was asked this."""
+    def find_failure(self, request_id: str) -> str:
+        """Return why the server is not to be asked this again; empty when it may be."""
 
     def note_try(self, request_id: str) -> None:
         """Remember that the server is asked this now."""
 
-    def forget_wanted(self) -> None:
-        """The request has ended: what it named is needed only where the server has loaded it."""
+    def note_end(self, request_id: str, failure: str) -> None:
+        """Remember how it ended; what it named is needed only where the server has loaded it."""
 
 
 class MountedContents:
@@ -72,13 +77,13 @@ class MountedContents:
     def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         return {}
 
-    def has_tried(self, request_id: str) -> bool:
-        return False
+    def find_failure(self, request_id: str) -> str:
+        return ""  # a server that is started anew has loaded the newest content
 
     def note_try(self, request_id: str) -> None:
-        """A server that is started anew has loaded the newest content."""
+        """Nothing is kept here."""
 
-    def forget_wanted(self) -> None:
+    def note_end(self, request_id: str, failure: str) -> None:
         """Nothing is kept here."""
 
 
@@ -122,7 +127,9 @@ class PinnedContents:
         Raises StartupError when the contents cannot be read, or do not fit.
         """
         try:
-            self.choose_boot()
+            while not self.boot and self.mounted:
+                with contextlib.suppress(ChangedError):
+                    self.choose_boot()
         except DoesNotFitError as error:
             raise StartupError(str(error), Exit.ENVIRONMENT) from None
         except OSError as error:
@@ -164,19 +171,28 @@ class PinnedContents:
     def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         return {"content": dict(wanted)}
 
-    def has_tried(self, request_id: str) -> bool:
-        match self.tried:
-            case {"id": id, "at": at, "boot_id": boot_id}:
-                is_another_run = boot_id != self.table.boot_id()
-                return bool(id == request_id and is_another_run and time.time() - at < BLAME_S)
-        return False
+    def find_failure(self, request_id: str) -> str:
+        if self.tried.get("id") != request_id:
+            return ""
+        if failure := self.tried.get("failure"):
+            return str(failure)
+        is_another_run = self.tried.get("boot_id") != self.table.boot_id()
+        ended_at = self.tried.get("ended_at")
+        if is_another_run and (ended_at is None or time.time() - ended_at < BLAME_S):
+            return "the server ended during or right after the reload, and has started with older content"
+        return ""
 
     def note_try(self, request_id: str) -> None:
-        self.tried = {"id": request_id, "at": time.time(), "boot_id": self.table.boot_id()}
+        self.tried = {"id": request_id, "boot_id": self.table.boot_id()}
         self.save()
 
-    def forget_wanted(self) -> None:
+    def note_end(self, request_id: str, failure: str) -> None:
         self.wanted = {}
+        boot_id = self.tried.get("boot_id", 0)
+        self.tried = {
+            "id": request_id, "boot_id": boot_id, "failure": failure, "ended_at": time.time(),
+        }  # fmt: skip
+        self.save()
 
     # -- what a start of the server loads ------------------------------------------------------
 
@@ -187,6 +203,8 @@ class PinnedContents:
         """Choose again; what is not to be had now leaves the choice as it was."""
         try:
             self.choose_boot()
+        except ChangedError:
+            return  # looked at again
         except (DoesNotFitError, OSError) as error:
             self.seen = self.look()
             self.log.error("new content not pinned, what is pinned stays", why=error)
@@ -194,17 +212,13 @@ class PinnedContents:
     def choose_boot(self) -> None:
         """Pin and link what a start of the server loads, by what is mounted now."""
         seen = self.look()
-        files = {name: read_directory(path) for name, path in self.mounted.items()}
+        digests = {name: digest_directory(path) for name, path in self.mounted.items()}
         copies = {name: read_copy(path) for name, path in self.copies.items()}
         good = read_last_good(copies, self.revision)
         served = {n: digest for n, digest in self.served.items() if self.store.has(n, digest)}
-        digests = {name: digest_files(content) for name, content in files.items()}
         boot = choose_boot(good, served, digests, self.copies)
         for name, digest in boot.items():
-            if digest == digests[name]:
-                self.store.keep(name, files[name])
-            elif good is not None and name in self.copies:
-                self.store.keep(name, without_mark(copies[name]))
+            self.fetch(name, digest, is_mounted=digest == digests[name])
         for name, digest in boot.items():
             self.store.link_boot(name, digest)
             if name not in self.loaded:
@@ -213,6 +227,14 @@ class PinnedContents:
             self.log.info("content for the next start of the server", is_last_good=good is not None,
                           **{name: digest[:12] for name, digest in boot.items()})  # fmt: skip
         self.boot, self.seen = boot, seen
+
+    def fetch(self, name: str, digest: str, *, is_mounted: bool) -> None:
+        """Have a version in the store. Raises ChangedError where the mount has another one meanwhile."""
+        if self.store.has(name, digest):
+            return
+        folder = self.mounted[name] if is_mounted else self.copies[name]
+        if self.store.keep(name, read_directory(folder)) != digest:
+            raise ChangedError
 
     # -- what the server has loaded ------------------------------------------------------------
 
@@ -266,17 +288,12 @@ class PinnedContents:
         self.store.write_state({"served": self.served, "tried": self.tried})
 
 
-def read_copy(folder: Path) -> dict[str, bytes]:
-    """Return the files of a last good copy, with its mark; none where there is no copy yet."""
+def read_copy(folder: Path) -> Copy:
+    """Return digest and mark of a last good copy; an empty mark where there is no copy yet."""
     try:
-        mark = (folder / LAST_GOOD).read_bytes()
-        return {**read_directory(folder), LAST_GOOD: mark}
+        return Copy(digest_directory(folder), (folder / LAST_GOOD).read_bytes())
     except OSError:
-        return {}
-
-
-def without_mark(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {name: content for name, content in files.items() if name != LAST_GOOD}
+        return Copy("", b"")
 
 
 def explain_unmounted(name: str) -> str:

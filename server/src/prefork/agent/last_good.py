@@ -6,25 +6,26 @@ and newer ones come to it by a reload, so that a change that does not work harms
 
 import json
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
-from prefork.base.digest import LAST_GOOD, digest_files
+
+class Copy(NamedTuple):
+    """A last good copy: the digest of its content, and what the operator has added to it."""
+
+    digest: str
+    mark: bytes
 
 
-def read_last_good(
-    copies: Mapping[str, Mapping[str, bytes]], revision: str
-) -> dict[str, str] | None:
-    """Return the digests of the copies where they may be booted; `copies` has their files by content.
+def read_last_good(copies: Mapping[str, Copy], revision: str) -> dict[str, str] | None:
+    """Return the digests of the copies where they may be booted; `copies` is by content.
 
     They have to be good for this revision of the app's pods, and to belong together: each names all
     contents that were good at the same time. None while a set is being written, and before the first.
     """
-    found = {
-        name: digest_files({file: data for file, data in files.items() if file != LAST_GOOD})
-        for name, files in copies.items()
-    }
-    for files in copies.values():
+    found = {name: copy.digest for name, copy in copies.items()}
+    for copy in copies.values():
         try:
-            good = json.loads(files.get(LAST_GOOD, b""))
+            good = json.loads(copy.mark)
             is_good = good["revision"] == revision and good["contents"] == found
         except (ValueError, KeyError, TypeError):
             return None

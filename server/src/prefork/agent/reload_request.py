@@ -145,7 +145,7 @@ class ReloadWatcher:
             ended = await self.reload(request)
         except (Rejected, DoesNotFitError) as error:
             ended = Progress(request.id, "failed", str(error))
-        self.contents.forget_wanted()
+        self.contents.note_end(request.id, ended.message if ended.result == "failed" else "")
         self.set_progress(request, ended.result, ended.message)
         self.log.info("reload request done", id=request.id, result=ended.result)
 
@@ -173,8 +173,7 @@ class ReloadWatcher:
         loaded = {name: status.content.get(name) for name in request.content}
         if status.last is None and loaded == dict(request.content):
             return Progress(request.id, "succeeded")
-        if self.contents.has_tried(request.id):
-            why = "the server ended during or right after the reload, and has started with older content"
+        if why := self.contents.find_failure(request.id):
             return Progress(request.id, "failed", why)
         self.set_progress(request, "running", "")
         self.contents.note_try(request.id)

@@ -16,6 +16,7 @@ from prefork.arbiter.resources import Resources
 from prefork.base.digest import digest_directory, parse_content
 from prefork.base.systemd import own_variables
 from prefork.base.versions import boot_version, follow, is_pinned, version_with
+from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
@@ -25,8 +26,6 @@ from prefork.worker.hooks import Hooks
 # Also where requests are not waited for (graceful_timeout 0), a worker needs a moment: idle connections are handed
 # over, hooks run.
 LEAVE_MIN_S = 0.1
-# From a folder to the version of it that a generation loads.
-Move = Callable[[Path], Path]
 
 
 @dataclass(frozen=True)

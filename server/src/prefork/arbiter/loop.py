@@ -42,7 +42,7 @@ from prefork.arbiter.agent_process import AgentProcess
 from prefork.arbiter.control import ControlServer, Request
 from prefork.arbiter.events import Event, ScaleRequested, StopRequested, Tick
 from prefork.arbiter.fleet import Fleet, present_generations
-from prefork.arbiter.generations import Generations, Move
+from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import measure_footprint, plan_surge
 from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
@@ -67,6 +67,7 @@ from prefork.base.signals import SignalSocket
 from prefork.base.termination_log import write_termination_message
 from prefork.base.tracebacks import last_line
 from prefork.config.capacity import observe_memory
+from prefork.config.config_file import Move
 from prefork.config.sources import Configuration
 from prefork.errors import Exit
 

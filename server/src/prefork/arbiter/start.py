@@ -9,7 +9,6 @@ from pathlib import Path
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
-from prefork.arbiter.generations import Move
 from prefork.arbiter.listeners import open_listeners, remove_files
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
@@ -19,6 +18,7 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.run_dir import open_run_dir
 from prefork.base.stats import create_table
 from prefork.base.systemd import Notifier, own_variables, passed_descriptors
+from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.options import MAX_WORKERS
 from prefork.config.sources import Configuration

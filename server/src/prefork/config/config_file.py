@@ -23,6 +23,9 @@ from prefork.errors import StartupError
 NO_FILE = "none"
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
 
+# From a folder to the version of it that is to be read (docs/contracts.md, section 4).
+Move = Callable[[Path], Path]
+
 
 @dataclass(frozen=True)
 class ConfigFile:
@@ -35,7 +38,7 @@ class ConfigFile:
     imports: Imports = field(default_factory=Imports)
 
 
-def read_config_file(named: str, *, folder: Path) -> ConfigFile:
+def read_config_file(named: str, *, folder: Path, move: Move) -> ConfigFile:
     """Return what the file `named` says; without a name, of the default file in `folder`, if any.
 
     Raises StartupError when the file is missing, raises, or sets something that would be unsafe to leave
@@ -51,11 +54,11 @@ def read_config_file(named: str, *, folder: Path) -> ConfigFile:
     imports = Imports()
     with imports.lent():
         sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
-        names, assigned = run_file(named, folder=folder)
+        names, assigned = run_file(named, folder=folder, move=move)
     return sort_names(names, assigned, source=named, imports=imports)
 
 
-def run_file(named: str, *, folder: Path) -> tuple[dict[str, Any], frozenset[str]]:
+def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], frozenset[str]]:
     """Run the file; return the names it defines, and which of them it assigns itself."""
     try:
         if named.startswith("python:"):
@@ -64,6 +67,7 @@ def run_file(named: str, *, folder: Path) -> tuple[dict[str, Any], frozenset[str
             tree = ast.parse(Path(source).read_bytes() if source.endswith(".py") else "")
             return dict(vars(module)), assigned_names(tree)
         path = folder / named.removeprefix("file:")
+        path = move(path.parent) / path.name
         if not path.exists() or path.is_dir():
             raise StartupError(f"config is {named}; there is no such file in {folder}")
         tree = ast.parse(path.read_bytes(), str(path))

@@ -15,7 +15,7 @@ from typing import Any
 
 from prefork.config import capacity
 from prefork.config.command_line import parse_arguments
-from prefork.config.config_file import ConfigFile, read_config_file
+from prefork.config.config_file import ConfigFile, Move, read_config_file
 from prefork.config.environment import borrowed_environment
 from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS, Options
@@ -48,11 +48,16 @@ class Configuration:
 
 
 def configure(
-    arguments: Sequence[str], environment: Mapping[str, str], *, folder: Path
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    move: Move = lambda folder: folder,
 ) -> Configuration:
     """Put all sources together.
 
     `folder` is where relative paths of the config file begin: the directory prefork was started in.
+    `move` leads from a folder to the version of it that is to be read.
     Raises StartupError with a message for a person for anything that is not right.
     """
     parsed, warnings = parse_arguments(arguments)
@@ -61,7 +66,7 @@ def configure(
     named, _ = pick(next(s for s in SETTINGS if s.name == "config"), given)
     # What the file changes in the environment belongs to the generation it configures, as raw_env does.
     with borrowed_environment(environment):
-        file = read_config_file(named or "", folder=folder)
+        file = read_config_file(named or "", folder=move(folder), move=move)
         variables = dict(os.environ)
     given = replace(given, file=file)
     values = {}
