@@ -112,6 +112,10 @@ class ClusterStory:
             self._change_code("2", case="code change: rolling graceful reload", before="1")
         with screen.step("A broken change under load"):
             self._break_code(serving="2")
+        with screen.step("A change that starts but is not healthy, under load"):
+            self._break_health(serving="2")
+        with screen.step("A pod deleted meanwhile: the new one starts with the last good code"):
+            self._delete_pod(serving="2")
         with screen.step("The mended change"):
             self._change_code("3", case="mended change", before="2")
         with screen.step("A worker killed -9 under load"):
@@ -221,6 +225,33 @@ class ClusterStory:
         self._screen.check(_LAST_LINE in condition.message, f"the condition says {_LAST_LINE!r}")
         seen = list(report.versions)
         self._screen.check(seen == [serving], f"only version {serving} answered")
+
+    def _break_health(self, *, serving: str) -> None:
+        case = "unhealthy change"
+        text = manifest.only_code(manifest.break_health(self._example))
+        with self._load(case) as load:
+            condition = self._apply_code(text, "flask-unhealthy", expect="False")
+            report = self._finish(load, case)
+        self._screen.output(f"Reloaded={condition.status}: {condition.message}")
+        told = "/healthz" in condition.message and "500" in condition.message
+        self._screen.check(told, "the condition says that /healthz answered 500")
+        self._screen.check(
+            list(report.versions) == [serving], f"only version {serving} answered, from both pods"
+        )
+
+    def _delete_pod(self, *, serving: str) -> None:
+        case = "pod deleted after a broken change"
+        gone = self._app.serving_pods()[0]
+        # nginx reloads when endpoints change, and closes idle connections: POSTs have one each.
+        with self._load(case, post_reuse=False) as load:
+            self._run("delete", "pod", gone, "-n", NAMESPACE, "--wait=false")
+            pods = self._app.wait_serving_pods(2, within_s=90)
+            report = self._finish(load, case)
+        self._run("get", "pods", "-n", NAMESPACE)
+        self._screen.check(gone not in pods, "another pod has taken its place")
+        self._screen.check(
+            list(report.versions) == [serving], f"only version {serving} answered, the new pod too"
+        )
 
     def _kill_worker(self) -> None:
         case = "a worker killed -9"

@@ -11,6 +11,7 @@ HOST = "demo.example.com"  # the example's own is left to who follows docs/getti
 
 _VERSION = 'VERSION = "1"'
 _HOSTS = "hosts: [flask.example.com]"
+_HEALTHY = 'return "ok\\n"'
 _IMPORT = "from flask import Flask, Response, request"
 
 
@@ -27,6 +28,11 @@ def change_version(text: str, version: str) -> str:
 def break_import(text: str) -> str:
     """Return the manifest with code that cannot be imported, by a typing slip."""
     return _replace_once(text, _IMPORT, _IMPORT.replace("flask", "flsk"))
+
+
+def break_health(text: str) -> str:
+    """Return the manifest with code that starts, and whose health path then answers 500."""
+    return _replace_once(text, _HEALTHY, 'raise RuntimeError("no database")')
 
 
 def only_code(text: str) -> str:

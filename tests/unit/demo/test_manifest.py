@@ -41,3 +41,10 @@ def test_code_alone_is_the_configmap() -> None:
 def test_an_example_that_the_demo_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match="the demo needs one"):
         manifest.change_version("VERSION = 1\n", "2")
+
+
+def test_unhealthy_code_starts_and_fails_where_its_health_is_asked() -> None:
+    unhealthy = _code(manifest.break_health(manifest.EXAMPLE.read_text()))
+    compile(unhealthy, "app.py", "exec")
+    assert "from flask import" in unhealthy
+    assert 'def healthz() -> str:\n    raise RuntimeError("no database")' in unhealthy
