@@ -1,12 +1,15 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz bench cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench cluster cluster-down images lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
 export UV_PYTHON_DOWNLOADS = never
 export UV_LINK_MODE = copy
+# A network with a certificate authority of its own has that among the system's.
+export UV_SYSTEM_CERTS = true
+export PIP_CERT ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 
 UV   := $(WSGIAPP_CACHE)/uv/bin/uv
 PY   := .venv/bin/python
@@ -52,6 +55,9 @@ soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clien
 
 fuzz: setup     ## fuzz the engine's parser and response writer (FUZZ_SECONDS=30; KEEP=1 adds to the corpus)
 	@nice $(PY) -m tests.support.fuzz --seconds $(or $(FUZZ_SECONDS),30) $(if $(KEEP),--keep)
+
+fresh:          ## setup, the demo without a cluster and unit tests in a bare Debian of their own (SUITE=bookworm|trixie)
+	@mkdir -p build && nice tests/support/fresh-machine $(or $(SUITE),bookworm)
 
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench

@@ -143,7 +143,7 @@ def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) ->
 
     The package index comes from the mirror this machine uses, checked by Debian's own keys.
     """
-    mirror = _debian_mirror()
+    mirror = debian_mirror()
     with tempfile.TemporaryDirectory(prefix="wsgiapp-apt-") as scratch:
         apt = Path(scratch)
         for folder in (
@@ -182,7 +182,8 @@ def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) ->
             _unpack(deb, root)
 
 
-def _debian_mirror() -> str:
+def debian_mirror() -> str:
+    """Return the address of the Debian mirror that this machine uses."""
     for source in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")):
         for line in source.read_text().splitlines() if source.exists() else ():
             words = line.split()

@@ -1,7 +1,7 @@
 """`make demo`: the main job, step by step, in the words of a terminal.
 
 First the manifest without a cluster, while the cluster is being built and started; then the same
-on the cluster. Leaves the cluster up. Exit code 1 when a promise was not met, 2 when the story
+on the cluster. Leaves the cluster up. With `--without-cluster` the first part alone. Exit code 1 when a promise was not met, 2 when the story
 could not be told to its end.
 """
 
@@ -24,7 +24,11 @@ def main() -> int:
     screen = Screen()
     screen.title("WsgiApp: from a manifest to pods that reload without a failed request")
     try:
-        _tell(screen)
+        if "--without-cluster" in sys.argv[1:]:
+            with screen.step("The manifest without any cluster"):
+                serve_without_cluster(screen)
+        else:
+            _tell(screen)
     except KeyboardInterrupt:
         print("\nstopped; `make cluster-down` takes down what has been started of the cluster")
         return 130
