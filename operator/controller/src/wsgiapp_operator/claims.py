@@ -72,12 +72,16 @@ class Claims:
 
     async def keep(self) -> None:
         """Renew until cancelled. Raises LeadershipLost."""
+        keeping = [asyncio.create_task(election.keep()) for election in self._elections]
         try:
-            async with asyncio.TaskGroup() as group:
-                for election in self._elections:
-                    group.create_task(election.keep())
-        except* LeadershipLost as lost:
-            raise LeadershipLost(str(lost.exceptions[0])) from lost
+            await asyncio.wait(keeping, return_when=asyncio.FIRST_COMPLETED)
+            for task in keeping:
+                if task.done():
+                    await task
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
 
     async def release(self) -> None:
         """Give all Leases up, so that another replica takes over at once."""
