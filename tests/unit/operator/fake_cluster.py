@@ -59,6 +59,8 @@ class FakeCluster:
         return self._store({**live, "status": copy.deepcopy(manifest["status"])})
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
+        if kind in self.refusals:
+            raise self.refusals[kind]
         self.writes.append(("merge", kind, name))
         live = self.objects.get((kind, namespace, name))
         if live is None:

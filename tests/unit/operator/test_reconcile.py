@@ -11,6 +11,7 @@ from wsgiapp.digest import digest_object
 from wsgiapp.types import Manifest
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.main import PARALLEL
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.reconcile import Reconciler
@@ -575,3 +576,24 @@ async def test_a_waiting_app_is_written_no_more_than_once() -> None:
     world.cluster.writes.clear()
     await world.reconcile(3)
     assert world.cluster.writes == []
+
+
+async def test_more_memory_reaches_pods_that_are_not_ready_while_others_are_upgraded() -> None:
+    world = await upgraded_world()
+    live = world.resource("Deployment")
+    world.reconciler.upgrades.ask(AppKey("web", "other"), live)
+    world.see({**live, "status": {**live["status"], "availableReplicas": 0}})
+    limits = {"limits": {"memory": "1Gi"}}
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"resources": limits}}))
+    await world.reconcile()
+    (container,) = world.resource("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == limits
+
+
+async def test_scale_that_is_refused_while_the_app_waits_is_told() -> None:
+    world = await upgraded_world()
+    world.reconciler.upgrades.ask(AppKey("web", "other"), world.resource("Deployment"))
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"replicas": 5}}))
+    world.cluster.refusals["Deployment"] = ApiError(403, "at most 3 replicas here")
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "ApplyRefused")

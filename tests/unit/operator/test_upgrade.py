@@ -26,6 +26,7 @@ def deployment(
     ready: int = 3,
     upgraded: bool = False,
     stuck: bool = False,
+    reason: str = "ReplicaSetUpdated",
     digests: dict[str, str] | None = None,
     **spec: Any,
 ) -> Manifest:
@@ -35,7 +36,7 @@ def deployment(
     made = mark_upgrade(made, None, is_turn=upgraded)
     replicas = made["spec"]["replicas"]
     counts = {"replicas": replicas, "updatedReplicas": replicas, "availableReplicas": ready}
-    progressing = {"type": "Progressing", "status": "False" if stuck else "True"}
+    progressing = {"type": "Progressing", "status": "False" if stuck else "True", "reason": reason}
     return {**made, "status": {**counts, "conditions": [progressing]}}
 
 
@@ -59,6 +60,51 @@ def test_only_what_the_user_did_not_change_is_an_upgrade() -> None:
     assert not is_upgrade(deployment(NEW, image="shop:2"), live)
     assert not is_upgrade(deployment(NEW, digests={"settings": "1"}), live)
     assert not is_upgrade(deployment(NEW), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resources": {"limits": {"memory": "1Gi"}}}, {"agent": {"resources": {"limits": {"memory": "1Gi"}}}},
+     {"healthCheck": {"startupTimeoutSeconds": 99}}, {"termination": {"drainDelaySeconds": 9}},
+     {"imagePullPolicy": "Always"}, {"imagePullSecrets": [{"name": "registry"}]}],
+)  # fmt: skip
+def test_what_mends_an_app_never_waits_for_an_upgrade(change: dict[str, Any]) -> None:
+    assert not is_upgrade(deployment(**change), deployment())
+    assert not is_upgrade(deployment(NEW, **change), deployment())
+
+
+def test_scaling_takes_no_upgrade_along() -> None:
+    assert is_upgrade(deployment(NEW, replicas=5), deployment())
+
+
+def test_what_befalls_an_app_after_its_upgrade_does_not_count(
+    upgrades: Callable[..., Upgrades],
+) -> None:
+    gate = upgrades(1)
+    later = deployment(NEW, upgraded=True, ready=1, reason="NewReplicaSetAvailable")
+    gate.see(A, later)
+    newest = replace(PLATFORM, prefork_image="wsgiapp/prefork:10")
+    assert is_upgrade(deployment(newest), later)
+    assert gate.ask(A, later) is not None, "only an app whose pods are all ready gets a turn"
+    assert gate.ask(B, deployment()) is None, "and one that is not holds up no other"
+
+
+def test_the_word_complete_counts_only_for_pods_of_the_newest_template() -> None:
+    begun = deployment(NEW, upgraded=True, reason="NewReplicaSetAvailable")
+    begun["status"] |= {"updatedReplicas": 0}
+    assert read_upgrade(begun) is Upgrade.UNDER_WAY
+    begun["status"] |= {"updatedReplicas": 3, "availableReplicas": 0, "observedGeneration": 1}
+    begun["metadata"]["generation"] = 2
+    assert read_upgrade(begun) is Upgrade.UNDER_WAY
+
+
+def test_paused_app_takes_no_place_of_those_that_roll(upgrades: Callable[..., Upgrades]) -> None:
+    gate, paused = upgrades(1), {"rollout": {"paused": True}}
+    assert gate.ask(A, deployment(**paused)) is None
+    gate.see(A, deployment(NEW, upgraded=True, ready=2, **paused))
+    assert gate.ask(B, deployment()) is None
+    gate.see(A, deployment(NEW, upgraded=True, ready=2))
+    assert gate.ask(C, deployment()) is not None, "it counts once it rolls"
 
 
 def test_what_drifts_by_hand_is_no_upgrade() -> None:

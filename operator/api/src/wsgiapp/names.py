@@ -27,6 +27,9 @@ REVISION_ANNOTATION = (
 RELOAD_ANNOTATION = "wsgi.dev/reload"  # the reload request
 RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3339
 # On owned resources.
+PODS_ANNOTATION = (
+    "wsgi.dev/pods"  # on the Deployment: digest of what its template's spec says of pods
+)
 UPGRADE_ANNOTATION = "wsgi.dev/upgrade"  # on the Deployment: the template that an upgrade brought
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
 # On Leases.

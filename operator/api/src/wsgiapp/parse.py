@@ -29,6 +29,7 @@ from wsgiapp.types import (
 OWN_PART = (
     "image", "app", "source", "config", "server", "env", "envFrom", "podTemplate", "securityContext"
 )  # fmt: skip
+NOT_OF_PODS = frozenset({"replicas", "service", "reload", "rollout", "disruptionBudget"})
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -48,6 +49,7 @@ def parse_app(manifest: Mapping[str, Any]) -> App:
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
         own_digest=digest_own_part(metadata["name"], spec),
+        pods_digest=digest_pods_part(spec),
         image=spec["image"],
         image_pull_policy=spec.get("imagePullPolicy"),
         image_pull_secrets=tuple(item["name"] for item in spec.get("imagePullSecrets", ())),
@@ -101,6 +103,12 @@ def digest_own_part(name: str, spec: Manifest) -> str:
     written = without_defaults(spec, load_spec_schema())
     own = {field: written[field] for field in OWN_PART if field in written}
     return digest_json([name, own, spec["healthCheck"].get("path")])
+
+
+def digest_pods_part(spec: Manifest) -> str:
+    """Return the digest of all that may say something of the pods, as it is written."""
+    written = without_defaults(spec, load_spec_schema())
+    return digest_json({field: written[field] for field in written.keys() - NOT_OF_PODS})
 
 
 def parse_source(source: Manifest | None) -> Content | None:

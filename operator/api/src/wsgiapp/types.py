@@ -146,6 +146,7 @@ class App:
     uid: str
     generation: int
     own_digest: str  # of what is the app's own in its pods, as it is written; not what an operator upgrade changes
+    pods_digest: str  # of all that the spec says of pods; another one is a change by the user
     image: str
     image_pull_policy: str | None
     image_pull_secrets: tuple[str, ...]

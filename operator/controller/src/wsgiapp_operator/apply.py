@@ -71,7 +71,7 @@ class Writer:
             slot = slot_of(app, manifest)
             issue = find_obstacle(app, live[slot]) if slot in live else None
             if issue is None and slot == "Deployment" and keep_template:
-                now[slot] = await self._apply_all_but_template(app, manifest, live[slot])
+                issue = await self._apply_all_but_template(app, manifest, live[slot], now)
             elif issue is None and not is_blocked(manifest["kind"], issues):
                 issue = await self._apply_one(app, manifest, live.get(slot), now)
             elif slot in live:
@@ -119,17 +119,24 @@ class Writer:
         return None
 
     async def _apply_all_but_template(
-        self, app: App, manifest: Manifest, live: Manifest
-    ) -> Manifest:
-        """Change what the spec asks of the Deployment beside its pods, such as their number."""
+        self, app: App, manifest: Manifest, live: Manifest, now: dict[str, Manifest]
+    ) -> Issue | None:
+        """Change what the spec asks of the Deployment beside its pods, such as their number, and put it
+        into `now`; return why it was refused."""
         spec = {name: value for name, value in manifest["spec"].items() if name != "template"}
         if is_subset(live, {"spec": spec}):
-            return live
+            now["Deployment"] = live
+            return None
         patch = {"metadata": {"uid": live["metadata"]["uid"]}, "spec": spec}
-        now = await self._cluster.merge("Deployment", app.namespace, app.name, patch)
-        self._cache.put(now)
+        try:
+            now["Deployment"] = await self._cluster.merge(
+                "Deployment", app.namespace, app.name, patch
+            )
+        except ApiError as error:
+            return await self._explain_refusal(app, manifest, live, now, error)
+        self._cache.put(now["Deployment"])
         self._metrics.applies.labels(kind="Deployment", changed="true").inc()
-        return now
+        return None
 
     async def _explain_refusal(
         self,

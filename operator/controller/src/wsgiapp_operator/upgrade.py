@@ -12,7 +12,12 @@ import logging
 from collections.abc import Callable
 from enum import Enum, auto
 
-from wsgiapp.names import REVISION_ANNOTATION, TEMPLATE_ANNOTATION, UPGRADE_ANNOTATION
+from wsgiapp.names import (
+    PODS_ANNOTATION,
+    REVISION_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+    UPGRADE_ANNOTATION,
+)
 from wsgiapp.types import Manifest
 
 from wsgiapp_operator.cache import AppKey
@@ -21,6 +26,10 @@ from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import count_pods, is_stuck
 
 logger = logging.getLogger(__name__)
+
+COMPLETE = (
+    "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
+)
 
 
 class Upgrade(Enum):
@@ -35,6 +44,9 @@ def is_upgrade(desired: Manifest, live: Manifest | None) -> bool:
     """Return whether `desired` has another template than `live` for no reason of the app's user."""
     if live is None:
         return False
+    said = annotations_of(live).get(PODS_ANNOTATION)
+    if said not in (None, annotations_of(desired).get(PODS_ANNOTATION)):
+        return False  # such as more memory, which pods that are not ready may be waiting for
     wanted, there = template_annotations(desired), template_annotations(live)
     return (
         wanted.get(REVISION_ANNOTATION) == there.get(REVISION_ANNOTATION)
@@ -43,24 +55,41 @@ def is_upgrade(desired: Manifest, live: Manifest | None) -> bool:
 
 
 def read_upgrade(deployment: Manifest) -> Upgrade:
-    """Return how far a live Deployment is."""
-    mark = (deployment["metadata"].get("annotations") or {}).get(UPGRADE_ANNOTATION)
+    """Return how far a live Deployment is.
+
+    A rollout that is complete stays so: what befalls the pods later is not the upgrade's doing. One that is
+    paused replaces no pods until its user says so.
+    """
+    mark = annotations_of(deployment).get(UPGRADE_ANNOTATION)
     if mark is None or mark != template_annotations(deployment).get(TEMPLATE_ANNOTATION):
         return Upgrade.NONE
-    if count_pods(deployment, deployment["spec"].get("replicas", 1)).is_rolled_out:
+    if deployment["spec"].get("paused") or is_complete(deployment):
         return Upgrade.NONE
     return Upgrade.STUCK if is_stuck(deployment) else Upgrade.UNDER_WAY
+
+
+def is_complete(deployment: Manifest) -> bool:
+    """Return whether all pods were available with the newest template, once."""
+    counts = count_pods(deployment, deployment["spec"].get("replicas", 1))
+    conditions = deployment.get("status", {}).get("conditions", ())
+    reasons = [each.get("reason") for each in conditions if each["type"] == "Progressing"]
+    was_complete = counts.is_observed and counts.existing == counts.updated and COMPLETE in reasons
+    return counts.is_rolled_out or was_complete
 
 
 def mark_upgrade(desired: Manifest, live: Manifest | None, *, is_turn: bool) -> Manifest:
     """Return `desired` with the mark of an upgrade: one that is to begin, or the one that is there."""
     template = template_annotations(desired).get(TEMPLATE_ANNOTATION)
-    known = ((live or {}).get("metadata", {}).get("annotations") or {}).get(UPGRADE_ANNOTATION)
+    known = annotations_of(live).get(UPGRADE_ANNOTATION) if live is not None else None
     if not is_turn and known != template:
         return desired
     metadata = desired["metadata"]
     annotations = {**metadata.get("annotations", {}), UPGRADE_ANNOTATION: template}
     return {**desired, "metadata": {**metadata, "annotations": annotations}}
+
+
+def annotations_of(manifest: Manifest) -> dict[str, str]:
+    return manifest["metadata"].get("annotations") or {}
 
 
 def template_annotations(deployment: Manifest) -> dict[str, str]:
@@ -104,7 +133,7 @@ class Upgrades:
 
     def _refuse(self, app: AppKey, live: Manifest) -> Issue | None:
         replicas = live["spec"].get("replicas", 1)
-        if app in self._under_way or replicas == 0:
+        if app in self._under_way or replicas == 0 or live["spec"].get("paused"):
             return None  # what an upgrade has broken, the next one may mend; and no pod is no risk
         if not count_pods(live, replicas).is_rolled_out:
             return Issue(

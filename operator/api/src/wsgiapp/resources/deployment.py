@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from wsgiapp.digest import digest_json
 from wsgiapp.names import (
     AGENT_PORT,
+    PODS_ANNOTATION,
     RESTART_ANNOTATION,
     REVISION_ANNOTATION,
     TEMPLATE_ANNOTATION,
@@ -40,7 +41,9 @@ def build_deployment(app: App, platform: Platform, restart_digests: Mapping[str,
         "revisionHistoryLimit": 3,
         "template": build_template(app, platform, restart_digests),
     }
-    return build_owned(app, "apps/v1", "Deployment", spec=spec)
+    deployment = build_owned(app, "apps/v1", "Deployment", spec=spec)
+    deployment["metadata"]["annotations"] = {PODS_ANNOTATION: app.pods_digest}
+    return deployment
 
 
 def build_template(app: App, platform: Platform, restart_digests: Mapping[str, str]) -> Manifest:
