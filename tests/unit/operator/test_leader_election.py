@@ -128,3 +128,51 @@ async def test_holder_stops_at_its_deadline_while_the_api_server_does_not_answer
     with pytest.raises(LeadershipLost, match="could not be renewed"):
         async with asyncio.timeout(10):
             await election.keep()
+
+
+async def test_renewing_ends_in_silence_after_a_release() -> None:
+    """A stop gives the Lease back while watching takes seconds to end."""
+    cluster = FakeCluster()
+    election = make(cluster, "first")
+    await election.acquire()
+    keeping = asyncio.create_task(election.keep())
+    await election.release()
+    async with asyncio.timeout(5):
+        await keeping
+    assert holder(cluster) == ""
+
+
+async def test_release_waits_for_the_answer_to_a_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster()
+    election = make(cluster, "first")
+    await election.acquire()
+    asked, answered, replace = asyncio.Event(), asyncio.Event(), cluster.replace
+
+    async def slow(manifest: Manifest) -> Manifest:
+        stored = await replace(manifest)
+        asked.set()
+        await answered.wait()
+        return stored
+
+    monkeypatch.setattr(cluster, "replace", slow)
+    keeping = asyncio.create_task(election.keep())
+    await asked.wait()
+    releasing = asyncio.create_task(election.release())
+    await asyncio.sleep(0)
+    answered.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(releasing, keeping)
+    assert holder(cluster) == "", "the Lease was left to expire"
+
+
+async def test_holder_stops_at_its_deadline_though_it_would_renew_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(election_module, "RENEW_S", 60.0)
+    cluster = FakeCluster()
+    election = make(cluster, "first")
+    await election.acquire()
+    cluster.refusals["Lease"] = ApiError(503, "away")
+    with pytest.raises(LeadershipLost):
+        async with asyncio.timeout(10):
+            await election.keep()

@@ -48,6 +48,7 @@ class LeaderElection:
         self._installation = installation
         self._report_holder = report_holder
         self._held: Manifest | None = None
+        self._writing = asyncio.Lock()  # a release waits for the answer to a renewal
 
     async def acquire(self) -> None:
         """Wait until the Lease is ours; `report_holder` is told whose it is meanwhile."""
@@ -78,7 +79,7 @@ class LeaderElection:
             await asyncio.sleep(TRY_S)
 
     async def keep(self) -> None:
-        """Renew until cancelled. Raises LeadershipLost when that is no longer possible.
+        """Renew until cancelled or released. Raises LeadershipLost when that is no longer possible.
 
         The deadline also ends a request that is not answered: an API server that hangs must not make two
         leaders when it goes on.
@@ -86,9 +87,11 @@ class LeaderElection:
         loop = asyncio.get_running_loop()
         renewed = loop.time()
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(min(RENEW_S, max(renewed + DEADLINE_S - loop.time(), 0)))
             try:
-                async with asyncio.timeout_at(renewed + DEADLINE_S):
+                async with asyncio.timeout_at(renewed + DEADLINE_S), self._writing:
+                    if self._held is None:
+                        return
                     started = loop.time()
                     await self.renew()
                     renewed = started  # the renewal counts from when it was asked for
@@ -101,6 +104,10 @@ class LeaderElection:
 
     async def release(self) -> None:
         """Give the Lease up, so that another replica takes over at once."""
+        async with self._writing:
+            await self._release()
+
+    async def _release(self) -> None:
         held, self._held = self._held, None
         if held is None:
             return
