@@ -191,6 +191,57 @@ async def test_another_namespace_cannot_take_a_path_of_a_host(town: Town) -> Non
     assert town.routed("two", "blog")[1] == "RouteTaken"
 
 
+async def test_app_that_changes_its_path_keeps_its_host_from_an_older_app_elsewhere(
+    town: Town,
+) -> None:
+    town.declare("two", "blog", hosts=["other.example.com"])
+    town.declare("one", path="/shop")
+    await town.settle()
+    town.declare("two", "blog")
+    await town.settle()
+    assert town.routed("two", "blog")[1] == "RouteTaken"
+    town.declare("one", path="/store")
+    await town.settle()
+    assert town.routed("one")[0] == "True"
+    assert town.routed("two", "blog")[1] == "RouteTaken"
+
+
+async def test_app_that_changes_its_path_does_not_take_the_one_of_its_neighbour(town: Town) -> None:
+    town.declare("one", path="/one")
+    await town.settle()
+    town.declare("two", path="/two")
+    await town.settle()
+    town.declare("one", path="/two")
+    await town.settle()
+    assert town.routed("one")[1] == "RouteTaken"
+    assert town.routed("two")[0] == "True"
+
+
+async def test_host_with_one_controller_is_no_right_to_it_with_another(town: Town) -> None:
+    town.declare("one", className="unused")
+    await town.settle()
+    town.declare("two", "blog")
+    await town.settle()
+    assert town.routed("two", "blog")[0] == "True"
+    town.declare("one")
+    await town.settle()
+    assert town.routed("one")[1] == "RouteTaken"
+    assert town.routed("two", "blog")[0] == "True"
+
+
+async def test_ingress_that_went_unseen_gives_its_host_up_at_the_next_listing(town: Town) -> None:
+    town.declare("one")
+    await town.settle()
+    rule = {"host": "late.example.com", "http": {"paths": [{"path": "/"}]}}
+    metadata = {"name": "late", "namespace": "blog"}
+    town.see({"kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}})
+    town.cluster.remove("Ingress", "blog", "late")
+    await list_everything(town.cluster, town.cache, ())  # type: ignore[arg-type]  # a fake
+    town.declare("one", hosts=["late.example.com"])
+    await town.settle()
+    assert town.routed("one")[0] == "True"
+
+
 async def test_older_app_that_changes_its_host_does_not_take_it_from_who_has_it(town: Town) -> None:
     town.declare("one", hosts=["other.example.com"])
     town.declare("two")

@@ -163,7 +163,8 @@ class Cache:
         return {app for key in gone for app in self._drop(key)} | {AppKey(*each) for each in freed}
 
     def newest_version(self) -> int:
-        return max((entry.version for entry in self._objects.values()), default=0)
+        newest = max((entry.version for entry in self._objects.values()), default=0)
+        return max(newest, self.routes.newest_version())
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         entry = self._objects.get(ObjectKey(kind, namespace, name))

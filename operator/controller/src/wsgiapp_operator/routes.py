@@ -38,6 +38,7 @@ class Claim(NamedTuple):
 
 
 class Entry(NamedTuple):
+    kind: str
     version: int
     uid: str
     created: str
@@ -104,6 +105,9 @@ class RouteTable:
         ]
         return {app for owner in gone for app in self._apps_of(self._drop(owner))}
 
+    def newest_version(self) -> int:
+        return max((entry.version for entry in self._entries.values()), default=0)
+
     def route(self, app: App) -> tuple[HostRoute, ...]:
         """Return what becomes of each host of `app`."""
         if app.ingress is None:
@@ -127,28 +131,22 @@ class RouteTable:
         return HostRoute(host, rival, is_shared, tls_holder)
 
     def _in_order(self, host: str) -> list[Holder]:
-        """Return the claims on a host: what is routed already, by age, then WsgiApps by age."""
-        owners = self._of_host.get(host, set())
-        since: dict[tuple[str, str], str] = {}  # (uid of a WsgiApp, path): age of its Ingress
-        for owner in owners:
-            entry = self._entries[owner]
-            if owner.kind == INGRESS and entry.maker is not None:
-                for claim in entry.claims:
-                    if claim.host == host:
-                        key = (entry.maker, claim.path)
-                        since[key] = min(entry.created, since.get(key, entry.created))
-        ranked = []
-        for owner in owners:
-            entry = self._entries[owner]
-            if owner.kind == INGRESS and entry.maker is not None:
-                continue  # stands for its WsgiApp, or waits for the garbage collector
-            for claim in entry.claims:
-                if claim.host != host:
-                    continue
-                routed = since.get((entry.uid, prefix_paths(claim.path)[-1]))
-                is_routed = owner.kind == INGRESS or routed is not None
-                age = routed if owner.kind == KIND and routed is not None else entry.created
-                ranked.append((not is_routed, age, entry.uid, Holder(owner, entry.uid, claim)))
+        """Return the claims on a host, each group by age: what is routed already; other paths of those that
+        have the host already, which may clash with a neighbour's but do not lose the host; other WsgiApps."""
+        entries = {owner: self._entries[owner] for owner in self._of_host.get(host, ())}
+        routed: dict[str, list[tuple[Claim, str]]] = defaultdict(list)  # by uid of a WsgiApp
+        for entry in entries.values():
+            if entry.maker is not None:
+                found = [(claim, entry.created) for claim in entry.claims if claim.host == host]
+                routed[entry.maker] += found
+        ranked = [
+            (*rank(entry, claim, routed[entry.uid]), entry.uid, Holder(owner, entry.uid, claim))
+            for owner, entry in entries.items()
+            # An Ingress that was made for a WsgiApp stands for that, or waits for the garbage collector.
+            if entry.maker is None
+            for claim in entry.claims
+            if claim.host == host
+        ]
         return [holder for *_, holder in sorted(ranked, key=lambda item: item[:3])]
 
     def _apps_of(self, hosts: Iterable[str]) -> set[tuple[str, str]]:
@@ -170,6 +168,22 @@ class RouteTable:
             if not self._of_host[host]:
                 del self._of_host[host]
         return hosts
+
+
+def rank(entry: Entry, claim: Claim, routed: Iterable[tuple[Claim, str]]) -> tuple[int, str]:
+    """Return the group and the age of a claim; `routed` is what its own Ingresses route, and since when.
+
+    What another ingress controller routes gives no right to the host with this one.
+    """
+    if entry.kind == INGRESS:
+        return 0, entry.created
+    same = [(each.path, since) for each, since in routed if overlaps(each, claim)]
+    exact = [since for path, since in same if path == prefix_paths(claim.path)[-1]]
+    if exact:
+        return 0, min(exact)
+    if same:
+        return 1, min(since for _, since in same)
+    return 2, entry.created
 
 
 def clashes(one: Holder, other: Holder) -> bool:
@@ -207,6 +221,7 @@ def read_entry(manifest: Mapping[str, Any]) -> Entry:
     metadata = manifest["metadata"]
     is_app = manifest["kind"] == KIND
     return Entry(
+        kind=manifest["kind"],
         version=int(metadata["resourceVersion"]),
         uid=metadata["uid"],
         created=metadata.get("creationTimestamp", ""),
