@@ -597,3 +597,17 @@ async def test_scale_that_is_refused_while_the_app_waits_is_told() -> None:
     world.cluster.refusals["Deployment"] = ApiError(403, "at most 3 replicas here")
     await world.reconcile()
     assert world.condition("Ready") == ("False", "ApplyRefused")
+
+
+async def test_app_whose_spec_gets_invalid_does_not_keep_its_turn() -> None:
+    world = await upgraded_world()
+    other, settled = AppKey("web", "other"), world.resource("Deployment")
+    await world.reconcile()
+    live = world.resource("Deployment")
+    assert world.reconciler.upgrades.ask(other, settled) is not None
+    status = {**live["status"], "observedGeneration": live["metadata"]["generation"]}
+    world.see({**live, "status": status})
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"image": 5}}))
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert world.reconciler.upgrades.ask(other, settled) is None

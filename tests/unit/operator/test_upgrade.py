@@ -201,3 +201,10 @@ def test_figures_say_how_far_it_is() -> None:
     assert 'wsgiapp_operator_upgrade_apps{state="stuck"} 1.0' in text
     assert 'wsgiapp_operator_upgrade_apps{state="waiting"} 1.0' in text
     assert 'wsgiapp_operator_upgrade_apps{state="under_way"} 0.0' in text
+
+
+def test_figures_go_with_the_lease() -> None:
+    metrics = Metrics()
+    Upgrades(1, lambda app: None, metrics).see(A, deployment(NEW, upgraded=True, ready=2))
+    metrics.drop_all_apps()
+    assert "upgrade_apps{" not in generate_latest(metrics.registry).decode()

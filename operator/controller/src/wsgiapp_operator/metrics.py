@@ -94,6 +94,7 @@ class Metrics:
 
     def drop_all_apps(self) -> None:
         """Another replica reports them from now on."""
+        self.upgrades.clear()
         for namespace, name in list(self._images):
             self.drop_app(namespace, name)
 

@@ -93,6 +93,7 @@ class Reconciler:
         try:
             app = parse_app(manifest)
         except Invalid as error:
+            self.upgrades.see(key, self.cache.get("Deployment", key.namespace, key.name))
             await self._report_invalid(manifest, error)
             return None
 
