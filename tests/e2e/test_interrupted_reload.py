@@ -56,6 +56,7 @@ def test_operator_killed_in_the_middle_of_a_reload(
 @pytest.mark.skipif(
     os.environ.get("CLUSTER") == "existing", reason="not our API server: it is not restarted"
 )
+@pytest.mark.full
 def test_api_server_restarted_in_the_middle_of_a_reload(
     steady: AppMaker, under_load: LoadMaker, kube: Kube, cluster: Cluster
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker
 from tests.support.kube import Kube, NotFoundError
@@ -10,6 +12,7 @@ from tests.support.wait import wait_until
 FOREIGN_ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "steady"}}
 
 
+@pytest.mark.full
 def test_app_that_is_made_anew_at_once_comes_back_each_time(
     steady: AppMaker, kube: Kube, namespace: str
 ) -> None:
@@ -23,6 +26,7 @@ def test_app_that_is_made_anew_at_once_comes_back_each_time(
         assert [owner["uid"] for owner in deployment["metadata"]["ownerReferences"]] == [uid]
 
 
+@pytest.mark.full
 def test_pod_that_is_taken_out_by_its_label_and_deleted_leaves_the_app_working(
     steady: AppMaker, kube: Kube, namespace: str
 ) -> None:

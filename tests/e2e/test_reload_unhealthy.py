@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
@@ -33,6 +35,7 @@ def test_code_whose_health_path_answers_500_stops_at_the_first_pod(
     app.wait_condition("Ready", "True", within_s=30)
 
 
+@pytest.mark.full
 def test_code_that_ends_its_container_takes_one_pod_and_is_remembered(
     steady: AppMaker, kube: Kube, namespace: str
 ) -> None:

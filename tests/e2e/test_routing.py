@@ -107,7 +107,8 @@ def test_two_apps_share_a_host_by_path_and_lose_no_request_when_it_begins(
     steady: AppMaker, declare: Declare, under_load: LoadMaker
 ) -> None:
     one = steady()
-    with under_load(one, "second app on the same host") as load:
+    # The ingress reloads nginx; see test_rollout.py.
+    with under_load(one, "second app on the same host", post_reuse=False) as load:
         two = declare("two", one.host, path="/two")
         two.wait_condition("Ready", "True", within_s=READY_S)
         assert wait_answer(two, "/two", "two")["script"] == "/two"
