@@ -42,7 +42,7 @@ conformance: setup  ## raw HTTP and WSGI cases against a running prefork
 	@$(PY) -m pytest -q tests/conformance
 
 process: setup  ## real arbiter, workers and signals on loopback
-	@$(PY) -m pytest -q -n 2 --dist worksteal tests/process
+	@$(PY) -m pytest -q -n 4 --dist worksteal tests/process
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
 	@$(PY) -m pytest -v -o console_output_style=times -m "not full" tests/e2e

