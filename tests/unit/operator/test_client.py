@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
-from wsgiapp_operator.client import ApiError, read_error
+from wsgiapp_operator.client import ApiError, read_error, read_kubelet_version
 
 
 def refuse(status: int, body: object) -> ApiError:
@@ -37,3 +37,24 @@ def test_answer_without_a_status_object_is_passed_on(body: str) -> None:
 )
 def test_refusal_is_what_repeating_does_not_mend(status: int, expected: bool) -> None:
     assert ApiError(status, "").is_refusal is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("v1.35.2", (1, 35)),
+        ("v1.34.1-gke.100", (1, 34)),
+        ("v1.33.0+k3s1", (1, 33)),
+        ("1.36.0", (1, 36)),
+        ("", None),
+        ("unknown", None),
+    ],
+)
+def test_kubelet_s_version_is_read_where_it_is_known(
+    text: str, version: tuple[int, int] | None
+) -> None:
+    assert read_kubelet_version({"status": {"nodeInfo": {"kubeletVersion": text}}}) == version
+
+
+def test_node_that_has_just_joined_has_no_version() -> None:
+    assert read_kubelet_version({"metadata": {"name": "new"}}) is None

@@ -6,6 +6,7 @@ would cost requests at every start and a writable cache file.
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -179,9 +180,9 @@ class Cluster:
     async def list_kubelet_versions(self) -> Sequence[tuple[int, int]]:
         """Return the (major, minor) of every node's kubelet, such as (1, 35) for v1.35.2-gke.100."""
         page = await self._request("get", "/api/v1/nodes")
-        texts = [node["status"]["nodeInfo"]["kubeletVersion"] for node in page["items"]]
-        numbers = [text.removeprefix("v").split(".", 2) for text in texts]
-        return [(int(major), int(minor)) for major, minor, *_ in numbers]
+        return [
+            version for node in page["items"] if (version := read_kubelet_version(node)) is not None
+        ]
 
     async def _call(self, verb: str, kind: str, **arguments: Any) -> Manifest:
         return await self._translate(
@@ -199,6 +200,13 @@ class Cluster:
         except DynamicApiError as error:
             raise read_error(error) from error
         return answer
+
+
+def read_kubelet_version(node: Manifest) -> tuple[int, int] | None:
+    """Return (major, minor), or None for a node whose kubelet has not said it yet."""
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    found = re.match(r"v?(\d+)\.(\d+)", info.get("kubeletVersion", ""))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def read_error(error: DynamicApiError) -> ApiError:
