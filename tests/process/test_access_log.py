@@ -166,6 +166,10 @@ def test_crash_names_the_requests_that_were_lost(folder: Path) -> None:
             server.get("/exit?token=secret")
         server.wait_log(r'WARNING +worker ended .*how="exit code 7" running="GET /exit"')
         assert server.get("/")[0] == 200
+        # A call has ended a moment after its answer is there.
+        server.wait(
+            lambda: server.ask({"op": "status"})["workers"]["busy"] == 0, what="the call goes on"
+        )
         os.kill(server.workers()[0], signal.SIGKILL)
         found = server.wait_log(r"WARNING +worker ended .*how=\"signal SIGKILL\"(.*)\n")
         assert found[1] == ""
