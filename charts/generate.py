@@ -3,6 +3,7 @@
 values.yaml           → values.schema.json, the table of values in the chart's README.md
 manifests/crd/*.yaml  → templates/crd.yaml, and the copy in the package `wsgiapp`
 operator/controller/rbac.yaml → templates/rbac.yaml
+monitoring/rules.yaml → templates/prometheusrule.yaml
 the rendered chart    → manifests/install.yaml (needs helm)
 
 `python charts/generate.py [--helm PATH]` writes them; tests/unit/chart fails on a stale copy.
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,17 @@ CRD = ROOT / "manifests" / "crd" / "wsgiapps.yaml"
 # A file and no link: an image or a wheel holds the package alone.
 PACKAGED_CRD = ROOT / "operator" / "api" / "src" / "wsgiapp" / "crd.yaml"
 RBAC = ROOT / "operator" / "controller" / "rbac.yaml"
+RULES = ROOT / "monitoring" / "rules.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "wsgiapp-system"
 TABLE_START, TABLE_END = "<!-- values: generated from values.yaml -->", "<!-- /values -->"
+# What the chart's values set in the rules.
+SETTABLE_RULES = {
+    r"vector\(0\.001\)": "vector({{ .Values.metrics.rules.errorBudget }})",
+    r"runbook_url: docs/runbooks/(\w+\.md)": (
+        r'runbook_url: {{ printf "%s/\1" $runbooks | quote }}'
+    ),
+}
 # What only helm needs to find its objects again; noise, or even wrong, in a plain manifest.
 HELM_ONLY = {"helm.sh/chart", "helm.sh/resource-policy"}
 
@@ -189,6 +199,34 @@ def build_rbac_template(rbac: str) -> str:
     )
 
 
+def build_rules_template(rules: str) -> str:
+    """Return the Prometheus rules as a PrometheusRule that is off by default, comments kept.
+
+    Two things are the values': the error budget, and where the runbook pages are.
+    """
+    _, _, groups = rules.partition("groups:\n")
+    body = _escape("groups:\n" + groups)
+    for fixed, value in SETTABLE_RULES.items():
+        body, count = re.subn(fixed, value, body)
+        if not count:
+            raise SystemExit(f"{RULES.name} has nothing like {fixed}; the chart's values set it")
+    return (
+        "{{/* Generated from monitoring/rules.yaml by charts/generate.py. */}}\n"
+        "{{- if .Values.metrics.rules.enabled }}\n"
+        '{{- $runbooks := .Values.metrics.rules.runbookUrl | trimSuffix "/" }}\n'
+        '{{- $labels := include "wsgiapp-operator.labels" . | fromYaml }}\n'
+        "apiVersion: monitoring.coreos.com/v1\n"
+        "kind: PrometheusRule\n"
+        "metadata:\n"
+        '  name: {{ include "wsgiapp-operator.fullname" . }}\n'
+        '  namespace: {{ include "wsgiapp-operator.namespace" . }}\n'
+        "  labels:\n"
+        "    {{- toYaml (merge dict .Values.metrics.rules.labels $labels) | nindent 4 }}\n"
+        '  {{- include "wsgiapp-operator.annotations" (list .) | nindent 2 }}\n'
+        "spec:\n" + textwrap.indent(body, "  ") + "{{- end }}\n"
+    )
+
+
 # --- plain install --------------------------------------------------------------------------------
 
 
@@ -270,6 +308,9 @@ def generated(*, helm: str | None) -> dict[Path, str]:
         CHART / "README.md": build_readme(readme, values),
         CHART / "templates" / "crd.yaml": build_crd_template(crd),
         CHART / "templates" / "rbac.yaml": build_rbac_template(RBAC.read_text(encoding="utf-8")),
+        CHART / "templates" / "prometheusrule.yaml": build_rules_template(
+            RULES.read_text(encoding="utf-8")
+        ),
     }
     if helm:
         files[INSTALL] = build_install(render_chart(helm))

@@ -138,6 +138,23 @@ def _install_from_layer(name: str, programs: Mapping[str, str], paths: Paths) ->
         stamp.write_text(lock.read_text())
 
 
+def install_promtool(paths: Paths) -> Path:
+    """Prometheus' promtool from Debian, in `paths.bin`; returns the program.
+
+    Debian's oldest supported suite: what is linked with its C library runs on newer systems too.
+    """
+    promtool = paths.bin / "promtool"
+    if promtool.exists():
+        return promtool
+    with step("promtool"), tempfile.TemporaryDirectory() as scratch:
+        unpack_debian(["prometheus"], "bookworm", Path(scratch), paths)
+        paths.bin.mkdir(parents=True, exist_ok=True)
+        fresh = paths.bin / "promtool.new"
+        shutil.copy(Path(scratch, "usr", "bin", "promtool"), fresh)
+        fresh.replace(promtool)
+    return promtool
+
+
 def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) -> None:
     """Unpack exactly these packages of a Debian suite into `root`, without their scripts.
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from wsgiapp_operator.settings import read_settings
 
-from charts.generate import CHART, CRD, RBAC, read_values
+from charts.generate import CHART, CRD, RBAC, RULES, read_values
 from tests.unit.chart.conftest import Objects, Refused
 
 Render = Callable[..., Objects]
@@ -74,6 +74,9 @@ BAD_VALUES = [
     ({"strategy": {"type": "OnDelete"}}, "/strategy/type"),
     ({"global": {"imageRegistry": 1}}, "/global/imageRegistry"),
     ({"metrics": {"service": {"port": 0}}}, "/metrics/service/port"),
+    ({"metrics": {"rules": {"errorBudget": 0}}}, "/metrics/rules/errorBudget"),
+    ({"metrics": {"rules": {"errorBudget": 0.1}}}, "/metrics/rules/errorBudget"),
+    ({"metrics": {"rules": {"enable": True}}}, "/metrics/rules"),
     ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
     ({"podLabels": {"a": 1}}, "/podLabels/a"),
     ({"resources": {"limit": {}}}, "/resources"),
@@ -371,3 +374,28 @@ def test_leases_are_the_pods_own_where_every_installation_looks(render: Render) 
 def test_default_resources_can_be_replaced_by_cpu_as_a_number(render: Render) -> None:
     limits = container(render({"resources": {"limits": {"cpu": 1}}}))["resources"]["limits"]
     assert limits["cpu"] == 1
+
+
+def test_rules_are_those_of_the_source_once_switched_on(render: Render) -> None:
+    assert [e for e in render() if e["kind"] == "PrometheusRule"] == []
+    rule = one(render({"metrics": {"rules": {"enabled": True}}}), "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(RULES.read_text())
+    assert rule["metadata"]["labels"]["app.kubernetes.io/name"] == "wsgiapp-operator"
+
+
+def test_rules_take_labels_budget_and_the_place_of_the_pages(render: Render, helm3: str) -> None:
+    chosen = {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookUrl": "https://runbooks.example/wsgi/",
+        "errorBudget": 0.0005,
+    }
+    values = {"metrics": {"rules": chosen}, "commonLabels": {"release": "other"}}
+    rule = one(render(values), "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    rules = [each for group in rule["spec"]["groups"] for each in group["rules"]]
+    assert rules[0] == {"record": "wsgi:error_budget:ratio", "expr": "vector(0.0005)"}
+    for alert in (each for each in rules if "alert" in each):
+        page = f"https://runbooks.example/wsgi/{alert['alert']}.md"
+        assert alert["annotations"]["runbook_url"] == page
+    assert one(render(values, program=helm3), "PrometheusRule") == rule
