@@ -134,7 +134,7 @@ class Upgrades:
     def _refuse(self, app: AppKey, live: Manifest) -> Issue | None:
         replicas = live["spec"].get("replicas", 1)
         if app in self._under_way or replicas == 0 or live["spec"].get("paused"):
-            return None  # what an upgrade has broken, the next one may mend; and no pod is no risk
+            return None  # what an upgrade has broken, the next one may fix; and no pod is no risk
         if not count_pods(live, replicas).is_rolled_out:
             return Issue(
                 "WaitingForUpgrade",
@@ -147,7 +147,7 @@ class Upgrades:
             return Issue(
                 "UpgradeStopped",
                 f"a new version of the operator or of the cluster changes the pods, and app {stuck[0]} did "
-                "not become ready with it; mend that app, or go back to the version before",
+                "not become ready with it; fix that app, or go back to the version before",
             )
         if len(self._under_way) >= self._at_a_time:
             self._waiting[app] = None
