@@ -15,6 +15,7 @@ from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.main import PARALLEL
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.reconcile import Reconciler
+from wsgiapp_operator.requeue import JITTER, LONGEST_BLOCKED_WAIT_S, LONGEST_WAIT_S, RESYNC_S
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
 from wsgiapp_operator.status import show_time
@@ -179,8 +180,46 @@ async def test_applied_app_has_its_resources_and_gets_ready(world: World) -> Non
 
 
 async def test_settled_app_is_looked_at_without_a_write(world: World) -> None:
-    assert await world.reconcile() == 60.0
+    again_s = await world.reconcile()
+    assert again_s is not None
+    assert again_s >= RESYNC_S * (1 - JITTER)
     assert world.cluster.writes == []
+
+
+async def test_settled_apps_are_not_looked_at_all_at_once(world: World) -> None:
+    assert len({await world.reconcile() for _ in range(20)}) == 20
+
+
+async def test_app_whose_pods_are_not_ready_is_looked_at_less_and_less_often(world: World) -> None:
+    for number in range(3):
+        pod = world.cluster.objects["Pod", "web", f"shop-{number}"]
+        conditions = [{"type": "Ready", "status": "False"}]
+        world.see({**pod, "status": {**pod["status"], "conditions": conditions}})
+    soon_s = await world.reconcile()
+    world.reconciler.last_status_write[KEY] -= 100.0
+    later_s = await world.reconcile()
+    world.reconciler.last_status_write[KEY] -= 10_000.0
+    last_s = await world.reconcile()
+    assert soon_s is not None
+    assert later_s is not None
+    assert last_s is not None
+    assert soon_s < 10 < 75 <= later_s < 140
+    assert later_s < last_s <= LONGEST_WAIT_S * (1 + JITTER)
+
+
+async def test_app_whose_newest_content_is_not_kept_yet_is_looked_at_again_soon() -> None:
+    world = World()
+    first = world.write_code("VERSION = 1")
+    world.see(make_manifest())
+    await world.reconcile()
+    world.run_pods(first)
+    for number in range(3):
+        pod = world.cluster.objects["Pod", "web", f"shop-{number}"]
+        just_now = [{"type": "Ready", "status": "True", "lastTransitionTime": show_time(NOW)}]
+        world.see({**pod, "status": {**pod["status"], "conditions": just_now}})
+    again_s = await world.reconcile()
+    assert again_s is not None
+    assert again_s < 10
 
 
 async def test_new_operator_writes_nothing_to_a_settled_cluster(world: World) -> None:
@@ -355,6 +394,10 @@ async def test_foreign_service_of_the_same_name_is_left_alone_and_told() -> None
     await world.reconcile()
     assert world.condition("Ready") == ("False", "NameConflict")
     assert world.resource("Service")["spec"] == {"a": 1}
+    world.reconciler.last_status_write[KEY] -= 10_000.0
+    again_s = await world.reconcile()
+    assert again_s is not None
+    assert again_s <= LONGEST_BLOCKED_WAIT_S * (1 + JITTER), "that it goes is reported by nothing"
 
 
 async def test_deleted_app_is_forgotten_without_a_write(world: World) -> None:

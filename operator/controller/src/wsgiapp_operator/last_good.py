@@ -102,6 +102,12 @@ def read_kept(copies: Mapping[str, Digest], revision: str | None) -> dict[str, s
     return {name: digest for name, digest in found.items() if digest} if is_whole else {}
 
 
+def is_newest_kept(app: App, observed: Observed) -> bool:
+    """Return whether pods that start now boot what is declared now; True where no content is copied."""
+    kept = read_kept(observed.copies, revision_of(observed.owned.get("Deployment")))
+    return all(kept.get(c.name) == observed.digests[c.ref].digest for c in app.copied)
+
+
 def describe_contents(app: App, observed: Observed, why_not_kept: str) -> list[dict[str, Any]]:
     """Return for each content that has copies: what is declared, what a start boots, what pods serve."""
     revision = revision_of(observed.owned.get("Deployment"))

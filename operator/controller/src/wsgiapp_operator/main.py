@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import signal
 import sys
@@ -32,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 PARALLEL = 256  # apps at a time; all but a few of them only wait for agents
 TRANSIENT = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
-RELIST_S = 600.0
-FIRST_RELIST_S = 15.0  # what went between the first listing and the start of the watches
+RELIST_S = 3600.0
+CALM_S = 15.0  # after a watch began anew with a list, in which what was deleted before is not seen
 HEARTBEAT_S = 1.0
 FIRST = asyncio.FIRST_COMPLETED
 IMAGE_VOLUMES_SINCE = (1, 35)
@@ -95,6 +94,7 @@ async def operate(
     """
     cache: Cache = Cache()
     queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
+    listed = asyncio.Event()
     end = asyncio.Event()  # of this term of leadership: the stop of the process, or a loss
     async with (
         open_session() as session,
@@ -121,12 +121,12 @@ async def operate(
         for app in cache.apps():  # before any of them may ask: who is on the way counts
             upgrades.see(app, cache.get("Deployment", app.namespace, app.name))
         async with background(
-            watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop))
+            watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop), listed.set)
         ) as watching:
             async with (
                 background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
                 background(show_depth(queue, metrics)),
-                background(relist_forever(cluster, cache, queue, settings.namespaces)),
+                background(relist_forever(cluster, cache, queue, settings.namespaces, listed)),
             ):
                 await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), end)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
@@ -195,14 +195,24 @@ async def wait_for_listing(
 
 
 async def relist_forever(
-    cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
+    cluster: Cluster,
+    cache: Cache,
+    queue: KeyedQueue[AppKey],
+    namespaces: Sequence[str],
+    listed: asyncio.Event,
 ) -> None:
-    for pause_s in itertools.chain([FIRST_RELIST_S], itertools.repeat(RELIST_S)):
-        await asyncio.sleep(pause_s)
+    """List everything soon after a watch has begun with a list, as at the start, and from time to time."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELIST_S):
+                await listed.wait()
+        await asyncio.sleep(CALM_S)
+        listed.clear()
         try:
             changed = await list_everything(cluster, cache, namespaces)
         except TRANSIENT as error:
             logger.warning("listing failed, will be repeated: error=%r", error)
+            listed.set()
             continue
         cache.forget_contents()
         for app in changed:

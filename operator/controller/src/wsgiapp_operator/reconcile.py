@@ -25,10 +25,17 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
-from wsgiapp_operator.last_good import describe_contents, find_good, is_kept, keep
+from wsgiapp_operator.last_good import (
+    describe_contents,
+    find_good,
+    is_kept,
+    is_newest_kept,
+    keep,
+)
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.observe import ask_agents, copy_ref, observe
-from wsgiapp_operator.reload import ReloadPlan, ReloadState, plan_reload
+from wsgiapp_operator.reload import ReloadPlan, plan_reload
+from wsgiapp_operator.requeue import requeue_after
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
 from wsgiapp_operator.upgrade import Upgrades, is_upgrade, mark_upgrade
@@ -36,11 +43,8 @@ from wsgiapp_operator.upgrade import Upgrades, is_upgrade, mark_upgrade
 logger = logging.getLogger(__name__)
 
 PARALLEL = 8
-RESYNC_S = 60.0  # a settled app is looked at this often: workers are counted, drift is found
-POLL_S = 0.5  # agents tell of the end of a reload only when asked
-SETTLE_S = 2.0  # a ready pod's agent does not answer
+BUSY_S = 60.0  # that only the number of busy workers has changed is written no more often than this
 ENDS_OF_RELOAD = {"ReloadFinished": "succeeded", "ReloadFailed": "failed"}
-UNREADY_S = 10.0  # a pod's reason for not being ready changes without an event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +120,15 @@ class Reconciler:
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
         await self._report(app, manifest, status)
-        return requeue_after(app, observed, plan, issues, self.agents.pause_s(observed.pods))
+        return requeue_after(
+            app,
+            observed,
+            plan,
+            issues,
+            silent_s=self.agents.pause_s(observed.pods),
+            quiet_s=time.monotonic() - self.last_status_write[key],
+            is_kept=is_newest_kept(app, observed),
+        )
 
     async def _write_owned(
         self, app: App, observed: Observed
@@ -182,7 +194,7 @@ class Reconciler:
         key, moment = AppKey(app.namespace, app.name), time.monotonic()
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         self.metrics.record_app(app.namespace, app.name, app.image, ready=is_ready)
-        is_due = moment - self.last_status_write.get(key, -RESYNC_S) >= RESYNC_S
+        is_due = moment - self.last_status_write.setdefault(key, moment) >= BUSY_S
         if not differs(before, status, busy_counts=is_due):
             return
         await self.writer.write_status(manifest, status)
@@ -242,20 +254,6 @@ def template_of(deployment: Manifest | None) -> str | None:
         "annotations", {}
     )
     return annotations.get(TEMPLATE_ANNOTATION)
-
-
-def requeue_after(
-    app: App, observed: Observed, plan: ReloadPlan, issues: Sequence[Issue], silent_s: float
-) -> float:
-    """Return when to look again without an event: soon while agents are at work."""
-    if plan.is_running:
-        return POLL_S
-    if any(issue.reason == "ResourceTerminating" for issue in issues):
-        return SETTLE_S
-    if plan.count(ReloadState.SILENT):
-        return max(SETTLE_S, silent_s)
-    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
-    return RESYNC_S if is_whole and not issues else UNREADY_S
 
 
 def differs(before: Manifest, after: Manifest, *, busy_counts: bool) -> bool:

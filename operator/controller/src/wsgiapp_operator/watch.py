@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 from wsgiapp.names import GROUP, OWNED_KINDS, OWNED_SELECTOR, VERSION
 
 from wsgiapp_operator.cache import AppKey, Cache
@@ -28,10 +29,12 @@ async def watch(
     queue: KeyedQueue[AppKey],
     stop: asyncio.Event,
     on_spawned: Callable[[], None],
+    on_listed: Callable[[], None],
 ) -> None:
     """Keep the cache in step and mark apps as due, until cancelled or `stop`.
 
-    kopf installs its own signal handlers; `on_spawned` is called right after, to replace them.
+    kopf installs its own signal handlers; `on_spawned` is called right after, to replace them. `on_listed`
+    is called for each object of a list that kopf begins a watch with: what was deleted before is not in it.
     """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
@@ -42,10 +45,13 @@ async def watch(
     settings.watching.reconnect_backoff = 0.1
     settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
     settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
-    settings.queueing.idle_timeout = 1.0
+    settings.queueing.idle_timeout = 0.2  # each object with an event holds a task for as long
+    settings.persistence.diffbase_storage = NoDiffs()
 
     async def notice(event: Any, **_: Any) -> None:
         manifest = event["object"]
+        if event["type"] is None:
+            on_listed()
         is_gone = event["type"] == "DELETED"
         pause_s = POD_DEBOUNCE_S if manifest["kind"] == "Pod" else DEBOUNCE_S
         for app in cache.forget(manifest) if is_gone else cache.put(manifest):
@@ -69,6 +75,7 @@ async def watch(
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
+        memories=NoMemories(),
         # Only for peering, which is off; found by kopf itself it needs the user's name, and the
         # uid of a container has none.
         identity=PEERING_IDENTITY,
@@ -78,6 +85,26 @@ async def watch(
     )
     on_spawned()
     await kopf.run_tasks(tasks, ignored=ours)
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Spares a deep copy of each object at each event: only kopf's handlers of changes compare."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return {}
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        raise NotImplementedError("the operator has no handlers of changes")
+
+
+class NoMemories(ResourceMemories):
+    """Spares about 1 KiB for each object: only kopf's handlers of changes, daemons and indices remember."""
+
+    async def recall(self, raw_body: Any, **options: Any) -> ResourceMemory:
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def log_in(**arguments: Any) -> Any:

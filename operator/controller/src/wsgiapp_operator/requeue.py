@@ -1,0 +1,57 @@
+"""When an app is looked at again though nothing was reported of it. Pure.
+
+Whatever must lead to a reconcile has a watch; a look without an event repairs what a watch has missed, and
+sees what no watch shows: an agent's reason for not being ready, a foreign object that was in the way and
+went. The longer nothing has changed, the longer the pause, so that apps that wait cost hardly more than
+those that are settled (docs/decisions/0024).
+"""
+
+import random
+from collections.abc import Sequence
+
+from wsgiapp.types import App
+
+from wsgiapp_operator.reload import ReloadPlan, ReloadState
+from wsgiapp_operator.state import Issue, Observed
+
+POLL_S = 0.5  # agents report the end of a reload only when asked
+SETTLE_S = 2.0  # a ready pod's agent does not answer, or a resource is on its way out
+FIRST_WAIT_S = 5.0
+LONGEST_BLOCKED_WAIT_S = (
+    60.0  # something foreign stands in the way: a person takes it away, and nothing reports that
+)
+LONGEST_WAIT_S = 300.0
+RESYNC_S = 1800.0
+JITTER = 0.25  # of each pause, either way: apps that start together do not stay together
+
+
+def requeue_after(
+    app: App,
+    observed: Observed,
+    plan: ReloadPlan,
+    issues: Sequence[Issue],
+    *,
+    silent_s: float,
+    quiet_s: float,
+    is_kept: bool,
+) -> float:
+    """Return the seconds until the next look.
+
+    `silent_s` is when a silent agent is next worth asking, `quiet_s` for how long the app's status has said
+    the same, `is_kept` whether the newest contents are the last good ones.
+    """
+    if plan.is_running:
+        return POLL_S
+    if any(issue.reason == "ResourceTerminating" for issue in issues):
+        return SETTLE_S
+    if plan.count(ReloadState.SILENT):
+        return max(SETTLE_S, silent_s)
+    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
+    if is_whole and is_kept and not issues:
+        return jittered(RESYNC_S)
+    longest_s = LONGEST_BLOCKED_WAIT_S if issues else LONGEST_WAIT_S
+    return jittered(min(max(quiet_s, FIRST_WAIT_S), longest_s))
+
+
+def jittered(pause_s: float) -> float:
+    return pause_s * random.uniform(1 - JITTER, 1 + JITTER)
