@@ -20,7 +20,8 @@ class Layout(TypedDict):
     slot: dict[str, int]
     methods: list[str]
     codes: list[str]
-    bounds_us: list[int]
+    bounds_max: int
+    content_bytes: int
 
 LAYOUT: Layout
 

@@ -59,7 +59,7 @@ def quiet(alert: str, why: str, *series: tuple[str, str], at: str) -> Case:
     return Case(alert, why, series, at, None)
 
 
-READY = 'exported_namespace="web",name="shop"'
+READY = 'wsgiapp_namespace="web",wsgiapp="shop"'
 CASES = (
     # Both windows of a pair must burn: the short one ends the alert soon after the trouble.
     fires("WsgiErrorBudgetBurnsFast", "2 of 100 fail", *answers("0+98x30", "0+2x30"), at="10m", labels=APP),
@@ -103,7 +103,6 @@ CASES = (
     quiet("WsgiAppNotScraped", "a pod of it is scraped", operator("wsgiapp_ready", "1x30", READY), pod("wsgi_build_info", "1x30", 'version="1"'), at="20m"),
     # The operator.
     fires("WsgiAppNotReady", "the condition is False", operator("wsgiapp_ready", "0x30", READY), at="16m", labels=APP),
-    fires("WsgiAppNotReady", "labels are honoured", ('wsgiapp_ready{namespace="web",name="shop"}', "0x30"), at="16m", labels=APP),
     quiet("WsgiAppNotReady", "a rollout takes 10 minutes", operator("wsgiapp_ready", "1x2 0x9 1x30", READY), at="20m"),
     fires("WsgiAppUpgradeStuck", "one is stuck", operator("wsgiapp_operator_upgrade_apps", "1x30", 'state="stuck"'), at="6m", labels=SYSTEM),
     quiet("WsgiAppUpgradeStuck", "others wait for their turn", operator("wsgiapp_operator_upgrade_apps", "7x30", 'state="waiting"'), operator("wsgiapp_operator_upgrade_apps", "0x30", 'state="stuck"'), at="10m"),

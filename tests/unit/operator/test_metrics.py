@@ -24,12 +24,21 @@ def test_figures_of_an_app_come_and_go_with_it(served: tuple[str, Metrics, Heart
         with urllib.request.urlopen(f"{base}/metrics") as answer:
             return str(answer.read().decode())
 
-    metrics.record_app("web", "shop", "shop:1", ready=True)
-    metrics.record_app("web", "shop", "shop:2", ready=False)
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": "2 of 2 pods"}
+    metrics.record_app("web", "shop", "shop:1", [ready])
+    assert 'wsgiapp_ready{wsgiapp="shop",wsgiapp_namespace="web"} 1.0' in read()
+    metrics.record_app(
+        "web", "shop", "shop:2", [{**ready, "status": "False", "reason": "ReloadFailed"}]
+    )
     shown = read()
-    assert 'wsgiapp_info{image="shop:2",name="shop",namespace="web"} 1.0' in shown
+    assert 'wsgiapp_info{image="shop:2",wsgiapp="shop",wsgiapp_namespace="web"} 1.0' in shown
     assert "shop:1" not in shown
-    assert 'wsgiapp_ready{name="shop",namespace="web"} 0.0' in shown
+    assert 'wsgiapp_ready{wsgiapp="shop",wsgiapp_namespace="web"} 0.0' in shown
+    condition = (
+        'reason="ReloadFailed",status="False",type="Ready",wsgiapp="shop",wsgiapp_namespace="web"'
+    )
+    assert f"wsgiapp_status_condition{{{condition}}} 1.0" in shown
+    assert 'status="True"' not in shown
     metrics.drop_app("web", "shop")
     assert "shop" not in read()
 

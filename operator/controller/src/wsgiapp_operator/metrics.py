@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,6 +17,8 @@ from prometheus_client import (
     disable_created_metrics,
     make_wsgi_app,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +26,54 @@ STANDSTILL_S = 30.0
 StartResponse = Callable[..., Any]
 
 
+APP_LABELS = ("wsgiapp_namespace", "wsgiapp")
+
+
+@dataclass(frozen=True, slots=True)
+class AppFigures:
+    """What is shown of one app: its image, and (type, status, reason) of its conditions."""
+
+    image: str
+    conditions: tuple[tuple[str, str, str], ...]
+
+    @property
+    def is_ready(self) -> bool:
+        return any(kind == "Ready" and status == "True" for kind, status, _ in self.conditions)
+
+
+class Apps(Collector):
+    """One info, one readiness and a few conditions of each app.
+
+    Made at each scrape: objects that live on would cost more memory than all the rest of what is known of an app.
+    The labels are not `namespace` and `name`: a target has those, and Prometheus would rename these.
+    """
+
+    def __init__(self) -> None:
+        self.figures: dict[tuple[str, str], AppFigures] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("wsgiapp_info", "Each WsgiApp.", labels=(*APP_LABELS, "image"))
+        ready = GaugeMetricFamily(
+            "wsgiapp_ready", "1 where what is declared serves.", labels=APP_LABELS
+        )
+        condition = GaugeMetricFamily(
+            "wsgiapp_status_condition",
+            "1 for the status that each condition of each WsgiApp has, and its reason.",
+            labels=(*APP_LABELS, "type", "status", "reason"),
+        )
+        for key, app in list(self.figures.items()):
+            info.add_metric((*key, app.image), 1)
+            ready.add_metric(key, int(app.is_ready))
+            for kind, status, reason in app.conditions:
+                condition.add_metric((*key, kind, status, reason), 1)
+        return iter((info, ready, condition))
+
+
 class Metrics:
-    """All figures. Labels are bounded: by kind, result, and one series an app."""
+    """All figures. Labels are bounded: by kind, result, and a few series an app."""
 
     def __init__(self) -> None:
         # One more series for each that is there, and nobody reads it.
@@ -68,41 +117,33 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+        # From the first scrape on: an increase is only seen from a value that was there before.
+        for result in ("success", "retry", "gone", "error"):
+            self.reconciles.labels(result=result)
+        for result in ("succeeded", "failed"):
+            self.reloads.labels(result=result)
         self.leader = Gauge(
             "wsgiapp_operator_leader",
             "1 where this replica holds the Lease.",
             registry=self.registry,
         )
-        self.app_info = Gauge(
-            "wsgiapp_info", "Each WsgiApp.", ["namespace", "name", "image"], registry=self.registry
-        )
-        self.app_ready = Gauge(
-            "wsgiapp_ready",
-            "1 where what is declared serves.",
-            ["namespace", "name"],
-            registry=self.registry,
-        )
-        self._images: dict[tuple[str, str], str] = {}
+        self.apps = Apps()
+        self.registry.register(self.apps)
 
-    def record_app(self, namespace: str, name: str, image: str, *, ready: bool) -> None:
-        before = self._images.get((namespace, name))
-        if before not in (None, image):
-            self.app_info.remove(namespace, name, before)
-        self._images[(namespace, name)] = image
-        self.app_info.labels(namespace=namespace, name=name, image=image).set(1)
-        self.app_ready.labels(namespace=namespace, name=name).set(int(ready))
+    def record_app(
+        self, namespace: str, name: str, image: str, conditions: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Show an app as its status has it."""
+        shown = tuple((c["type"], c["status"], c["reason"]) for c in conditions)
+        self.apps.figures[namespace, name] = AppFigures(image, shown)
 
     def drop_all_apps(self) -> None:
         """Another replica reports them from now on."""
         self.upgrades.clear()
-        for namespace, name in list(self._images):
-            self.drop_app(namespace, name)
+        self.apps.figures.clear()
 
     def drop_app(self, namespace: str, name: str) -> None:
-        image = self._images.pop((namespace, name), None)
-        if image is not None:
-            self.app_info.remove(namespace, name, image)
-            self.app_ready.remove(namespace, name)
+        self.apps.figures.pop((namespace, name), None)
 
 
 class Heartbeat:

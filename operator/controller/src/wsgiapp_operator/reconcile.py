@@ -192,8 +192,7 @@ class Reconciler:
         """Write the status where it says something new, and Events for what began or ended."""
         before = manifest.get("status") or {}
         key, moment = AppKey(app.namespace, app.name), time.monotonic()
-        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
-        self.metrics.record_app(app.namespace, app.name, app.image, ready=is_ready)
+        self.metrics.record_app(app.namespace, app.name, app.image, status["conditions"])
         is_due = moment - self.last_status_write.setdefault(key, moment) >= BUSY_S
         if not differs(before, status, busy_counts=is_due):
             return
@@ -208,6 +207,8 @@ class Reconciler:
         before = manifest.get("status") or {}
         generation = manifest["metadata"]["generation"]
         status = build_invalid_status(before, generation, str(error), self.now())
+        named, image = manifest["metadata"], str(manifest.get("spec", {}).get("image", ""))
+        self.metrics.record_app(named["namespace"], named["name"], image, status["conditions"])
         if status != before:
             await self.writer.write_status(manifest, status)
 

@@ -43,10 +43,13 @@ pub struct CallResult {
 
 /// Counts and logs a request that the engine answers by itself.
 pub fn note_refusal(shared: &Shared, request: &Received<'_>, status: u16, code: &'static str) {
+    if count_probe(shared, request) {
+        return;
+    }
     shared.table.add(cell::rejects, 1);
     shared.table.add(cell::bytes_in, request.size);
-    shared.table.count_answer(request.method() as usize, status, 0);
-    log(shared, request, &Record { status, refusal: Some(code), ..request.record() });
+    shared.table.count_answer(request.method() as usize, status);
+    log(shared, &Record { status, refusal: Some(code), ..request.record() });
 }
 
 /// Counts and logs an answered call.
@@ -54,31 +57,41 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &CallResult
     let duration_us = outcome.end_us.saturating_sub(outcome.start_us);
     let queue_us = outcome.start_us.saturating_sub(request.ready_us);
     shared.table.add(cell::busy_us, duration_us);
-    shared.table.observe(cell::queue, queue_us);
-    shared.table.add(cell::bytes_in, request.size);
-    if outcome.is_counted {
+    if outcome.is_counted || count_probe(shared, request) {
         return;
     }
     let CallResult { status, body_bytes, .. } = *outcome;
-    shared.table.count_answer(request.method() as usize, status, duration_us);
+    shared.table.add(cell::bytes_in, request.size);
+    shared.table.count_answer(request.method() as usize, status);
+    shared.table.observe_call(status, queue_us, duration_us);
     if shared.log.is_some() {
-        let record = Record { status, body_bytes, duration_us, queue_us, ..request.record() };
-        log(shared, request, &record);
+        log(shared, &Record { status, body_bytes, duration_us, queue_us, ..request.record() });
     }
 }
 
 /// Counts and logs the answer to a call that has not come to its end in time, and may never do so.
 pub fn note_timeout(shared: &Shared, request: &Received<'_>, duration_us: u64, queue_us: u64) {
-    shared.table.count_answer(request.method() as usize, 504, duration_us);
+    if count_probe(shared, request) {
+        return;
+    }
+    shared.table.add(cell::bytes_in, request.size);
+    shared.table.count_answer(request.method() as usize, 504);
+    shared.table.observe_call(504, queue_us, duration_us);
     let refusal = Some("app_timeout");
-    let record = Record { status: 504, refusal, duration_us, queue_us, ..request.record() };
-    log(shared, request, &record);
+    log(shared, &Record { status: 504, refusal, duration_us, queue_us, ..request.record() });
 }
 
-fn log(shared: &Shared, request: &Received<'_>, record: &Record<'_>) {
-    if let Some(log) = &shared.log
-        && !request.is_probe(&shared.table)
-    {
+/// Counts the request if it is a probe, which is counted nowhere else, and not logged.
+fn count_probe(shared: &Shared, request: &Received<'_>) -> bool {
+    let is_probe = request.is_probe(&shared.table);
+    if is_probe {
+        shared.table.add(cell::probes, 1);
+    }
+    is_probe
+}
+
+fn log(shared: &Shared, record: &Record<'_>) {
+    if let Some(log) = &shared.log {
         log.append(record, &shared.settings.trusted);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
 /// Readers refuse any other.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of each slot; slot 0 holds what retired workers had counted.
@@ -33,14 +33,21 @@ pub const CODES: [&str; 56] = [
     "2xx", "3xx", "4xx", "5xx",
 ];
 
-/// Upper bounds of the histogram buckets, in microseconds.
-pub const BOUNDS_US: [u64; 14] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000,
-];
+/// Most bounds that histogram buckets may have.
+pub const BOUNDS_MAX: usize = 16;
+
+/// Where the header has the upper bounds of the histogram buckets, in microseconds, ascending. Those that are not used
+/// are `u64::MAX`: the first of them is the bucket of what is above all others.
+pub const BOUNDS_AT: usize = HEADER.len();
 
 /// Cells of one histogram: its buckets, the overflow bucket, the sum in microseconds.
-pub const HISTOGRAM_CELLS: usize = BOUNDS_US.len() + 2;
+pub const HISTOGRAM_CELLS: usize = BOUNDS_MAX + 2;
+
+/// Where the header has the digests of the contents that are served, as text that ends with a NUL.
+pub const CONTENT_AT: usize = BOUNDS_AT + BOUNDS_MAX;
+/// Cells for them.
+pub const CONTENT_CELLS: usize = 384;
+const _: () = assert!((CONTENT_AT + CONTENT_CELLS) * 8 <= HEADER_BYTES);
 
 /// Calls of a worker whose request is in the table; further ones are not.
 pub const LINES: usize = 16;
@@ -48,7 +55,7 @@ pub const LINES: usize = 16;
 pub const LINE_CELLS: usize = 16;
 
 /// Cells of the header, in order from cell 0.
-pub const HEADER: [&str; 26] = [
+pub const HEADER: [&str; 27] = [
     "magic",
     "version",
     "boot_id",
@@ -75,6 +82,7 @@ pub const HEADER: [&str; 26] = [
     "boot_us_sum",
     "boot_count",
     "crash_loop_backoff_us",
+    "content_seq",
 ];
 
 macro_rules! slot_cells {
@@ -87,7 +95,7 @@ macro_rules! slot_cells {
         /// Where each thing is in a slot, in cells.
         #[allow(non_upper_case_globals)] // a cell is called what the table calls it
         pub mod cell {
-            use super::{BOUNDS_US, CODES, HISTOGRAM_CELLS, LINE_CELLS, LINES, METHODS};
+            use super::{CODES, HISTOGRAM_CELLS, LINE_CELLS, LINES, METHODS};
             slot_cells!(@one $start; $($(#[$doc])* $name = $cells;)*);
         }
     };
@@ -99,7 +107,7 @@ macro_rules! slot_cells {
     (@one $start:expr;) => {
         /// Cells in use.
         pub const END: usize = $start;
-        const _: () = assert!(END * 8 <= super::SLOT_BYTES && !BOUNDS_US.is_empty());
+        const _: () = assert!(END * 8 <= super::SLOT_BYTES);
     };
 }
 
@@ -128,6 +136,10 @@ slot_cells! {
     overdue = 1;
     /// `CLOCK_MONOTONIC` of the watchdog thread's last look; 0 when it does not run.
     watchdog_us = 1;
+    /// Gauge: app threads, or with greenlets the most calls at once.
+    threads = 1;
+    /// Gauge: requests that are complete and wait for an app thread of this worker.
+    waiting = 1;
     /// Microseconds in calls.
     busy_us = 1;
     /// Calls that were over their time.
@@ -144,12 +156,16 @@ slot_cells! {
     accepted = 1;
     /// Connections passed to another worker.
     handed_over = 1;
+    /// Requests of the agent for the app's health. They are in none of the cells below.
+    probes = 1;
     /// Matrix: methods x codes, row-major.
     requests = METHODS.len() * CODES.len();
     /// Histograms of the time from the start of a call to its end, one per class of status.
     duration = 5 * HISTOGRAM_CELLS;
-    /// Histogram of the time from a complete head to the start of its call.
+    /// Histogram of the time from a complete request to the start of its call.
     queue = HISTOGRAM_CELLS;
+    /// Histogram of the time from a complete request to the end of its call.
+    response = HISTOGRAM_CELLS;
     /// Method and target of running calls, as text that ends with a NUL: what is known of them when a worker crashes.
     lines = LINES * LINE_CELLS;
 }
@@ -185,8 +201,8 @@ const fn code_table() -> [u8; 500] {
 
 /// Bucket of a duration: the first bound it does not exceed, or the overflow bucket.
 #[must_use]
-pub fn bucket(us: u64) -> usize {
-    BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_US.len())
+fn bucket(bounds_us: &[u64; BOUNDS_MAX], us: u64) -> usize {
+    bounds_us.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_MAX)
 }
 
 /// The mapped table, seen by the worker of one slot.
@@ -195,6 +211,8 @@ pub struct Table {
     bytes: usize,
     slot: usize,
     slots: usize,
+    /// A copy of the header's: nobody changes them while the server runs.
+    bounds_us: [u64; BOUNDS_MAX],
 }
 
 // SAFETY: the mapping is shared memory made for concurrent use; every access goes through atomics.
@@ -239,7 +257,8 @@ impl Table {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let table = Self { cells: start.cast(), bytes, slot, slots };
+        let bounds_us = [u64::MAX; BOUNDS_MAX];
+        let mut table = Self { cells: start.cast(), bytes, slot, slots, bounds_us };
         let (magic, version) = (table.load_at(0), table.load_at(1));
         if (magic, version) != (MAGIC, VERSION) {
             return Err(io::Error::new(
@@ -249,6 +268,7 @@ impl Table {
                 ),
             ));
         }
+        table.bounds_us = std::array::from_fn(|at| table.load_at(BOUNDS_AT + at));
         Ok(table)
     }
 
@@ -299,16 +319,22 @@ impl Table {
     }
 
     /// Counts one answered request.
-    pub fn count_answer(&self, method: usize, status: u16, duration_us: u64) {
+    pub fn count_answer(&self, method: usize, status: u16) {
         self.add(cell::requests + method * CODES.len() + code_index(status), 1);
+    }
+
+    /// Counts the times of one answered call: how long its request waited, and how long the call took.
+    pub fn observe_call(&self, status: u16, queue_us: u64, duration_us: u64) {
         let class = usize::from(status.clamp(100, 599) / 100 - 1);
         self.observe(cell::duration + class * HISTOGRAM_CELLS, duration_us);
+        self.observe(cell::queue, queue_us);
+        self.observe(cell::response, queue_us + duration_us);
     }
 
     /// Counts one value of the histogram whose first cell is `start`.
-    pub fn observe(&self, start: usize, us: u64) {
-        self.add(start + bucket(us), 1);
-        self.add(start + BOUNDS_US.len() + 1, us);
+    fn observe(&self, start: usize, us: u64) {
+        self.add(start + bucket(&self.bounds_us, us), 1);
+        self.add(start + BOUNDS_MAX + 1, us);
     }
 
     /// Says what the call of that number is about.
@@ -390,9 +416,11 @@ mod tests {
 
     #[test]
     fn a_duration_falls_into_the_first_bucket_that_holds_it() {
-        assert_eq!(bucket(0), 0);
-        assert_eq!(bucket(BOUNDS_US[0]), 0);
-        assert_eq!(bucket(BOUNDS_US[0] + 1), 1);
-        assert_eq!(bucket(u64::MAX), BOUNDS_US.len());
+        let mut bounds_us: [u64; BOUNDS_MAX] = std::array::from_fn(|at| 1_000 << at);
+        let last = bounds_us[BOUNDS_MAX - 1];
+        assert_eq!([0, 1_000, 1_001, last].map(|us| bucket(&bounds_us, us)), [0, 0, 1, 15]);
+        assert_eq!([last + 1, u64::MAX].map(|us| bucket(&bounds_us, us)), [BOUNDS_MAX; 2]);
+        bounds_us[3..].fill(u64::MAX);
+        assert_eq!([4_000, 4_001, u64::MAX].map(|us| bucket(&bounds_us, us)), [2, 3, 3]);
     }
 }

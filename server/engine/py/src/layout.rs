@@ -15,6 +15,8 @@ pub fn layout(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     for (cell, name) in stats::HEADER.iter().enumerate() {
         header.set_item(*name, cell)?;
     }
+    header.set_item("bounds_us", stats::BOUNDS_AT)?;
+    header.set_item("content", stats::CONTENT_AT)?;
     layout.set_item("header", header)?;
     let slot = PyDict::new(py);
     for (name, cell) in stats::SLOT {
@@ -23,7 +25,8 @@ pub fn layout(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     layout.set_item("slot", slot)?;
     layout.set_item("methods", stats::METHODS.to_vec())?;
     layout.set_item("codes", stats::CODES.to_vec())?;
-    layout.set_item("bounds_us", stats::BOUNDS_US.to_vec())?;
+    layout.set_item("bounds_max", stats::BOUNDS_MAX)?;
+    layout.set_item("content_bytes", stats::CONTENT_CELLS * 8)?;
     layout.set_item("lines", stats::LINES)?;
     layout.set_item("line_bytes", stats::LINE_CELLS * 8)?;
     Ok(layout)

@@ -19,7 +19,7 @@ from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.http import Response, listen
 from prefork.agent.options import AgentOptions, parse_options
 from prefork.agent.probe import Probe
-from prefork.agent.readiness import Readiness, find_liveness_fault
+from prefork.agent.readiness import Fault, Readiness, Reason, find_liveness_fault
 from prefork.agent.reload_request import ReloadWatcher
 from prefork.agent.table import TableFile
 from prefork.agent.version_store import VersionStore
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     extend_path_with_agent_site()
     try:
         # The only importer of prometheus_client, and only in this process.
-        from prefork.agent.metrics import Metrics
+        from prefork.agent.metrics import Metrics, TableCollector
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "prometheus_client":
             raise
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     # One event loop, nothing that waits: not for a reader of the log either.
     log = Log(style=options.log_format, patience_s=0.0)
     table = TableFile(options.run_dir / STATS, log)
-    agent = Agent(options, table, Metrics(table, version=prefork.__version__), log)
+    agent = Agent(options, table, log)
+    agent.metrics = Metrics(
+        TableCollector(table, agent.find_readiness_fault, version=prefork.__version__)
+    )
     return asyncio.run(agent.run())
 
 
@@ -65,12 +68,11 @@ def extend_path_with_agent_site() -> None:
 class Agent:
     """Answers on one port; follows the table, the probe and the reload request."""
 
-    def __init__(
-        self, options: AgentOptions, table: TableFile, metrics: "Metrics", log: Log
-    ) -> None:
+    metrics: "Metrics"
+
+    def __init__(self, options: AgentOptions, table: TableFile, log: Log) -> None:
         self.options = options
         self.table = table
-        self.metrics = metrics
         self.log = log
         self.control = ControlClient(options.run_dir / CONTROL)
         self.probe = Probe(options.probe, host=options.probe_host) if options.probe else None
@@ -136,8 +138,8 @@ class Agent:
                 fault = find_liveness_fault(self.table.get(), time.monotonic())
                 return Response.text(503 if fault else 200, fault or "alive")
             case "/readyz":
-                fault = self.find_readiness_fault(time.monotonic())
-                return Response.text(503 if fault else 200, fault or "ready")
+                unready = self.find_readiness_fault(time.monotonic())
+                return Response.text(503 if unready else 200, unready.text if unready else "ready")
             case "/status":
                 return await self.answer_status()
             case _:
@@ -145,9 +147,12 @@ class Agent:
                     404, "this is the prefork agent: /metrics /livez /readyz /status"
                 )
 
-    def find_readiness_fault(self, now: float) -> str:
+    def find_readiness_fault(self, now: float) -> Fault | None:
+        """Return why no requests should be sent here; None when they may be."""
         fault = self.readiness.find_fault(self.table.get(), now)
-        return fault or (self.probe.fault if self.probe is not None else "")
+        if fault is None and self.probe is not None and self.probe.fault:
+            return Fault(Reason.PROBE_FAILED, self.probe.fault)
+        return fault
 
     async def answer_status(self) -> Response:
         """Return the server's status, and how far the newest reload request has got."""

@@ -1,7 +1,10 @@
 """Whether the server lives and is ready, judged by the stats table alone.
 
-Every judgement is the text of a fault, empty when there is none.
+Every judgement is a fault, or that there is none: a text for liveness, a reason and a text for readiness.
 """
+
+import enum
+from dataclasses import dataclass
 
 from prefork.base.stats import ServerState, Table, WorkerState
 
@@ -10,6 +13,25 @@ HEARTBEAT_MAX_S = 10.0
 # A worker that was killed or recycled is replaced within milliseconds; such a gap is not
 # a reason to take the pod out of the load balancer.
 SHORTFALL_MAX_S = 2.0
+
+
+class Reason(enum.StrEnum):
+    """Why no requests should be sent here: the label `reason` of `wsgi_not_ready`."""
+
+    NOT_STARTED = "not_started"
+    BOOTING = "booting"
+    STOPPING = "stopping"
+    ARBITER_SILENT = "arbiter_silent"
+    WORKERS_MISSING = "workers_missing"
+    PROBE_FAILED = "probe_failed"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why no requests should be sent here, for machines and for people."""
+
+    reason: Reason
+    text: str
 
 
 def find_liveness_fault(table: Table | None, now: float) -> str:
@@ -41,25 +63,23 @@ class Readiness:
         self.boot_id = 0
         self.complete_at: float | None = None
 
-    def find_fault(self, table: Table | None, now: float) -> str:
-        """Return why no requests should be sent here."""
+    def find_fault(self, table: Table | None, now: float) -> Fault | None:
+        """Return why no requests should be sent here; None when they may be."""
         if table is None:
-            return "the server has not started"
+            return Fault(Reason.NOT_STARTED, "the server has not started")
         if table.header("boot_id") != self.boot_id:
             self.boot_id, self.complete_at = table.header("boot_id"), None
         if fault := find_liveness_fault(table, now):
-            return fault
-        state = ServerState(table.header("state"))
-        if state is not ServerState.SERVING:
-            return (
-                "the server is booting"
-                if state is ServerState.BOOTING
-                else "the server is stopping"
-            )
+            return Fault(Reason.ARBITER_SILENT, fault)
+        match ServerState(table.header("state")):
+            case ServerState.BOOTING:
+                return Fault(Reason.BOOTING, "the server is booting")
+            case ServerState.STOPPING:
+                return Fault(Reason.STOPPING, "the server is stopping")
         ready, desired = count_ready(table), table.header("workers_desired")
         if ready >= desired:
             self.complete_at = now
-            return ""
+            return None
         if ready and self.complete_at is not None and now - self.complete_at <= SHORTFALL_MAX_S:
-            return ""
-        return f"{ready} of {desired} workers are ready"
+            return None
+        return Fault(Reason.WORKERS_MISSING, f"{ready} of {desired} workers are ready")

@@ -77,6 +77,10 @@ class Generations:
             config = GenerationConfig(self.options, self.hooks, environment, content, versions)
         self.configs[number] = config
 
+    def content_of(self, number: int) -> dict[str, str]:
+        """Return the digests of what a generation has loaded; none of a generation that is not there."""
+        return self.configs[number].content if number in self.configs else {}
+
     def again(self, number: int) -> GenerationConfig:
         """Return what a generation whose mold is booted again was loaded with, and warn of new content."""
         known = self.configs[number]

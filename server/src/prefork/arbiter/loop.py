@@ -55,6 +55,7 @@ from prefork.arbiter.monitor import (
     measure_queue,
     pair_up,
     publish,
+    publish_content,
     tick_period,
 )
 from prefork.arbiter.reloads import Reloads
@@ -186,6 +187,9 @@ class Arbiter:
         self.fleet, actions = step(self.fleet, event, time.monotonic())
         # Before acting: a forked mold must find nothing half done.
         self.guard(publish, self.fleet, self.table, time.monotonic())
+        self.guard(
+            publish_content, self.generations.content_of(self.fleet.serving_number()), self.table
+        )
         for action in actions:
             self.guard(self.perform, action)
 

@@ -67,6 +67,12 @@ def publish(fleet: Fleet, table: Table, now: float) -> None:
         table.set_slot(worker.slot, "started_us", int(worker.started * 1e6))
 
 
+def publish_content(content: Mapping[str, str], table: Table) -> None:
+    """Write the digests of what is served into the stats table, when they have changed."""
+    if content != table.content():
+        table.set_content(content)
+
+
 def shown_state(worker: Worker) -> WorkerState:
     """Return the state for all others: a worker that may not serve yet is still booting."""
     waits = worker.state is WorkerState.SERVING and not worker.serves

@@ -50,7 +50,12 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
         pidfile = write_pidfile(options.pidfile)
         leftovers.callback(remove_pidfile, pidfile)
         workers_max = most_workers(options.worker_count())
-        table, stats_fd = create_table(run_dir.stats, worker_slots=2 * workers_max + 4)
+        table, stats_fd = create_table(
+            run_dir.stats,
+            worker_slots=2 * workers_max + 4,
+            bounds_us=[round(bound * 1e6) for bound in options.duration_buckets],
+            previous=run_dir.stats_of_last_run,
+        )
         set_child_subreaper()
         fd_limits.allow_open_files(options.worker_connections)
         processes.name_process("prefork-arbiter")

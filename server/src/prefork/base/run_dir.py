@@ -10,6 +10,8 @@ from pathlib import Path
 from prefork.errors import Exit, StartupError
 
 STATS = "stats"
+# What the last server that ended here had counted, for the next one.
+STATS_OF_LAST_RUN = "stats.ended"
 CONTROL = "control.sock"
 
 
@@ -25,19 +27,24 @@ class RunDir:
         return self.path / STATS
 
     @property
+    def stats_of_last_run(self) -> Path:
+        return self.path / STATS_OF_LAST_RUN
+
+    @property
     def control(self) -> Path:
         return self.path / CONTROL
 
     def remove(self) -> None:
-        """Remove what this server put there."""
+        """Remove what this server put there; of a named directory, the next one gets the counters."""
         if self.is_private:
             import shutil  # with its archive formats a tenth of the time to start
 
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        for path in (self.stats, self.control):
-            with suppress(OSError):
-                path.unlink()
+        with suppress(OSError):
+            self.stats.replace(self.stats_of_last_run)
+        with suppress(OSError):
+            self.control.unlink()
 
 
 def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:

@@ -5,9 +5,11 @@ Where each cell is, the engine alone declares (`LAYOUT`). Cells are u64, aligned
 """
 
 import enum
+import json
 import mmap
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +18,11 @@ from prefork.errors import Exit, StartupError
 
 METHODS: tuple[str, ...] = tuple(LAYOUT["methods"])
 CODES: tuple[str, ...] = tuple(LAYOUT["codes"])
-BOUNDS_US: tuple[int, ...] = tuple(LAYOUT["bounds_us"])
+BOUNDS_MAX: int = LAYOUT["bounds_max"]
 # Buckets, the overflow bucket, the sum in microseconds.
-HISTOGRAM_CELLS = len(BOUNDS_US) + 2
+HISTOGRAM_CELLS = BOUNDS_MAX + 2
+# A bound that is not used: everything is below it.
+NO_BOUND = 2**64 - 1
 CODE_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 # Counters of a slot and their number of cells; the other cells are gauges or the arbiter's own.
@@ -26,6 +30,7 @@ COUNTERS = {
     "requests": len(METHODS) * len(CODES),
     "duration": len(CODE_CLASSES) * HISTOGRAM_CELLS,
     "queue": HISTOGRAM_CELLS,
+    "response": HISTOGRAM_CELLS,
     "busy_us": 1,
     "timeouts": 1,
     "rejects": 1,
@@ -34,7 +39,14 @@ COUNTERS = {
     "disconnects": 1,
     "accepted": 1,
     "handed_over": 1,
+    "probes": 1,
 }
+
+# Cells of the header that only grow.
+HEADER_COUNTERS = (
+    "reloads_ok", "reloads_failed", "exits_crash", "exits_timeout", "exits_memory", "exits_max_requests",
+    "exits_retired", "exits_killed", "listen_overflows", "listen_drops", "boot_us_sum", "boot_count",
+)  # fmt: skip
 
 RETIRED_SLOT = 0
 HEADER_CELLS = LAYOUT["header_bytes"] // 8
@@ -120,6 +132,41 @@ class Table:
     def add_header(self, name: str, amount: int = 1) -> None:
         self._cells[LAYOUT["header"][name]] += amount
 
+    @property
+    def bounds_us(self) -> list[int]:
+        """The upper bounds of the histogram buckets, in microseconds, without the one of all others."""
+        start = LAYOUT["header"]["bounds_us"]
+        return [b for b in self._cells[start : start + BOUNDS_MAX].tolist() if b != NO_BOUND]
+
+    def set_bounds(self, bounds_us: Iterable[int]) -> None:
+        """Set the bounds of all histograms; before anyone counts."""
+        start, bounds = LAYOUT["header"]["bounds_us"], list(bounds_us)
+        for at in range(BOUNDS_MAX):
+            self._cells[start + at] = bounds[at] if at < len(bounds) else NO_BOUND
+
+    def content(self) -> dict[str, str]:
+        """Return the digest of each content that is served, by its name."""
+        for _ in range(1000):
+            before = self.header("content_seq")
+            found = bytes(self._content()).partition(b"\0")[0]
+            if before % 2 == 0 and self.header("content_seq") == before:
+                return dict(json.loads(found or b"{}"))
+            time.sleep(0)  # let the arbiter finish
+        return {}  # it died while it wrote
+
+    def set_content(self, content: Mapping[str, str]) -> None:
+        """Publish the digests of what is served; those that find no room are left out."""
+        shown = dict(sorted(content.items()))
+        while len(text := json.dumps(shown).encode()) >= LAYOUT["content_bytes"]:
+            shown.popitem()
+        self.add_header("content_seq")
+        self._content()[: len(text) + 1] = text + b"\0"
+        self.add_header("content_seq")
+
+    def _content(self) -> memoryview:
+        start = LAYOUT["header"]["content"] * 8
+        return self._bytes[start : start + LAYOUT["content_bytes"]]
+
     def beat(self, now: float) -> None:
         """Record that the arbiter is alive; `now` in seconds of the monotonic clock."""
         self.set_header("heartbeat_us", int(now * 1e6))
@@ -170,6 +217,20 @@ class Table:
         self._bytes[start * 8 : (start + SLOT_CELLS) * 8] = bytes(SLOT_CELLS * 8)
         self.add_header("fold_seq")
 
+    def continue_from(self, previous: "Table") -> None:
+        """Start with the totals of an earlier run of the server, so that no counter goes back.
+
+        Only before anyone counts. Histograms can only go on with the same bounds; otherwise all begins anew.
+        """
+        if previous.bounds_us != self.bounds_us:
+            return
+        for name, sums in previous.sum_counters().items():
+            at = self._at(RETIRED_SLOT, name)
+            for cell, value in enumerate(sums):
+                self._cells[at + cell] = value
+        for name in HEADER_COUNTERS:
+            self.set_header(name, previous.header(name))
+
     def sum_counters(self) -> dict[str, list[int]]:
         """Return every counter's cells summed over the retired and all living workers."""
         for _ in range(1000):
@@ -195,9 +256,12 @@ class Table:
         return HEADER_CELLS + slot * SLOT_CELLS + (LAYOUT["slot"][name] if name else 0)
 
 
-def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
+def create_table(
+    path: Path, *, worker_slots: int, bounds_us: Iterable[int] = (), previous: Path | None = None
+) -> tuple[Table, int]:
     """Create the table as a new file; return it and its descriptor.
 
+    It goes on with the counters of the table that a killed server left at `path`, or an ended one at `previous`.
     Written under another name and renamed: a reader sees the old table or the whole new one.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -205,7 +269,8 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
         # The umask must not take the group's right: the agent may run as another user of that group.
         os.fchmod(descriptor, 0o660)
-        table = begin_table(descriptor, worker_slots)
+        table = begin_table(descriptor, worker_slots, bounds_us)
+        take_over(table, [path, *([previous] if previous else [])])
         os.rename(draft, path)
     except OSError as error:
         draft.unlink(missing_ok=True)
@@ -214,6 +279,18 @@ def create_table(path: Path, *, worker_slots: int) -> tuple[Table, int]:
             Exit.ENVIRONMENT,
         ) from None
     return table, descriptor
+
+
+def take_over(table: Table, candidates: Iterable[Path]) -> None:
+    """Go on with the counters of the first of these tables that can be read."""
+    for path in candidates:
+        try:
+            found = Table.open(path)
+        except (OSError, UnknownTable):
+            continue
+        table.continue_from(found)
+        found.close()
+        return
 
 
 def count_requests(descriptor: int, slot: int) -> int:
@@ -228,15 +305,16 @@ def count_requests(descriptor: int, slot: int) -> int:
 def create_private_table() -> BinaryIO:
     """Return a table with one worker slot that nobody else sees, as an open file."""
     file = os.fdopen(os.memfd_create("prefork-private-stats", os.MFD_CLOEXEC), "rb+")
-    begin_table(file.fileno(), 1).close()
+    begin_table(file.fileno(), 1, ()).close()
     return file
 
 
-def begin_table(descriptor: int, worker_slots: int) -> Table:
-    """Make a table of an empty file."""
+def begin_table(descriptor: int, worker_slots: int, bounds_us: Iterable[int]) -> Table:
+    """Make a table of an empty file; `bounds_us` are those of the histograms, in ascending order."""
     size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
     os.ftruncate(descriptor, size)
     table = Table(descriptor, size, writable=True)
+    table.set_bounds(bounds_us)
     for name, value in {
         "version": LAYOUT["version"],
         "boot_id": int.from_bytes(os.urandom(8)) >> 1,

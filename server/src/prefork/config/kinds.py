@@ -1,5 +1,6 @@
 """What a setting's value may be: how it is read from text or from a config file, and the words for what is allowed."""
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -57,6 +58,29 @@ def seconds(low: float, high: float, *, none: str = "") -> Kind:
 
     allowed = f"{low:g} to {high:g} seconds" + (f", or 0 for {none}" if none else "")
     return Kind(parse, allowed, "SECONDS")
+
+
+def bounds(most: int) -> Kind:
+    """Upper bounds of histogram buckets in seconds, in ascending order."""
+
+    def parse(value: Any) -> tuple[float, ...]:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        numbers = tuple(float(item) for item in items)
+        is_ascending = all(low < high for low, high in itertools.pairwise(numbers))
+        if not (
+            1 <= len(numbers) <= most
+            and is_ascending
+            and numbers[0] >= 1e-6
+            and numbers[-1] <= 3600
+        ):
+            raise ValueError
+        return numbers
+
+    return Kind(
+        parse,
+        f"1 to {most} ascending bounds from 0.000001 to 3600 seconds, separated by commas",
+        "SECONDS,…",
+    )
 
 
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3, "M": 10**6, "G": 10**9}

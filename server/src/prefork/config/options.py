@@ -13,6 +13,7 @@ from prefork.config.gunicorn import find_default
 from prefork.config.kinds import (
     FLAG_WORDS,
     Kind,
+    bounds,
     choice,
     flag,
     integer,
@@ -34,6 +35,10 @@ from prefork.config.settings import Setting, setting, to_setting
 MAX_WORKERS = 512
 MAX_FIELDS = 32768  # gunicorn's own bound
 MIB = 1024 * 1024
+DURATION_BUCKETS_MAX = 16  # room for so many is in the stats table (BOUNDS_MAX)
+DURATION_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
 
 # Preloading is what gunicorn's flag `--preload` asks for; here it is the default, unless
 # the app is not safe to preload.
@@ -388,6 +393,13 @@ class Options:
         section=LOGGING,
         help="Start the agent as a child: /metrics, /livez, /readyz and /status on this address (needs prefork[agent]).",
     )
+    duration_buckets: tuple[float, ...] = setting(
+        "--duration-buckets",
+        kind=bounds(DURATION_BUCKETS_MAX),
+        default=DURATION_BUCKETS,
+        section=LOGGING,
+        help="Upper bounds of the buckets of all histograms of request times.",
+    )
 
     # Operation
     health_path: str = setting(
@@ -466,6 +478,6 @@ SETTINGS: tuple[Setting, ...] = tuple(to_setting(column) for column in fields(Op
 
 # What a reload may change; the rest belongs to the arbiter's start (sockets, files, run directory).
 FIXED_AT_START = frozenset({
-    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "log_format", "metrics", "run_dir", "content",
+    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "log_format", "metrics", "duration_buckets", "run_dir", "content",
     "pidfile", "check_config", "print_config",
 })  # fmt: skip

@@ -76,5 +76,5 @@ def to_setting(column: Field[Any]) -> Setting:
 def show_value(value: Any) -> str:
     """Return a value as one would write it."""
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(show_value(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

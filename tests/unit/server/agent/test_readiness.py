@@ -6,6 +6,11 @@ from prefork.base.stats import ServerState, Table, WorkerState
 from tests.unit.server.slots import occupy
 
 
+def fault_of(readiness: Readiness, table: Table | None, now: float) -> tuple[str, str]:
+    fault = readiness.find_fault(table, now)
+    return (fault.reason.value, fault.text) if fault else ("", "")
+
+
 def test_liveness_is_the_heartbeat(writer: Table):
     writer.beat(100.0)
     assert find_liveness_fault(writer, 109.0) == ""
@@ -15,26 +20,26 @@ def test_liveness_is_the_heartbeat(writer: Table):
 
 def test_readiness_bears_a_short_gap_and_no_long_one(writer: Table):
     readiness = Readiness()
-    assert readiness.find_fault(None, 0) == "the server has not started"
+    assert fault_of(readiness, None, 0) == ("not_started", "the server has not started")
     writer.beat(100.0)
     writer.set_header("workers_desired", 2)
-    assert readiness.find_fault(writer, 100) == "the server is booting"
+    assert fault_of(readiness, writer, 100) == ("booting", "the server is booting")
     writer.set_header("state", ServerState.SERVING.value)
     writer.set_header("generation", 1)
     occupy(writer, 1)
     occupy(writer, 2, state=WorkerState.BOOTING)
-    assert readiness.find_fault(writer, 100) == "1 of 2 workers are ready"
+    assert fault_of(readiness, writer, 100) == ("workers_missing", "1 of 2 workers are ready")
     occupy(writer, 2)
-    assert readiness.find_fault(writer, 101) == ""
+    assert fault_of(readiness, writer, 101) == ("", "")
     writer.free(2)
-    assert readiness.find_fault(writer, 102) == ""
-    assert readiness.find_fault(writer, 104) == "1 of 2 workers are ready"
+    assert fault_of(readiness, writer, 102) == ("", "")
+    assert fault_of(readiness, writer, 104) == ("workers_missing", "1 of 2 workers are ready")
     occupy(writer, 2)
-    assert readiness.find_fault(writer, 105) == ""
+    assert fault_of(readiness, writer, 105) == ("", "")
     occupy(writer, 1, generation=2)
     occupy(writer, 2, generation=2)
     writer.free(1)
     writer.free(2)
-    assert readiness.find_fault(writer, 105.1) == "0 of 2 workers are ready"
+    assert fault_of(readiness, writer, 105.1) == ("workers_missing", "0 of 2 workers are ready")
     writer.set_header("state", ServerState.STOPPING.value)
-    assert readiness.find_fault(writer, 105) == "the server is stopping"
+    assert fault_of(readiness, writer, 105) == ("stopping", "the server is stopping")

@@ -21,7 +21,7 @@ impl Server {
             let passed =
                 if is_leaving || target.is_some() { reactor.pass_call(call) } else { Err(call) };
             let Err(call) = passed else {
-                self.ready_count.fetch_sub(1, SeqCst);
+                self.count_taken(1);
                 continue;
             };
             if let Some(slot) = target {

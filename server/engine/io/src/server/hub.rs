@@ -181,7 +181,7 @@ impl Server {
         let mut desk = lock(&self.desk);
         let count = desk.ready.len().min(room);
         calls.extend(desk.ready.drain(..count));
-        self.ready_count.fetch_sub(count, SeqCst);
+        self.count_taken(count);
     }
 
     /// Whether the helper may sleep long.

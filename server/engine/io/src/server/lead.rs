@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
 use crate::access_log::AccessLog;
 use crate::reactor::{Reactor, Role, Turn};
+use crate::stats::cell;
 use crate::sys;
 
 /// The longest wait of a leader: returned connections with their deadlines are looked at this often.
@@ -67,7 +68,7 @@ impl Server {
             return None;
         }
         let call = lock(&self.desk).ready.pop_front()?;
-        self.ready_count.fetch_sub(1, AcqRel);
+        self.count_taken(1);
         Some(Work::Call(call))
     }
 
@@ -119,8 +120,15 @@ impl Server {
         let ready = reactor.take_ready();
         let mut desk = lock(&self.desk);
         self.ready_count.fetch_add(ready.len(), AcqRel);
+        self.shared.table.add(cell::waiting, ready.len() as u64);
         desk.ready.extend(ready);
         true
+    }
+
+    /// So many requests do not wait here any more.
+    pub(super) fn count_taken(&self, count: usize) {
+        self.ready_count.fetch_sub(count, SeqCst);
+        self.shared.table.sub(cell::waiting, count as u64);
     }
 
     /// Tells what the main thread should know.

@@ -161,6 +161,7 @@ impl Server {
         let threads = Threads::new(settings.threads);
         let hub = settings.has_hub.then(Hub::new).transpose()?;
         let table = Table::map(stats_fd, slot)?;
+        table.set(cell::threads, settings.threads as u64);
         let format = settings.access_format.clone();
         let log = format.map(|format| AccessLog::new(log_fd, format, settings.access_log_lock_fd));
         let shared = Arc::new(Shared::new(settings, table, log));

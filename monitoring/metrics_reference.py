@@ -1,0 +1,125 @@
+"""Writes docs/metrics.md from the metrics that agent and operator declare: `python -m monitoring.metrics_reference`."""
+
+import sys
+from collections.abc import Iterator
+
+from prefork.agent.metric_table import SECTIONS, Row
+from prefork.agent.metrics import CONTENTS_SHOWN, REQUEST_SERIES, WORKERS_SHOWN
+from prefork.agent.readiness import Reason
+from prefork.base.stats import CODE_CLASSES, METHODS, ExitReason, WorkerState
+from prefork.config.options import DURATION_BUCKETS
+from wsgiapp_operator.metrics import Metrics
+
+LABELS = {
+    "method": ", ".join(METHODS),
+    "code": "the status; of more than "
+    f"{REQUEST_SERIES} pairs of method and code, and of unusual statuses, the class: 4xx",
+    "code_class": ", ".join(CODE_CLASSES),
+    "worker": f"number of the worker's slot, which its replacement inherits; of more than {WORKERS_SHOWN} workers those with the largest values",
+    "state": ", ".join(state.name.lower() for state in WorkerState),
+    "reason": "of `wsgi_worker_exits_total`: "
+    + ", ".join(reason.value for reason in ExitReason)
+    + "; of `wsgi_not_ready`: "
+    + ", ".join(Reason),
+    "result": "succeeded, failed",
+    "content": f"`source`, or the name of an entry of `config`; {CONTENTS_SHOWN} at most",
+    "digest": "the first 16 hexadecimal digits of the content's digest",
+    "version": "of prefork",
+}
+OPERATOR_QUESTIONS = {
+    "wsgiapp_operator_reconcile_duration_seconds": "Is the operator fast enough?",
+    "wsgiapp_operator_reconciles_total": "Does it fail? `error` is retried.",
+    "wsgiapp_operator_queue_depth": "Does it keep up?",
+    "wsgiapp_operator_applies_total": "What does it change, and does it leave alone what is right?",
+    "wsgiapp_operator_status_writes_total": "How much does it write?",
+    "wsgiapp_operator_reloads_total": "Did a rolling reload fail?",
+    "wsgiapp_operator_upgrade_apps": "How far is an upgrade, and is it stuck?",
+    "wsgiapp_operator_leader": "Which replica acts? The sum over all is 1.",
+    "wsgiapp_info": "Which apps are there, with which image?",
+    "wsgiapp_ready": "Is each app what its manifest declares?",
+    "wsgiapp_status_condition": 'Why not? `wsgiapp_status_condition{status="False",type!="Stalled"}`.',
+}
+
+HEAD = """\
+# Metrics
+
+Written from `server/src/prefork/agent/metric_table.py` and `operator/controller/src/wsgiapp_operator/metrics.py` by `make generate`; change it there.
+
+Each pod's agent answers `/metrics` on port 9000, also while every worker is busy. It reads the table into which the workers count; no worker is asked.
+`prefork --metrics HOST:PORT` does the same without a cluster. [Alerts](alerts.md) and recording rules are made of these metrics.
+
+## A pod
+"""
+
+TAIL = """
+## Labels
+
+None of these is a label that Prometheus puts on a target (`namespace`, `pod`, `container`, `job`, `instance`, …), so none is renamed `exported_…`.
+None comes from a client, other than the method and the status: no path, no host, no address, no process id. A pod has 300 series at most.
+
+| label | values |
+|---|---|
+"""
+
+END = """
+## Buckets
+
+All histograms of request times have the same bounds, in seconds: {bounds}. `--duration-buckets 0.05,0.1,0.3` (or `PREFORK_DURATION_BUCKETS`, or
+`server.extraArgs`) sets others, 16 at most; they hold until the server is started again.
+
+## What the numbers mean
+
+- **Counters do not go back** when a worker ends, at a reload, when the agent is started again, and when the server is started again in the same pod (run
+  directory). With other buckets, or another version of the table, a new server begins at 0.
+- **What a client waits** is `wsgi_http_response_time_seconds`: it begins when the request is complete, body included where the server keeps it, and ends
+  when the app's response has been sent or is held by the server. The time in the accept queue, in the proxy and on the network comes on top; the
+  time that a slow client takes to read does not. It is the sum of `wsgi_http_request_queue_duration_seconds` and
+  `wsgi_http_request_duration_seconds`. What the server answers by itself (400, 408, 413, …) has no times.
+- **Probes are no traffic.** What the agent asks of the app for `/readyz` is in `wsgi_probe_requests_total`, in the time that threads are busy, and in the
+  metrics of connections and sent bytes; in no other metric. The kubelet asks the agent, not the app.
+- **Queues.** A connection waits in the accept queue (`wsgi_listen_queue_depth`) while no worker has a free thread. A request on a connection that is open already, as those of a
+  proxy are, waits in its worker (`wsgi_http_requests_waiting`) until a thread here or in another worker is free.
+
+## Formats
+
+The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape asks for it. Native histograms need the protobuf format or OpenMetrics 2.0, which the
+Python client library does not write ([prometheus/client_python#918](https://github.com/prometheus/client_python/issues/918)); Prometheus can
+make native histograms with these buckets itself (`convert_classic_histograms_to_nhcb: true` in the scrape configuration).
+"""
+
+
+def render() -> str:
+    """Return the whole page; pure."""
+    parts = [HEAD, *(f"\n### {part.title}\n\n" + table(part.rows) for part in SECTIONS)]
+    parts.append("\n## The operator\n\nOn port 8080 (`http`) of the operator's pod.\n\n")
+    parts.append(table(operator_rows()))
+    parts.append(TAIL)
+    parts += [f"| `{name}` | {values} |\n" for name, values in LABELS.items()]
+    parts.append(END.format(bounds=", ".join(f"{bound:g}" for bound in DURATION_BUCKETS)))
+    return "".join(parts)
+
+
+def table(rows: tuple[Row, ...] | Iterator[Row]) -> str:
+    lines = ["| metric | labels | what it is | question |", "|---|---|---|---|"]
+    for row in rows:
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        lines.append(f"| `{row.name}` ({row.kind}) | {labels} | {row.help} | {row.question} |")
+    return "\n".join(lines) + "\n"
+
+
+def operator_rows() -> Iterator[Row]:
+    """Yield the operator's metrics as they declare themselves, with the question of each."""
+    metrics = Metrics()
+    metrics.record_app("n", "a", "i", [{"type": "Ready", "status": "True", "reason": "Serving"}])
+    metrics.upgrades.labels(state="waiting").set(0)
+    metrics.applies.labels(kind="Service", changed="true")
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        yield Row(
+            name, family.type, family.documentation, OPERATOR_QUESTIONS[name], tuple(sorted(labels))
+        )  # type: ignore[arg-type]  # the client's types are ours
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
