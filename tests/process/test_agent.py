@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import prometheus_client
+import pytest
 from prefork.base.digest import digest_directory
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -145,6 +146,119 @@ def test_agent_answers_while_every_worker_is_busy(folder: Path):
         )
 
 
+def test_probes_are_counted_apart_and_are_not_traffic(folder: Path):
+    with (
+        Prefork("-w", "1", cwd=folder) as server,
+        running_agent(server.run_dir, "--probe", f"{server.url}/healthz") as agent,
+    ):
+        agent.wait_ready()
+        wait_until(lambda: agent.value("wsgi_probe_requests_total") >= 1)
+        server.get()
+        samples = agent.samples()
+        requests = {
+            key: value
+            for key, value in samples.items()
+            if key[0].startswith("wsgi_http_requests_total")
+        }
+        assert list(requests.values()) == [1]
+        for histogram in ("request_queue_duration", "response_time"):
+            assert samples[f"wsgi_http_{histogram}_seconds_count", ()] == 1
+        # A client that does not know the server's number is traffic, whatever it says.
+        stranger = HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
+        stranger.request("GET", "/", headers={"X-Prefork-Probe": "0" * 16})
+        assert stranger.getresponse().read()
+        stranger.close()
+        assert agent.value("wsgi_http_requests_total", method="GET", code="200") == 2
+
+
+def test_threads_waiting_requests_and_what_the_client_waits_are_shown(folder: Path):
+    """Ten clients on two threads: two in calls, the others wait, in the accept queue or in the worker."""
+    with (
+        Prefork("-w", "1", "--threads", "2", cwd=folder) as server,
+        running_agent(server.run_dir) as agent,
+        ExitStack() as connections,
+    ):
+        clients = []
+        for _ in range(10):
+            client = HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S * 3)
+            connections.callback(client.close)
+            client.request("GET", "/")
+            assert client.getresponse().read()
+            clients.append(client)
+        assert agent.value("wsgi_threads") == 2
+        assert agent.value("wsgi_threads_busy") == 0
+        for client in clients:
+            client.request("GET", "/slow?ms=400")
+        # All have a connection to the worker, as the connections of a proxy: none waits in the accept queue.
+        wait_until(lambda: agent.value("wsgi_http_requests_waiting") > 2, what="nobody waits")
+        shown = agent.samples()
+        assert shown["wsgi_threads_busy", ()] == 2
+        assert shown["wsgi_worker_threads_busy", (("worker", "1"),)] == 2
+        assert shown["wsgi_http_requests_in_flight", ()] == 2
+        assert shown["wsgi_listen_queue_depth", ()] == 0
+        for client in clients:
+            assert client.getresponse().status == 200
+        shown = agent.samples()
+        sums = {
+            name: shown[f"wsgi_http_{name}_seconds_sum", ()]
+            for name in ("response_time", "request_queue_duration")
+        }
+        calls_s = shown["wsgi_http_request_duration_seconds_sum", (("code_class", "2xx"),)]
+        # Five rounds of 0.4 s: the queue is on average two rounds long.
+        assert sums["request_queue_duration"] > 10 * 0.5
+        assert sums["response_time"] == pytest.approx(
+            sums["request_queue_duration"] + calls_s, abs=1e-4
+        )
+        assert shown["wsgi_http_requests_waiting", ()] == 0
+
+
+def test_readiness_and_its_reason_are_shown(folder: Path):
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    with running_agent(run_dir) as agent:
+        assert agent.value("wsgi_ready") == 0
+        assert agent.value("wsgi_not_ready", reason="not_started") == 1
+        with Prefork(cwd=folder):
+            agent.wait_ready()
+            assert agent.value("wsgi_ready") == 1
+            assert agent.value("wsgi_not_ready", reason="not_started") == 0
+            with running_agent(run_dir, "--probe", "http://127.0.0.1:9/healthz") as probing:
+                wait_until(lambda: probing.value("wsgi_not_ready", reason="probe_failed") == 1)
+
+
+def test_content_that_is_served_is_shown_by_its_digest(folder: Path):
+    code = folder / "code"
+    code.mkdir()
+    write_app(code)
+    arguments = ("--chdir", str(code), "--content", f"source={code}")
+    with Prefork(*arguments, cwd=folder) as server, running_agent(server.run_dir) as agent:
+
+        def shown() -> set[tuple[tuple[str, str], ...]]:
+            return {labels for name, labels in agent.samples() if name == "wsgi_content_info"}
+
+        def labels() -> tuple[tuple[str, str], ...]:
+            return ("content", "source"), ("digest", digest_directory(code)[:16])
+
+        wait_until(lambda: shown() == {labels()}, what="the first digest is not shown")
+        write_app(code, version="2")
+        server.reload()
+        wait_until(lambda: shown() == {labels()}, what="the new digest is not shown")
+
+
+def test_buckets_are_those_that_are_set(folder: Path):
+    with (
+        Prefork("--duration-buckets", "0.05,0.3", cwd=folder) as server,
+        running_agent(server.run_dir) as agent,
+    ):
+        server.get("/slow?ms=100")
+        buckets = {
+            dict(labels)["le"]: value
+            for (name, labels), value in agent.samples().items()
+            if name == "wsgi_http_response_time_seconds_bucket"
+        }
+        assert buckets == {"0.05": 0, "0.3": 1, "+Inf": 1}
+
+
 def test_memory_of_each_worker_is_shown(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
         server.wait(
@@ -174,6 +288,8 @@ def test_metrics_are_bounded_and_speak_openmetrics_when_asked(folder: Path):
             "result",
             "worker",
             "version",
+            "content",
+            "digest",
         }
         status, body = agent.fetch("/metrics", "application/openmetrics-text; version=1.0.0")
         assert status == 200
