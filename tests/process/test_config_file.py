@@ -1,6 +1,7 @@
 """What a config file may do: import, set things as text, name sockets; and what of it a reload takes anew."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -193,3 +194,71 @@ def test_no_file_that_lies_in_the_folder_is_read_where_none_is_named(folder: Pat
     with Prefork("--config=none", cwd=folder) as server:
         assert server.reload()["result"] == "succeeded"
         assert "settings read" not in server.log()
+
+
+WAYS_TO_BLOCK = {
+    "sleep": "import time\ntime.sleep(3600)\n",
+    "loop": "while True:\n    pass\n",
+    "caught": "import time\nwhile True:\n    try:\n        time.sleep(3600)\n    except Exception:\n        pass\n",
+    "lock": "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()\n",
+    "read": "import os\nos.read(os.pipe()[0], 1)\n",
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_BLOCK)
+def test_reload_whose_config_file_blocks_fails_after_a_limit_and_the_old_code_serves(
+    folder: Path, way: str
+):
+    conf = folder / "prefork.conf.py"
+    conf.write_text("workers = 1\n")
+    with Prefork(cwd=folder) as server:
+        conf.write_text(WAYS_TO_BLOCK[way])
+        write_app(folder, version="2")
+        reloaded = server.reload()
+        assert (reloaded["result"], reloaded["generation"]) == ("failed", 1)
+        assert (
+            f"config file {conf}: it took longer than 10 s (at {conf}, line " in reloaded["message"]
+        )
+        assert server.version() == "1"
+        conf.write_text("workers = 1\n")
+        assert server.reload("again")["result"] == "succeeded"
+        assert server.version() == "2"
+
+
+def test_server_stops_at_once_while_the_config_file_of_a_reload_blocks(folder: Path):
+    conf = folder / "prefork.conf.py"
+    conf.write_text("workers = 1\n")
+    with Prefork(cwd=folder) as server:
+        begun = folder / "begun"
+        conf.write_text(f"open({str(begun)!r}, 'w').close()\n{WAYS_TO_BLOCK['sleep']}")
+        server.signal(signal.SIGHUP)
+        server.wait(begun.exists, what="the file is not read")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit(within_s=8) == 0
+        assert "the server is to stop" in server.log()
+
+
+def test_hook_that_blocks_the_arbiter_is_ended_and_the_server_goes_on(folder: Path):
+    (folder / "prefork.conf.py").write_text(
+        "import time\ndef child_exit(server, worker):\n    time.sleep(3600)\n"
+    )
+    with Prefork(cwd=folder) as server:
+        (worker,) = server.wait_workers(1)
+        os.kill(worker, signal.SIGKILL)
+        server.wait_log(
+            r"hook failed hook=child_exit\n(  .*\n)*.*TimeLimitError: it took longer than 10 s", 20
+        )
+        server.wait(lambda: server.workers() not in ([], [worker]), what="worker is not replaced")
+        assert server.get()[0] == 200
+
+
+def test_start_that_is_interrupted_says_so(folder: Path):
+    begun = folder / "begun"
+    (folder / "prefork.conf.py").write_text(
+        f"import time\nopen({str(begun)!r}, 'w').close()\ntime.sleep(3600)\n"
+    )
+    with Prefork(cwd=folder, wait=False) as server:
+        server.wait(begun.exists, what="the file is not read")
+        server.signal(signal.SIGINT)
+        assert server.wait_exit() == 130
+        assert server.log() == "prefork: interrupted\n"

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from prefork.base import processes, threads
-from prefork.base.log import Log
+from prefork.base.log import Log, escape_controls
+from prefork.base.standard_output import write_out
 from prefork.base.termination_log import write_termination_message
 from prefork.base.versions import boot_version, is_pinned
 from prefork.config.environment import replace_environment
@@ -34,9 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             return operate(arguments, os.environ)
         return run_server(arguments)
     except StartupError as error:
-        print(f"prefork: {error}", file=sys.stderr)
+        print(f"prefork: {escape_controls(str(error))}", file=sys.stderr)
         write_termination_message(str(error))
         return error.code
+    except KeyboardInterrupt:
+        print(f"prefork: interrupted{describe_interrupted(arguments)}", file=sys.stderr)
+        return Exit.INTERRUPTED
+
+
+def describe_interrupted(arguments: Sequence[str]) -> str:
+    """Return what goes on without this program; pure."""
+    match arguments:
+        case ["reload" | "stop" as operation, *_]:
+            return f"; a {operation} that has been requested goes on, prefork status shows it"
+        case _:
+            return ""
 
 
 def run_server(arguments: Sequence[str]) -> int:
@@ -52,7 +65,7 @@ def run_server(arguments: Sequence[str]) -> int:
     for warning in configuration.warnings:
         log.warning("setting ignored", what=warning)
     if options.print_config:
-        print("\n".join(show_options(options)))
+        write_out("\n".join(show_options(options)))
         return Exit.OK
     if not options.wsgi_app:
         raise StartupError(

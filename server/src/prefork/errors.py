@@ -1,4 +1,4 @@
-"""How a start can fail: the exit codes, and the one exception that carries a message for a person."""
+"""How a start can fail: the exit codes, and the exceptions that carry a message for a person."""
 
 import enum
 
@@ -12,6 +12,7 @@ class Exit(enum.IntEnum):
     APP = 3  # the app does not import, or its workers never get ready
     LISTEN = 4  # an address cannot be bound
     ENVIRONMENT = 5  # run directory, engine, log file
+    INTERRUPTED = 130  # Ctrl-C before a server runs, or while one is waited for; as shells have it
 
 
 class StartupError(Exception):
@@ -20,3 +21,10 @@ class StartupError(Exception):
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TimeLimitError(BaseException):
+    """Raised in code of the app's owner that occupies the arbiter for too long; `str()` says for how long, and where.
+
+    Not an Exception: it would be caught where that code tries something again.
+    """

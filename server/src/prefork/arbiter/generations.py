@@ -6,6 +6,8 @@ as well, for hooks such as `child_exit`. So nothing of a generation that never s
 """
 
 import dataclasses
+import time
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +17,21 @@ from prefork.arbiter.fleet import Policy
 from prefork.arbiter.resources import Resources
 from prefork.base.digest import digest_directory, parse_content
 from prefork.base.systemd import own_variables
+from prefork.base.time_limit import time_limit
 from prefork.base.versions import boot_version, follow, is_pinned, version_with
 from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
-from prefork.errors import StartupError
+from prefork.errors import StartupError, TimeLimitError
 from prefork.worker.hooks import Hooks
 
 # Also where requests are not waited for (graceful_timeout 0), a worker needs a moment: idle connections are handed
 # over, hooks run.
 LEAVE_MIN_S = 0.1
+# What a config file of a reload, or a hook, may occupy the arbiter for: no worker is replaced meanwhile. Less than
+# `prefork status` waits.
+FOREIGN_CODE_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,11 @@ class Generations:
     """The configurations of the generations there are; `options` and `hooks` are the serving one's."""
 
     def __init__(
-        self, configuration: Configuration, own: Resources, reread: Callable[[Move], Configuration]
+        self,
+        configuration: Configuration,
+        own: Resources,
+        reread: Callable[[Move], Configuration],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self.options = configuration.options
         self.hooks = Hooks(configuration.hooks, own.log, configuration.imports)
@@ -51,6 +61,7 @@ class Generations:
         self.own = own
         self.log = own.log
         self.reread = reread
+        self.is_stopping = is_stopping
         self.configs: dict[int, GenerationConfig] = {}
         self.serving = 0  # 0: none has served yet
         # What the newest import was found to hold that processes must not share; "": the next one may be tried.
@@ -101,6 +112,15 @@ class Generations:
         replace_environment(config.environment)
         return config
 
+    def call_hook(self, name: str, *arguments: Any, generation: int | None = None) -> None:
+        """Call a hook of a generation, the serving one if none is named, where the arbiter cannot wait for long."""
+        hooks = self.hooks if generation is None else self.configs[generation].hooks
+        try:
+            with time_limit(FOREIGN_CODE_MAX_S, self._show_alive):
+                hooks.call(name, *arguments)
+        except TimeLimitError:
+            self.log.error("hook failed", hook=name, traceback=traceback.format_exc())
+
     def note_import(self, number: int, *, unsafe: str) -> None:
         """Remember whether the import of a generation could be shared; an older one's word counts no more."""
         if number >= self.judged:
@@ -123,9 +143,10 @@ class Generations:
         )
 
     def _reread(self, content: dict[str, str], versions: dict[Path, Path]) -> GenerationConfig:
-        self.hooks.call("on_reload", self.own.server)
+        self.call_hook("on_reload", self.own.server)
         self.own.notifier.reloading()
-        fresh = self.reread(lambda folder: Path(follow(str(folder), versions)))
+        with time_limit(FOREIGN_CODE_MAX_S, self._end_if_stopping):
+            fresh = self.reread(lambda folder: Path(follow(str(folder), versions)))
         for source in fresh.sources:
             self.log.info("settings read", source=source)
         for warning in fresh.warnings:
@@ -139,6 +160,14 @@ class Generations:
             content,
             versions,
         )
+
+    def _show_alive(self) -> str:
+        self.own.table.beat(time.monotonic())
+        self.own.notifier.alive()
+        return ""
+
+    def _end_if_stopping(self) -> str:
+        return "the server is to stop" if self.is_stopping() else self._show_alive()
 
     def _keep_fixed(self, fresh: Options) -> Options:
         """Return the new settings with the old values of those that need a restart."""

@@ -76,6 +76,7 @@ SIGNALS = (
     signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU,
     signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # After a step that failed: what made it fail may be there again at once.
 FAILED_STEP_PAUSE_S = 0.5
 # At the end of the server; a child that ends wakes the arbiter at once.
@@ -106,7 +107,9 @@ class Arbiter:
         self.agent = AgentProcess(
             options, own.run_dir.path, self.log, [listener.sock for listener in own.listeners]
         )
-        self.generations = Generations(configuration, own, reread)
+        self.generations = Generations(
+            configuration, own, reread, lambda: self.signals.has_arrived(STOPS)
+        )
         self.molds = Molds(own, self.generations, self.selector, self.dispatch, self.close_in_child)
         self.workers = Workers(
             own, self.generations, self.molds, self.selector, self.dispatch, self.inherited
@@ -119,7 +122,7 @@ class Arbiter:
         """Serve until a stop is requested."""
         children.own()
         children.undo_in_children(self.close_in_child)
-        self.call_hook("on_starting", self.own.server)
+        self.generations.hooks.call("on_starting", self.own.server)
         self.agent.start(time.monotonic())
         self.dispatch(Tick())
         while self.exit_code is None:
@@ -128,7 +131,7 @@ class Arbiter:
                 self.step_failed = False
                 time.sleep(FAILED_STEP_PAUSE_S)
         self.guard(self.wait_for_imports)
-        self.guard(self.call_hook, "on_exit", self.own.server)
+        self.guard(self.generations.hooks.call, "on_exit", self.own.server)
         self.agent.stop()
         self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
         return self.exit_code
@@ -270,7 +273,7 @@ class Arbiter:
         self.log.info("generation serves", generation=action.generation, workers=self.fleet.desired)
         self.own.notifier.ready(f"generation {action.generation} serves")
         if action.is_first:
-            self.call_hook("when_ready", self.own.server)
+            self.generations.call_hook("when_ready", self.own.server)
         elif config.options.worker_count() != before:
             self.scale(config.options.worker_count())
 
@@ -293,7 +296,7 @@ class Arbiter:
         if wanted != old:
             self.log.info("workers wanted", workers=wanted, before=old)
             self.own.server.num_workers = wanted
-            self.call_hook("nworkers_changed", self.own.server, wanted, old)
+            self.generations.call_hook("nworkers_changed", self.own.server, wanted, old)
             self.dispatch(ScaleRequested(wanted))
 
     def begin_stop(self) -> None:
@@ -306,10 +309,6 @@ class Arbiter:
             if listener.path:
                 Path(listener.path).unlink(missing_ok=True)
         self.own.listeners.clear()
-
-    def call_hook(self, name: str, *arguments: Any) -> None:
-        """Call a hook of the serving generation."""
-        self.generations.hooks.call(name, *arguments)
 
     # -- signals, children, control socket, time ----------------------------------------------
 
@@ -407,6 +406,7 @@ class Arbiter:
         self.signals.close_in_child()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close_in_child()
+        self.own.run_dir.close_in_child()
         for channel in self.channels():
             channel.close()
         for sock in (*self.handover, *(listener.sock for listener in self.own.listeners)):

@@ -247,5 +247,5 @@ class Molds:
         self.generations.note_import(number, unsafe=found)
         # Files by pid, as prometheus_client's, are cleaned up as a worker's are.
         worker = HookWorker(self.generations.options, self.log, age=0, pid=pid, alive=False)
-        self.generations.configs[number].hooks.call("child_exit", self.own.server, worker)
+        self.generations.call_hook("child_exit", self.own.server, worker, generation=number)
         self.dispatch(PreloadUnsafe(number))

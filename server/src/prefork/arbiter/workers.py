@@ -151,7 +151,7 @@ class Workers:
             handle.hook.alive = False
             handle.hook.count_requests = lambda: served
             self.own.server.WORKERS.pop(handle.pid, None)
-            self.generations.hooks.call("child_exit", self.own.server, handle.hook)
+            self.generations.call_hook("child_exit", self.own.server, handle.hook)
 
     def take_ended(self, ended: Ended) -> bool:
         """Take a child that has ended, after its last messages; False when it was not a worker."""

@@ -127,10 +127,11 @@ def format_time(now: float) -> str:
 def format_text(now: float, level: str, message: str, keys: Mapping[str, Any]) -> str:
     """Return one record as text; pure. What has lines of its own follows the line, indented by two blanks.
 
-    So whoever can put a line end into a message cannot make a line that looks like one of ours.
+    So whoever can put a line end into a message cannot make a line that looks like one of ours, and whoever can put
+    control characters into one does not reach the terminal that shows the log.
     """
-    first, *rest = message.splitlines() or [""]
-    block = [*rest, *str(keys.get("traceback", "")).rstrip().splitlines()]
+    first, *rest = escape_controls(message).splitlines() or [""]
+    block = [*rest, *escape_controls(str(keys.get("traceback", ""))).rstrip().splitlines()]
     pairs = "".join(f" {key}={quote(value)}" for key, value in keys.items() if key != "traceback")
     lines = "".join(f"  {line}\n" for line in block)
     return f"{format_time(now)} {level.upper():8} {first}{pairs}\n{lines}"
@@ -151,6 +152,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int)) else str(value)
+
+
+def escape_controls(text: str) -> str:
+    """Return the text with all that is not printable written as Python would; line ends and tabs stay. Pure."""
+    if text.isprintable():
+        return text
+    return "".join(map(escape_control, text))
+
+
+def escape_control(character: str) -> str:
+    if character.isprintable() or character in "\n\t":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def quote(value: Any) -> str:

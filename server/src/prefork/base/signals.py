@@ -4,7 +4,7 @@ import _socket
 import contextlib
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class SignalSocket:
@@ -52,6 +52,10 @@ class SignalSocket:
         with contextlib.suppress(BlockingIOError):
             received = self.receiving.recv(4096)
         return {*received, *self.take()}
+
+    def has_arrived(self, numbers: Collection[int]) -> bool:
+        """Whether one of these is still to be taken; for code that a signal handler runs."""
+        return any(number in numbers for number in self.arrived)
 
     def close_in_child(self) -> None:
         """In a forked child: be woken no more by what is its parent's."""

@@ -18,7 +18,7 @@ from typing import Any
 from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
 from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS
-from prefork.errors import StartupError
+from prefork.errors import StartupError, TimeLimitError
 
 NO_FILE = "none"
 DEFAULT_FILES = ("prefork.conf.py", "gunicorn.conf.py")
@@ -76,12 +76,14 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
         sys.modules[module.__name__] = module
         exec(compile(tree, str(path), "exec"), vars(module))
         return dict(vars(module)), assigned_names(tree)
-    except StartupError:
+    except (StartupError, KeyboardInterrupt):
         raise
     except SyntaxError as error:
         raise StartupError(
             f"config file {error.filename}, line {error.lineno}: {error.msg}"
         ) from None
+    except TimeLimitError as error:
+        raise StartupError(f"config file {named}: {error}") from None
     except BaseException as error:  # SystemExit too: it must not end a server that reloads
         where = innermost_line(error)
         raise StartupError(

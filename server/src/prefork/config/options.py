@@ -421,7 +421,7 @@ class Options:
         kind=text("a directory", "DIR"),
         default="",
         section=OPERATION,
-        help="Where the stats table and the control socket are. Default: $XDG_RUNTIME_DIR/prefork-PID, or a private directory under /tmp.",
+        help="Where the stats table and the control socket are. Default: a private directory, prefork-PID-…, in $XDG_RUNTIME_DIR or under /tmp.",
     )
     content: tuple[str, ...] = setting(
         "--content",

@@ -25,6 +25,16 @@ def test_no_message_or_traceback_can_begin_a_line_of_its_own():
     assert text == "1970-01-01T00:00:00.000Z ERROR    a\n  b\n  Traceback\n    File\n"
 
 
+def test_control_characters_do_not_reach_the_terminal_that_shows_the_log():
+    text = format_text(
+        0, "error", "a\x1b[2Jb\r\x9b\u202e\udc80c\td", {"traceback": "T\x1b]0;x\x07\n\tF\x00\n"}
+    )
+    assert text == (
+        "1970-01-01T00:00:00.000Z ERROR    a\\x1b[2Jb\\r\\x9b\\u202e\\udc80c\td\n"
+        "  T\\x1b]0;x\\x07\n  \tF\\x00\n"
+    )
+
+
 def test_json_record_is_one_line_whose_first_keys_are_its_own():
     keys = {
         "level": "mine",
