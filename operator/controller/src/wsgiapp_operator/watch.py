@@ -4,7 +4,8 @@ kopf does one thing here: watch. It writes to no object and keeps no state.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import kopf
@@ -18,6 +19,7 @@ from wsgiapp_operator.workqueue import KeyedQueue
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 POD_DEBOUNCE_S = 1.0  # a rollout of many pods brings events all the time, and each asks agents
+END_S = 10.0  # for what is under way when watching ends
 # Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
 UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
@@ -33,6 +35,8 @@ async def watch(
 ) -> None:
     """Keep the cache in step and mark apps as due, until cancelled or `stop`.
 
+    Raises ConnectionError when watching has ended by itself.
+
     kopf installs its own signal handlers; `on_spawned` is called right after, to replace them. `on_listed`
     is called for each object of a list that kopf begins a watch with: what was deleted before is not in it.
     """
@@ -44,7 +48,7 @@ async def watch(
     settings.watching.server_timeout = 300
     settings.watching.reconnect_backoff = 0.1
     settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5)
+    settings.networking.error_backoffs = Backoffs()
     settings.queueing.idle_timeout = 0.2  # each object with an event holds a task for as long
     settings.persistence.diffbase_storage = NoDiffs()
 
@@ -71,7 +75,6 @@ async def watch(
         kopf.on.event("", "v1", plural, registry=registry)(notice_content)
         settings.watching.field_selectors["", "v1", plural] = selector
     kopf.on.login(registry=registry)(log_in)
-    ours = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
@@ -84,7 +87,36 @@ async def watch(
         stop_flag=stop,
     )
     on_spawned()
-    await kopf.run_tasks(tasks, ignored=ours)
+    await run_until_one_ends(tasks, stop)
+
+
+async def run_until_one_ends(tasks: Collection["asyncio.Task[Any]"], stop: asyncio.Event) -> None:
+    """Run kopf's tasks, of which none ends by itself; when one does, end the others.
+
+    kopf.run_tasks would first wait until every task of the process has ended, and ours wait for this one.
+    """
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=END_S)
+    if stop.is_set():
+        return
+    reasons = [task.exception() for task in done if not task.cancelled()]
+    raise ConnectionError(f"watching has ended: {reasons}")
+
+
+class Backoffs(Iterable[float]):
+    """Pauses between tries of a watch, in seconds, without an end.
+
+    An API server that is away for minutes, or a namespace that was deleted together with the RoleBinding in
+    it, would otherwise end the operator, and with it the work on all other namespaces.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5, 1, 1, 2, 2, 3, 3)
+        yield from itertools.repeat(5.0)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
