@@ -19,6 +19,7 @@ import pytest
 
 from tests.cluster import Cluster, ClusterError
 from tests.e2e import figures, steady_app
+from tests.e2e.namespaces import build_namespace
 from tests.support.background_load import BackgroundLoad
 from tests.support.kube import Kube
 from tests.support.load_report import LoadReport
@@ -29,18 +30,19 @@ from tests.support.wsgi_app import WsgiApp
 WARM_UP_S = 3.0
 MIN_RATE = 300.0
 # As long as the change takes and this at least; `make e2e-full` asks for more requests.
-MIN_LOAD_S = float(os.environ.get("E2E_LOAD_SECONDS", "10"))
+MIN_LOAD_S = float(os.environ.get("E2E_LOAD_SECONDS", "6"))
 START_S = 2.0  # what the client may take to start
 READY_S = 90.0
 
 _CASES = pytest.StashKey[list[figures.Case]]()
 _FAILED = pytest.StashKey[bool]()
+_SHARED = pytest.StashKey[contextlib.ExitStack]()
 _FOLDER = ROOT / "build" / "e2e"
 
 
-@pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A running cluster with the images of this tree, for one run at a time."""
+@contextlib.contextmanager
+def _ready_cluster(config: pytest.Config) -> Iterator[Cluster]:
+    """A running cluster with the images and the operator of this tree, for one run at a time."""
     cluster = Cluster.from_env()
     _FOLDER.mkdir(parents=True, exist_ok=True)
     with (_FOLDER / "lock").open("w") as lock:
@@ -48,13 +50,42 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started_here = not cluster.is_running()
         try:
-            with _shown(request.config):
+            with _shown(config):
                 _require(cluster.up)
+            with Kube(cluster.kubectl, cluster.kubeconfig) as kube:
+                _require(_release_of(cluster, kube).install)
             yield cluster
         finally:
             if started_here and os.environ.get("KEEP_CLUSTER") != "1":
-                with _shown(request.config):
+                with _shown(config):
                     cluster.down()
+
+
+def _release_of(cluster: Cluster, kube: Kube) -> OperatorRelease:
+    return OperatorRelease(cluster.helm, cluster.kubeconfig, kube)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Before a worker of pytest-xdist starts: all of them share what their controller has made ready."""
+    if _SHARED not in node.config.stash:
+        shared = node.config.stash[_SHARED] = contextlib.ExitStack()
+        shared.enter_context(_ready_cluster(node.config))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if shared := config.stash.get(_SHARED, None):
+        shared.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running cluster with the images and the operator of this tree."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        yield Cluster.from_env()
+        return
+    with _ready_cluster(request.config) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +97,8 @@ def kube(cluster: Cluster) -> Iterator[Kube]:
 
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, kube: Kube) -> OperatorRelease:
-    """The operator, installed by the chart; it stays with the cluster."""
-    release = OperatorRelease(cluster.helm, cluster.kubeconfig, kube)
-    _require(release.install)
-    return release
+    """The operator as the chart has installed it; it stays with the cluster."""
+    return _release_of(cluster, kube)
 
 
 @contextlib.contextmanager
@@ -96,13 +125,9 @@ _numbers = itertools.count(1)
 def namespace(
     request: pytest.FixtureRequest, kube: Kube, operator: OperatorRelease
 ) -> Iterator[str]:
-    """A namespace of the test's own, under the restricted Pod Security Standard."""
+    """A namespace of the test's own; see namespaces.py."""
     name = f"e2e-{os.getpid()}-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "wsgiapp-e2e": "true"}
-    kube.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-        namespace="default",
-    )
+    kube.apply(*build_namespace(name), namespace=name)
     yield name
     if request.node.stash.get(_FAILED, False):
         _show_evidence(kube, operator, name)
@@ -214,6 +239,14 @@ def under_load(request: pytest.FixtureRequest) -> LoadMaker:
         return UnderLoad(app, case, cases, **plan)
 
     return make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What changes endpoints makes the ingress reload, which figures of another test must not show."""
+    for item in items:
+        if "under_load" in getattr(item, "fixturenames", ()):
+            item.add_marker("alone")
 
 
 # --- evidence and figures ---------------------------------------------------------------------

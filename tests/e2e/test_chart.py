@@ -15,6 +15,8 @@ from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
 from tests.support.operator_release import ROOT, OperatorRelease
 
+pytestmark = pytest.mark.alone
+
 
 def test_chart_upgrade_and_uninstall_leave_the_apps_alone(
     steady: AppMaker, under_load: LoadMaker, kube: Kube, operator: OperatorRelease, namespace: str
@@ -73,6 +75,18 @@ def test_the_oldest_helm_installs_and_upgrades(
         oldest.uninstall()
     finally:
         operator.install()
+
+
+@pytest.mark.full
+def test_crd_that_was_deleted_and_installed_again_is_served_again(
+    steady: AppMaker, kube: Kube, operator: OperatorRelease
+) -> None:
+    steady(version="1", replicas=1)
+    try:
+        kube.kubectl("delete", "crd", "wsgiapps.wsgi.dev")
+    finally:
+        operator.install()
+    steady(version="2", replicas=1)
 
 
 def unpack_chart(commit: str, folder: Path) -> Path:

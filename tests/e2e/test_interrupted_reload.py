@@ -14,6 +14,8 @@ from tests.support.operator_release import OperatorRelease
 from tests.support.wait import NotYetError, wait_until
 from tests.support.wsgi_app import WsgiApp
 
+pytestmark = pytest.mark.alone
+
 REPLICAS = 3
 IMPORT_S = 2.0  # long enough to be in the middle of it
 

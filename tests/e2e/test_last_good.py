@@ -175,6 +175,7 @@ def test_operator_upgrade_after_broken_code_rolls_pods_with_the_last_good_code(
     mend_code(app, kube, 2)
 
 
+@pytest.mark.alone
 @pytest.mark.full
 def test_pods_start_with_the_last_good_code_without_an_operator(
     steady: AppMaker, kube: Kube, namespace: str, upgraded: OperatorRelease

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
+from tests.e2e.hung import find_operator, hung, needs_local_cluster
 from tests.support.kube import Kube
 from tests.support.operator_release import NAMESPACE, HelmError, OperatorRelease
 from tests.support.wait import NotYetError, wait_until
+
+pytestmark = pytest.mark.alone
 
 LEASES = "kube-system"
 
@@ -42,39 +39,17 @@ def wait_holder(kube: Kube, *, other_than: str) -> float:
     return time.monotonic() - began
 
 
-@contextlib.contextmanager
-def stopped_process(pod: str) -> Iterator[None]:
-    """Let the operator's process in a pod hang: to others that is as if it had been killed."""
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    (pid,) = [pid for pid in pids if f"POD_NAME={pod}".encode() in read_environ(pid)]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def read_environ(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
+@needs_local_cluster
 @pytest.mark.full
-def test_a_second_replica_takes_over_in_seconds(
-    cluster: Cluster, kube: Kube, operator: OperatorRelease
-) -> None:
-    if os.environ.get("CLUSTER", "local") != "local":
-        pytest.skip("the operator's process is not on this machine")
+def test_a_second_replica_takes_over_in_seconds(kube: Kube, operator: OperatorRelease) -> None:
     try:
         operator.install("replicaCount=2")
-        hung = holder(kube)
-        with stopped_process(hung):
-            after_hang = wait_holder(kube, other_than=hung)
+        first = holder(kube)
+        with hung(find_operator(first)):
+            after_hang = wait_holder(kube, other_than=first)
         # It has gone on, and must have seen that it leads no more.
-        kube.kubectl("wait", "--for=condition=Ready", f"pod/{hung}", "-n", NAMESPACE)
-        assert holder(kube) != hung
+        kube.kubectl("wait", "--for=condition=Ready", f"pod/{first}", "-n", NAMESPACE)
+        assert holder(kube) != first
         stopped = holder(kube)
         kube.kubectl("delete", "pod", stopped, "-n", NAMESPACE, "--wait=false")
         after_stop = wait_holder(kube, other_than=stopped)

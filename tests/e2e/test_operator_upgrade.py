@@ -11,6 +11,8 @@ from tests.support.kube import Kube
 from tests.support.operator_release import OperatorRelease
 from tests.support.wait import NotYetError, wait_until
 
+pytestmark = pytest.mark.alone
+
 APPS, AT_A_TIME = 20, 3
 NAMES = [f"app-{number:02}" for number in range(APPS)]
 QUICK = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
@@ -26,6 +28,7 @@ def test_code_reload_by_configmap(
     assert app.status()["reload"]["updatedPods"] == 2
 
 
+@pytest.mark.full
 def test_reload_of_app_with_3_s_import(
     steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str
 ) -> None:

@@ -37,23 +37,27 @@ def test_code_whose_health_path_answers_500_stops_at_the_first_pod(
 
 @pytest.mark.full
 def test_code_that_ends_its_container_takes_one_pod_and_is_remembered(
-    steady: AppMaker, kube: Kube, namespace: str
+    steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str
 ) -> None:
     app = steady(version="1", replicas=REPLICAS)
-    before = app.reload_hash()
-    kube.apply(steady_app.build_code(DEADLY), namespace=namespace)
-    app.wait_reload(after=before, status="False", within_s=180)
-    first = app.status()["reload"]["failedPod"]
-    # Its container is started anew, with what served before.
-    app.wait_serving_pods(REPLICAS, within_s=90)
+    case = "code that ends its container at import, then a fix"
+    with under_load(app, case, post_reuse=False) as load:
+        before = app.reload_hash()
+        kube.apply(steady_app.build_code(DEADLY), namespace=namespace)
+        app.wait_reload(after=before, status="False", within_s=180)
+        first = app.status()["reload"]["failedPod"]
+        # Its container is started anew, with what served before.
+        app.wait_serving_pods(REPLICAS, within_s=90)
 
-    # The failure outlives the pod: its successor does not make another one the next to try.
-    kube.kubectl("delete", "pod", first, "-n", namespace, "--wait=true")
-    assert app.condition("Reloaded").reason == "ReloadFailed"
-    app.wait_serving_pods(REPLICAS, within_s=90)  # it has booted the last good code
-    assert app.status()["reload"]["updatedPods"] == 0
+        # The failure outlives the pod: its successor does not make another one the next to try.
+        kube.kubectl("delete", "pod", first, "-n", namespace, "--wait=true")
+        assert app.condition("Reloaded").reason == "ReloadFailed"
+        app.wait_serving_pods(REPLICAS, within_s=90)  # it has booted the last good code
+        assert app.status()["reload"]["updatedPods"] == 0
 
-    before = app.reload_hash()
-    kube.apply(steady_app.build_code(steady_app.build_release("3")), namespace=namespace)
-    app.wait_reload(after=before, status="True", within_s=240)
-    app.wait_condition("Ready", "True", within_s=120)
+        before = app.reload_hash()
+        kube.apply(steady_app.build_code(steady_app.build_release("3")), namespace=namespace)
+        app.wait_reload(after=before, status="True", within_s=240)
+        app.wait_condition("Ready", "True", within_s=120)
+        report = load.finish(in_place=False)
+    assert list(report.versions) == ["1", "3"]

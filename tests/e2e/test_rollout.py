@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
+from tests.support.wait import wait_until
 
 # The ingress reloads nginx on each change of endpoints, and a reloading nginx closes idle client
 # connections. A GET then gets the one retry that every browser gives it, counted in the figures;
@@ -47,3 +50,30 @@ def test_pod_delete(steady: AppMaker, under_load: LoadMaker, kube: Kube, namespa
         load.finish(in_place=False)
     assert stays in pods
     assert gone not in pods
+
+
+@pytest.mark.full
+def test_changed_code_reaches_what_serves_while_a_rollout_is_stuck(
+    steady: AppMaker, under_load: LoadMaker, kube: Kube, namespace: str
+) -> None:
+    deadline = {"minReadySeconds": 2, "progressDeadlineSeconds": 15}
+    health = {"path": "/healthz", "startupTimeoutSeconds": 10}
+    app = steady(version="1", rollout=deadline, healthCheck=health)
+    pods = app.serving_pods()
+    with under_load(app, "rollout stuck at a bad image, then new code", **POSTS_APART) as load:
+        bad = {"spec": {"image": "wsgiapp/not-there:1"}}
+        kube.patch("wsgiapp", app.name, bad, namespace=namespace)
+        app.wait_condition("Progressing", "False", within_s=90, reason="ProgressDeadlineExceeded")
+        kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=namespace)
+
+        def all_serve_it() -> bool:
+            seen = {pod: app.fetch(pod, "/version")[1] for pod in app.serving_pods()}
+            return seen == dict.fromkeys(pods, "2")
+
+        wait_until(all_serve_it, within_s=60, what="the new code in the pods that serve")
+        good = {"spec": {"image": steady_app.PLAIN_IMAGE}}
+        kube.patch("wsgiapp", app.name, good, namespace=namespace)
+        app.wait_condition("Ready", "True", within_s=90)
+        report = load.finish(in_place=False)
+    assert list(report.versions) == ["1", "2"]
+    assert app.wait_serving_pods(2, within_s=60) == pods, "the old pods were never replaced"

@@ -17,6 +17,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import READY_S, AppMaker, LoadMaker
+from tests.e2e.namespaces import build_namespace
 from tests.support.certificate import make_certificate
 from tests.support.kube import Kube, NotFoundError
 from tests.support.wait import NotYetError, wait_until
@@ -66,11 +67,7 @@ def declare(cluster: Cluster, kube: Kube, namespace: str) -> Declare:
 def neighbour(kube: Kube, namespace: str) -> Iterator[str]:
     """Another namespace."""
     name = f"{namespace}-b"
-    labels = {"wsgiapp-e2e": "true"}
-    kube.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-        namespace="default",
-    )
+    kube.apply(*build_namespace(name), namespace=name)
     yield name
     kube.kubectl("delete", "wsgi", "--all", "-n", name)
     kube.kubectl("delete", "namespace", name, "--wait=false")

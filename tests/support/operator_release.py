@@ -50,6 +50,7 @@ class OperatorRelease:
             *where,
             "--wait",
             f"--timeout={timeout_s}s",
+            "--reset-values",  # without any value helm would take those of the last time
             *sets,
         ]
 

@@ -155,6 +155,10 @@ class WsgiApp:
         """Return status and text of a GET, asked of this very pod."""
         return self.kube.fetch_from_pod(pod, 8000, path, namespace=self.namespace)
 
+    def ask_agent(self, pod: str, path: str) -> tuple[int, str]:
+        """Return status and text of a GET, asked of the agent of a pod."""
+        return self.kube.fetch_from_pod(pod, 9000, path, namespace=self.namespace)
+
     def load_plan(self, **changes: object) -> LoadPlan:
         """Return the plan that every promise is tested with, with changes."""
         plan = LoadPlan(

@@ -1,9 +1,10 @@
 """The app under load: plain WSGI, so that a request costs the shared machine next to nothing.
 
 X-App-Version names everything that a reload or a rollout can change: the code's version, the
-Secret's, and whether the image has Flask.
+Secret's, and whether the image has Flask; of /own, what was imported and read for this request.
 """
 
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -23,17 +24,21 @@ VERSION = "/".join(parts)
 
 
 def application(environ, start_response):
-    body, status = b"hello\n", "200 OK"
+    body, status, version = b"hello\n", "200 OK", VERSION
     match environ["PATH_INFO"]:
         case "/":
             pass
         case "/healthz":
             body, status = b"ok\n", getattr(release, "HEALTH", "200 OK")
+        case "/version":
+            body = VERSION.encode()
         case "/own":
             import late  # only now, and by the code that serves
 
+            importlib.reload(late)
             texts = [pathlib.Path(folder, "page.txt").read_text() for folder in ("", "/app")]
-            body = ", ".join([late.VERSION, *texts]).encode()
+            version = ", ".join([late.VERSION, *texts])
+            body = version.encode()
         case "/echo" if environ["REQUEST_METHOD"] == "POST":
             body = environ["wsgi.input"].read()
         case "/slow":
@@ -45,7 +50,7 @@ def application(environ, start_response):
     headers = [
         ("Content-Type", "application/octet-stream"),
         ("Content-Length", str(len(body))),
-        ("X-App-Version", VERSION),
+        ("X-App-Version", version),
         ("X-Worker-Pid", str(os.getpid())),
     ]
     start_response(status, headers)
