@@ -175,14 +175,23 @@ def build_crd_template(crd: str) -> str:
 
 
 def build_rbac_template(rbac: str) -> str:
-    """Return the operator's roles as a template, comments kept, under the release's names."""
+    """Return the operator's roles as a template, comments kept, under the release's names.
+
+    Rules between `# only with VALUE` and `# end` are there where that value is true.
+    """
+    conditional = re.sub(
+        r"^  # only with (\S+)\n(.*?)^  # end\n",
+        r"  {{- if .Values.\1 }}\n\2  {{- end }}\n",
+        _escape(rbac),
+        flags=re.MULTILINE | re.DOTALL,
+    )
     named = re.sub(
         r"^  name: wsgiapp-operator$",
         '  name: {{ include "wsgiapp-operator.fullname" . }}\n'
         "%s"
         '  labels:\n    {{- include "wsgiapp-operator.labels" . | nindent 4 }}\n'
         '  {{- include "wsgiapp-operator.annotations" (list .) | nindent 2 }}',
-        _escape(rbac),
+        conditional,
         flags=re.MULTILINE,
     )
     documents = named.split("---\n")

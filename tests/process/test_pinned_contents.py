@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefork.base.digest import LAST_GOOD, digest_files
+from prefork.base.digest import LAST_GOOD, digest_files, with_key
 
 from tests.process.harness import Prefork, run_prefork
 from tests.process.test_agent import Agent, request_reload, running_agent
@@ -174,6 +174,51 @@ def test_old_generation_reads_and_imports_its_own_files_after_a_failed_reload(fo
             "/": "1", "/relative": "page 1", "/own": "page 1", "/plain": "page 1", "/setting": "1", "/lazy": "late 1",
         }.items():  # fmt: skip
             assert body(server, path) == expected
+
+
+def test_what_a_secret_holds_is_named_by_a_keyed_digest_everywhere(folder: Path):
+    """In /status, in the names of folders, and in all logs: a plain digest of a short value gives it away."""
+    pod = new_pod(folder)
+    pod.source.write(pod.code("1"))
+    plain = pod.settings.write({"level": b"hunter2"})
+    key = Mount(folder / "key")
+    key.write({"key": b"0123456789abcdef"})
+    secret = ("--secret=settings", f"--digest-key={key.path}/key")
+    del pod.good["settings"]
+    with (
+        running_agent(folder / "run", *agent_arguments(pod), *secret) as agent,
+        pod.server() as server,
+    ):
+        agent.wait_ready()
+        keyed = with_key(plain, b"0123456789abcdef")
+        assert agent.status()["content"]["settings"] == keyed
+        assert pod.kept("settings") == {keyed[:16]}
+        assert body(server, "/setting") == "hunter2"
+        changed = pod.settings.write({"level": b"hunter3"})
+        request_reload(pod.request, "plain", settings=changed)
+        wait_until(lambda: "not arrived" in str(agent.status()["reload"]), UNHURRIED_S)
+        request_reload(pod.request, "keyed", settings=with_key(changed, b"0123456789abcdef"))
+        agent.wait_reload("keyed", "succeeded")
+        assert body(server, "/setting") == "hunter3"
+        live = pod.versions / "settings/live"
+        wait_until(lambda: (live / "level").read_bytes() == b"hunter3", UNHURRIED_S)
+        assert {entry.name for entry in live.iterdir()} == {"..boot", "..data", "level"}
+        shown = server.log() + json.dumps(agent.status())
+        assert plain[:12] not in shown
+        assert changed[:12] not in shown
+
+
+def test_agent_without_a_key_makes_one_and_keeps_it(folder: Path):
+    pod = new_pod(folder)
+    pod.source.write(pod.code("1"))
+    plain = pod.settings.write({"level": b"hunter2"})
+    del pod.good["settings"]
+    arguments = (*agent_arguments(pod), "--secret=settings", f"--digest-key={folder}/nowhere/key")
+    with running_agent(folder / "run", *arguments):
+        first = pod.kept("settings")
+    with running_agent(folder / "run", *arguments):
+        assert pod.kept("settings") == first
+    assert first != {plain[:16]}
 
 
 def test_new_generation_reads_its_own_files_and_the_mount_path_follows_it(folder: Path):

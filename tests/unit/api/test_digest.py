@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wsgiapp.digest import digest_files, digest_object
+from wsgiapp.digest import digest_files, digest_object, with_key
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "golden" / "content_digest.json").read_text("utf-8")
@@ -26,6 +26,11 @@ def test_secret_of_the_same_content_has_the_same_digest(case: dict[str, Any]) ->
     }
     manifest = {"kind": "Secret", "data": encoded | case["binaryData"]}
     assert digest_object(manifest) == case["digest"]
+
+
+@pytest.mark.parametrize("case", VECTORS["keyed"], ids=lambda case: case["key"][:8])
+def test_keyed_digest_is_the_one_of_the_server(case: dict[str, Any]) -> None:
+    assert with_key(case["digest"], bytes.fromhex(case["key"])) == case["keyed"]
 
 
 def test_object_without_data_is_an_empty_folder() -> None:

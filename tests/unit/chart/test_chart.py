@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "global": {"anything": 1, "imagePullSecrets": [{"name": "global"}]},
         "upgrade": {"appsAtATime": 9},
+        "secrets": {"read": False},
         "commonLabels": {"cost": "web"},
         "commonAnnotations": {"example.com/owner": "web"},
         "strategy": {"type": "Recreate"},
@@ -70,6 +71,7 @@ BAD_VALUES = [
     ({"crd": {"install": False}}, "crd"),
     ({"image": {"digest": "sha256:12"}}, "/image/digest"),
     ({"upgrade": {"appsAtATime": 0}}, "/upgrade/appsAtATime"),
+    ({"secrets": {"read": "no"}}, "/secrets/read"),
     ({"prefork": {"delivery": "rsync"}}, "/prefork/delivery"),
     ({"strategy": {"type": "OnDelete"}}, "/strategy/type"),
     ({"global": {"imageRegistry": 1}}, "/global/imageRegistry"),
@@ -156,9 +158,17 @@ def test_roles_are_the_operators_own_and_have_no_more_than_they_name(render: Ren
     for rule in rules:
         assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
     resources = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
-    assert resources["secrets"] <= {"get", "list", "watch"}
+    assert resources["secrets"] == {"get", "create"}, "not to be listed, nor watched, nor changed"
     assert not resources["pods"] & {"create", "delete", "deletecollection"}
     assert not {"pods/exec", "pods/proxy", "serviceaccounts/token"} & resources.keys()
+
+
+def test_operator_without_permission_on_secrets_is_told_so(render: Render) -> None:
+    objects = render({"secrets": {"read": False}})
+    rules = [rule for each in objects if each["kind"].endswith("Role") for rule in each["rules"]]
+    assert not [rule for rule in rules if "secrets" in rule["resources"]]
+    assert read_settings(container(objects)["args"], {}).reads_secrets is False
+    assert read_settings(container(render())["args"], {}).reads_secrets is True
 
 
 def test_rights_are_given_in_the_watched_namespaces_only(render: Render) -> None:

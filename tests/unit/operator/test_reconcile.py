@@ -14,6 +14,7 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.main import PARALLEL
 from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.requeue import JITTER, LONGEST_BLOCKED_WAIT_S, LONGEST_WAIT_S, RESYNC_S
 from wsgiapp_operator.resync import list_everything
@@ -75,6 +76,7 @@ class World:
             cache=self.cache,
             agents=self.agents,  # type: ignore[arg-type]  # a fake
             writer=Writer(self.cluster, self.cache, self.metrics),  # type: ignore[arg-type]  # a fake
+            secrets=NamedSecrets(self.cluster, self.cache),  # type: ignore[arg-type]  # a fake
             metrics=self.metrics,
             platform=self.platform,
             upgrades=Upgrades(1, self.woken.append, self.metrics),

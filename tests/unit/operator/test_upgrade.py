@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
-from wsgiapp.names import UPGRADE_ANNOTATION
+from wsgiapp.names import PODS_ANNOTATION, REVISION_ANNOTATION, UPGRADE_ANNOTATION
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.types import Manifest
 from wsgiapp_operator.cache import AppKey
@@ -60,6 +60,24 @@ def test_only_what_the_user_did_not_change_is_an_upgrade() -> None:
     assert not is_upgrade(deployment(NEW, image="shop:2"), live)
     assert not is_upgrade(deployment(NEW, digests={"settings": "1"}), live)
     assert not is_upgrade(deployment(NEW), None)
+
+
+def test_first_upgrade_from_before_there_were_revisions_is_one_where_the_spec_was_applied_already() -> (
+    None
+):
+    live = deployment()
+    del live["spec"]["template"]["metadata"]["annotations"][REVISION_ANNOTATION]
+    del live["metadata"]["annotations"][PODS_ANNOTATION]
+    assert is_upgrade(deployment(NEW), live, is_known_spec=True)
+    assert not is_upgrade(deployment(NEW, image="shop:2"), live, is_known_spec=False)
+
+
+def test_another_name_of_the_same_secret_is_an_upgrade_and_another_secret_is_not() -> None:
+    live = deployment(digests={"db": "plain"})
+    former = live["spec"]["template"]["metadata"]["annotations"][REVISION_ANNOTATION]
+    keyed = deployment(NEW, digests={"db": "keyed"})
+    assert is_upgrade(keyed, live, former_revision=former)
+    assert not is_upgrade(keyed, live, former_revision="another")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ sides agree without talking. Vectors: tests/golden/content_digest.json.
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +39,14 @@ def digest_files(files: Mapping[bytes, bytes]) -> str:
         content = files[name]
         digest.update(name + b"\0" + str(len(content)).encode() + b"\0" + content)
     return digest.hexdigest()
+
+
+def with_key(digest: str, key: bytes) -> str:
+    """Return HMAC-SHA-256, hex, of a digest under `key`, by which the content of a Secret is named.
+
+    A plain digest of a short or guessable value gives it away to all who may read status and annotations.
+    """
+    return hmac.digest(key, digest.encode(), "sha256").hex()
 
 
 def digest_json(value: Any, length: int = 16) -> str:

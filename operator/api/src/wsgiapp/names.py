@@ -45,6 +45,7 @@ AGENT_PORT_NAME = "metrics"
 CONTENT_VOLUME_PREFIX = "content-"
 LAST_GOOD_VOLUME_PREFIX = "last-good-"
 VERSIONS_VOLUME = "versions"
+DIGEST_KEY_VOLUME = "digest-key"
 LAST_GOOD_KEY = "wsgi.dev.last-good"  # in a last good copy: what it is good for
 SOURCE = "source"  # the code's name among the contents; no config entry may take it
 RUN_DIR = "/run/prefork"
@@ -57,11 +58,18 @@ CONTENT_DIR = (
 LIVE_DIR = "live"  # in a content's folder there: what is mounted at its mountPath
 MOUNTED_DIR = "/mounted"  # the contents by name, as the agent sees the kubelet change them
 LAST_GOOD_DIR = "/last-good"  # the last good copies by name, likewise
+DIGEST_KEY_DIR = "/digest-key"  # the Secret with the key of digests, in the agent
+DIGEST_KEY_FIELD = "key"  # in that Secret
 
 
 def last_good_name(app: str, content: str) -> str:
     """Return the name of the ConfigMap with the last good copy of a content."""
     return f"{app}-{content}-last-good"
+
+
+def digest_key_name(app: str) -> str:
+    """Return the name of the Secret with the key of the digests of what an app's Secrets hold."""
+    return f"{app}-digest-key"
 
 
 def config_variable(name: str) -> str:

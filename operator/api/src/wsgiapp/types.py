@@ -201,6 +201,19 @@ class App:
         return tuple(c for c in self.pinned if c.ref.kind == "ConfigMap")
 
     @property
+    def secret_contents(self) -> tuple[Content, ...]:
+        """The pinned contents that are Secrets: pods name what they hold by keyed digests."""
+        return tuple(c for c in self.pinned if c.ref.kind == "Secret")
+
+    @property
+    def named_secrets(self) -> frozenset[Ref]:
+        """The Secrets whose content decides about the app: contents, what restarts it, and TLS."""
+        refs = {c.ref for c in self.contents} | set(self.restart_refs.values())
+        if self.ingress is not None and self.ingress.tls_secret is not None:
+            refs.add(Ref("Secret", self.ingress.tls_secret))
+        return frozenset(ref for ref in refs if ref.kind == "Secret")
+
+    @property
     def service_url(self) -> str:
         """Where the app is reached inside the cluster."""
         port = "" if self.service.port == HTTP_PORT else f":{self.service.port}"

@@ -248,9 +248,25 @@ class Cache:
         is_fresh = known is not None and known[0] == self.digest(namespace, ref)
         return (known[1],) if known is not None and is_fresh else None
 
+    def referred(self, kind: str) -> list[ObjectKey]:
+        """Return the objects of a kind that apps refer to."""
+        return [key for key in self._users if key.kind == kind]
+
+    def record_gone(self, key: ObjectKey, before: Digest | None) -> set[AppKey]:
+        """Note that a content was asked for and is not there, unless it is another than `before` meanwhile."""
+        if before is None or before.digest is None or self._digests.get(key) != before:
+            return set()
+        self._digests[key] = Digest(before.version, None)
+        return set(self._users.get(key, ()))
+
+    def forget_content(self, key: ObjectKey) -> set[AppKey]:
+        """Have a content read anew; return the apps that refer to it."""
+        self._digests.pop(key, None)
+        return set(self._users.get(key, ()))
+
     def forget_contents(self) -> None:
-        """Have all contents read anew: a watch that was interrupted tells of no deletions."""
-        self._digests.clear()
+        """Have what is watched read anew: a watch that was interrupted tells of no deletions."""
+        self._digests = {key: seen for key, seen in self._digests.items() if key.kind == "Secret"}
 
 
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:

@@ -63,7 +63,11 @@ def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> 
     is_whole = 0 < app.replicas == len(pods) and count_pods(deployment, app.replicas).is_rolled_out
     if revision is None or not is_whole or plan.count(*BUSY):
         return None
-    wanted = {content.name: observed.digests[content.ref].digest for content in app.pinned}
+    wanted = {
+        content.name: observed.digests[content.ref].digest
+        for content in app.pinned
+        if content.ref in observed.digests
+    }
     least = timedelta(seconds=app.rollout.min_ready_s)
     if not all(serves(pod, wanted) and has_been_ready(pod, least, now) for pod in pods):
         return None

@@ -20,6 +20,7 @@ from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.leader_election import LeadershipLost
 from wsgiapp_operator.logs import make_formatter
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
+from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
 from wsgiapp_operator.settings import Settings, read_settings
@@ -103,11 +104,13 @@ async def operate(
     ):
         platform = await read_platform(settings, cluster)
         upgrades = Upgrades(settings.upgrades_at_a_time, queue.add, metrics)
+        named_secrets = NamedSecrets(cluster, cache, is_permitted=settings.reads_secrets)
         reconciler = Reconciler(
             cluster=cluster,
             cache=cache,
             agents=Agents(session),
             writer=Writer(cluster, cache, metrics),
+            secrets=named_secrets,
             metrics=metrics,
             platform=platform,
             upgrades=upgrades,
@@ -127,6 +130,7 @@ async def operate(
                 background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
                 background(show_depth(queue, metrics)),
                 background(relist_forever(cluster, cache, queue, settings.namespaces, listed)),
+                background(named_secrets.poll_forever(queue.add)),
             ):
                 await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), end)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.

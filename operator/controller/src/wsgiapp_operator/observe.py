@@ -14,6 +14,7 @@ from wsgiapp.types import App, Content, Manifest, Ref
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.named_secrets import NamedSecrets, key_ref, needs_key
 from wsgiapp_operator.ownership import slot_of
 from wsgiapp_operator.pods import is_of_deployment, parse_pod
 from wsgiapp_operator.state import AgentStatus, Observed, Pod
@@ -39,6 +40,7 @@ async def observe(
     answers: Mapping[str, AgentStatus],
     cluster: Cluster,
     cache: Cache,
+    secrets: NamedSecrets,
 ) -> Observed:
     """Return what is seen of `app`, whose WsgiApp is `manifest` and whose agents gave `answers`."""
     status = manifest.get("status") or {}
@@ -46,23 +48,29 @@ async def observe(
     contents = {content.ref for content in app.contents}
     further = set(app.restart_refs.values()) - contents
     copy_refs = {content.name: copy_ref(app, content) for content in app.copied}
-    refs = contents | further | {*copy_refs.values()} | tls_refs(app)
+    config_maps = {ref for ref in contents | further if ref.kind == "ConfigMap"}
+    refs = config_maps | {*copy_refs.values()}
+    if secrets.is_permitted:
+        refs |= app.named_secrets | ({key_ref(app)} if needs_key(app) else set())
     cache.refer(AppKey(app.namespace, app.name), refs)
-    owned, digests, env_digests, copies, tls_fault = await asyncio.gather(
+    owned, maps_seen, secrets_seen, copies, tls_fault = await asyncio.gather(
         read_owned(app, cluster, cache, is_new_spec=is_new_spec),
-        read_digests(app, contents, cluster, cache),
-        read_digests(app, further, cluster, cache),
+        read_digests(app, config_maps, cluster, cache),
+        secrets.read(app),
         read_digests(app, copy_refs.values(), cluster, cache),
-        read_tls_fault(app, cluster, cache),
+        read_tls_fault(app, cluster, cache, secrets),
     )
+    seen = {**maps_seen, **secrets_seen.digests}
     pods = observe_pods(AppKey(app.namespace, app.name), cache)
     asked = tuple(replace(pod, agent=answers.get(pod.uid)) for pod in pods)
     return Observed(
         status=status,
         owned=owned,
         pods=asked,
-        digests=digests,
-        env_digests=env_digests,
+        digests={ref: digest for ref, digest in seen.items() if ref in contents},
+        env_digests={ref: digest for ref, digest in seen.items() if ref in further},
+        plain_digests=secrets_seen.plain,
+        secrets_issue=secrets_seen.issue,
         copies={name: copies[ref] for name, ref in copy_refs.items()},
         routes=cache.routes.route(app),
         tls_fault=tls_fault,
@@ -102,9 +110,11 @@ def tls_refs(app: App) -> set[Ref]:
     return {Ref("Secret", secret)} if secret is not None else set()
 
 
-async def read_tls_fault(app: App, cluster: Cluster, cache: Cache) -> str | None:
+async def read_tls_fault(
+    app: App, cluster: Cluster, cache: Cache, secrets: NamedSecrets
+) -> str | None:
     """Return what is the matter with the Secret of `spec.ingress.tls`; looked at once a change."""
-    for ref in tls_refs(app):
+    for ref in tls_refs(app) if secrets.is_permitted else ():
         known = cache.tls_fault(app.namespace, ref)
         if known is not None:
             return known[0]
@@ -127,7 +137,7 @@ async def read_tls_fault(app: App, cluster: Cluster, cache: Cache) -> str | None
 async def read_digests(
     app: App, refs: Iterable[Ref], cluster: Cluster, cache: Cache
 ) -> dict[Ref, Digest]:
-    """Return what each of these ConfigMaps and Secrets holds; read once, then kept by watching."""
+    """Return what each of these ConfigMaps holds; read once, then kept by watching."""
     digests = {}
     for ref in sorted(refs):
         if cache.digest(app.namespace, ref) is None:

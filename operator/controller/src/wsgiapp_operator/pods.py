@@ -7,6 +7,7 @@ from datetime import datetime
 from wsgiapp.names import (
     APP_CONTAINER,
     CONTENT_VOLUME_PREFIX,
+    DIGEST_KEY_VOLUME,
     RELOAD_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
     TEMPLATE_ANNOTATION,
@@ -60,6 +61,10 @@ def parse_pod(manifest: Manifest) -> Pod:
         requested_at=parse_time(started),
         issue=find_issue(status, conditions),
         contents=find_contents(manifest.get("spec", {})),
+        has_key=any(
+            volume["name"] == DIGEST_KEY_VOLUME
+            for volume in manifest.get("spec", {}).get("volumes", ())
+        ),
     )
 
 

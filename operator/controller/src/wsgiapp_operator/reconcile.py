@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from wsgiapp.names import KIND, TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform, build_resources
-from wsgiapp.resources.deployment import read_restart_digests
+from wsgiapp.resources.deployment import pod_revision, read_restart_digests
 from wsgiapp.resources.ingress import master_name
 from wsgiapp.schema import Invalid
 from wsgiapp.types import App, Manifest
@@ -33,6 +33,7 @@ from wsgiapp_operator.last_good import (
     keep,
 )
 from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.observe import ask_agents, copy_ref, observe
 from wsgiapp_operator.reload import ReloadPlan, plan_reload
 from wsgiapp_operator.requeue import requeue_after
@@ -55,6 +56,7 @@ class Reconciler:
     cache: Cache
     agents: Agents
     writer: Writer
+    secrets: NamedSecrets
     metrics: Metrics
     platform: Platform
     upgrades: Upgrades
@@ -101,7 +103,7 @@ class Reconciler:
             await self._report_invalid(manifest, error)
             return None
 
-        observed = await observe(app, manifest, answers, self.cluster, self.cache)
+        observed = await observe(app, manifest, answers, self.cluster, self.cache, self.secrets)
         observed, issues, waits = await self._write_owned(app, observed)
         deployment = observed.owned.get("Deployment")
         plan = plan_reload(
@@ -110,6 +112,7 @@ class Reconciler:
             observed.pods,
             observed.digests,
             self.now(),
+            plain=observed.plain_digests,
             is_stuck=deployment is not None and is_stuck(deployment),
             remembered=read_failure(observed.status),
         )
@@ -148,7 +151,7 @@ class Reconciler:
         )
         if observed.missing and deployment is None:
             desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
-        desired, waits = self._take_turn(app, desired, deployment)
+        desired, waits = self._take_turn(app, observed, desired, deployment)
         try:
             owned, issues = await self.writer.apply_owned(
                 app, desired, observed.owned, keep_template=waits is not None
@@ -159,13 +162,18 @@ class Reconciler:
         return replace(observed, owned=owned), issues, waits
 
     def _take_turn(
-        self, app: App, desired: Sequence[Manifest], live: Manifest | None
+        self, app: App, observed: Observed, desired: Sequence[Manifest], live: Manifest | None
     ) -> tuple[list[Manifest], Issue | None]:
         """Return what is wanted, marked where an upgrade begins, and why the upgrade waits, if it does."""
         waits, marked = None, []
         for manifest in desired:
             if manifest["kind"] == "Deployment":
-                is_turn = is_upgrade(manifest, live)
+                is_turn = is_upgrade(
+                    manifest,
+                    live,
+                    is_known_spec=observed.status.get("observedGeneration") == app.generation,
+                    former_revision=former_revision(app, observed),
+                )
                 if is_turn and live is not None:
                     waits = self.upgrades.ask(AppKey(app.namespace, app.name), live)
                 marked.append(mark_upgrade(manifest, live, is_turn=is_turn and waits is None))
@@ -214,6 +222,7 @@ class Reconciler:
 
     def _forget(self, key: AppKey) -> None:
         self.cache.refer(key, ())
+        self.secrets.forget(key)
         self.last_status_write.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
         self.upgrades.see(key, None)
@@ -222,17 +231,26 @@ class Reconciler:
 def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:
     """Return the digests whose change replaces the pods.
 
-    For a content that is missing the one in the live template stands: pods made now could not start.
+    For a content that is missing or not read the one in the live template stands: pods made now could not start.
     """
     deployment = observed.owned.get("Deployment")
     before = read_restart_digests(deployment) if deployment is not None else {}
     digests = {}
     seen = {**observed.env_digests, **observed.digests}
     for name, ref in app.restart_refs.items():
-        digest = seen[ref].digest or before.get(name)
+        digest = (seen[ref].digest if ref in seen else None) or before.get(name)
         if digest is not None:
             digests[name] = digest
     return digests
+
+
+def former_revision(app: App, observed: Observed) -> str:
+    """Return the revision of the same pods as an operator named it that gave Secrets plain digests."""
+    plain = {
+        name: observed.plain_digests.get(app.restart_refs[name], digest)
+        for name, digest in restart_digests(app, observed).items()
+    }
+    return pod_revision(app, plain)
 
 
 def choose_shared_hosts(app: App, observed: Observed) -> list[str]:

@@ -73,14 +73,16 @@ class Judge:
 
     request: ReloadRequest
     refs: Mapping[str, Ref]
+    plain: Mapping[str, str]  # of contents that are Secrets, for pods without the app's key
     timeout_s: int
     min_ready_s: int
     now: datetime
 
     def request_for(self, pod: Pod) -> ReloadRequest:
         """Return the request without contents that the pod does not mount: an older template's."""
+        plain = {} if pod.has_key else self.plain
         content = {
-            name: digest
+            name: plain.get(name, digest)
             for name, digest in self.request.content.items()
             if pod.contents.get(name) == self.refs[name]
         }
@@ -160,6 +162,7 @@ def plan_reload(
     digests: Mapping[Ref, Digest],
     now: datetime,
     *,
+    plain: Mapping[Ref, str] | None = None,
     is_stuck: bool = False,
     remembered: Failure | None = None,
 ) -> ReloadPlan:
@@ -177,6 +180,7 @@ def plan_reload(
     judge = Judge(
         request=request,
         refs={content.name: content.ref for content in app.reloadable},
+        plain={c.name: (plain or {})[c.ref] for c in app.reloadable if c.ref in (plain or {})},
         timeout_s=app.reload.timeout_s,
         min_ready_s=app.rollout.min_ready_s,
         now=now,
@@ -258,6 +262,8 @@ def make_request(app: App, digests: Mapping[Ref, Digest]) -> tuple[ReloadRequest
     """
     content, versions = {}, {}
     for item in app.reloadable:
+        if item.ref not in digests:
+            continue  # a Secret that is not read
         seen = digests[item.ref]
         if seen.digest is None:
             return None, ""

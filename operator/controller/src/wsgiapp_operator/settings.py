@@ -20,6 +20,7 @@ class Settings:
     prefork_pull_secrets: tuple[str, ...]
     delivery: str
     upgrades_at_a_time: int
+    reads_secrets: bool
     pod_id: int | None  # None: the cluster assigns user and group
     listen: str
     lease_namespace: str
@@ -67,6 +68,11 @@ def read_settings(
         "apps whose pods a new version of operator or cluster changes at the same time",
     )  # fmt: skip
     add(
+        "--secrets", "WSGIAPP_OPERATOR_SECRETS", "read",
+        "whether the Secrets that WsgiApps name are read; none: the operator has no permission to",
+        ("read", "none"),
+    )  # fmt: skip
+    add(
         "--pod-id", "WSGIAPP_OPERATOR_POD_ID", "10001",
         "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
     )  # fmt: skip
@@ -103,6 +109,7 @@ def read_settings(
         prefork_pull_secrets=split(values.prefork_pull_secrets),
         delivery=values.prefork_delivery,
         upgrades_at_a_time=int(at_a_time),
+        reads_secrets=values.secrets == "read",
         pod_id=None if values.pod_id == "cluster" else int(values.pod_id),
         listen=values.listen,
         lease_namespace=values.lease_namespace,

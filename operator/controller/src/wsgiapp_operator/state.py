@@ -69,6 +69,7 @@ class Pod:
     ready_changed_at: datetime | None = None  # when it became ready, or unready
     ended_at: datetime | None = None  # when the app's container ended last
     has_failed: bool = False  # evicted, or ended for good
+    has_key: bool = False  # its agent names what Secrets hold by the app's key
     agent: AgentStatus | None = None
 
 
@@ -83,6 +84,10 @@ class Observed:
     routes: tuple[HostRoute, ...] = ()
     tls_fault: str | None = None  # what is the matter with the Secret of spec.ingress.tls
     env_digests: Mapping[Ref, Digest] = field(default_factory=dict)  # of `envFrom`, restarting
+    plain_digests: Mapping[Ref, str] = field(default_factory=dict)  # of Secrets; never shown
+    secrets_issue: Issue | None = (
+        None  # why some Secrets are not read: they are not in `digests` then
+    )
     copies: Mapping[str, Digest] = field(default_factory=dict)  # last good ones, by content
 
     @property

@@ -102,6 +102,12 @@ def build_status(
         conditions.append(
             Condition(type="UpToDate", status="False", reason=waits.reason, message=waits.message)
         )
+    if (unread := observed.secrets_issue) is not None:
+        conditions.append(
+            Condition(
+                type="SecretsRead", status="False", reason=unread.reason, message=unread.message
+            )
+        )
     status["conditions"] = date_conditions(conditions, observed.status, app.generation, now)
     return status
 
@@ -315,6 +321,8 @@ def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condit
     elif plan.request is None:
         status, reason = "True", "NothingToReload"
         message = "the app has no source and no config with onChange: Reload"
+        if observed.secrets_issue is not None:
+            message = f"nothing that the operator reads: {observed.secrets_issue.message}"
     elif plan.failure is not None:
         status, reason = "False", "ReloadFailed"
         message = (
@@ -421,7 +429,7 @@ def explain_immutable(app: App, observed: Observed) -> str:
     names = dict.fromkeys(
         f"{content.ref.kind} {content.ref.name}"
         for content in app.reloadable
-        if observed.digests[content.ref].immutable
+        if content.ref in observed.digests and observed.digests[content.ref].immutable
     )
     if not names:
         return ""

@@ -40,18 +40,30 @@ class Upgrade(Enum):
     STUCK = auto()
 
 
-def is_upgrade(desired: Manifest, live: Manifest | None) -> bool:
-    """Return whether `desired` has another template than `live` for no reason of the app's user."""
+def is_upgrade(
+    desired: Manifest,
+    live: Manifest | None,
+    *,
+    is_known_spec: bool = False,
+    former_revision: str | None = None,
+) -> bool:
+    """Return whether `desired` has another template than `live` for no reason of the app's user.
+
+    `is_known_spec`: an operator has applied this generation of the spec before. It decides for a Deployment of
+    before there were revisions. `former_revision` is what the revision was when Secrets had plain digests.
+    """
     if live is None:
         return False
     said = annotations_of(live).get(PODS_ANNOTATION)
     if said not in (None, annotations_of(desired).get(PODS_ANNOTATION)):
         return False  # such as more memory, which pods that are not ready may be waiting for
     wanted, there = template_annotations(desired), template_annotations(live)
-    return (
-        wanted.get(REVISION_ANNOTATION) == there.get(REVISION_ANNOTATION)
-        and wanted.get(TEMPLATE_ANNOTATION) != there.get(TEMPLATE_ANNOTATION)
-    )  # fmt: skip
+    if wanted.get(TEMPLATE_ANNOTATION) == there.get(TEMPLATE_ANNOTATION):
+        return False
+    revision = there.get(REVISION_ANNOTATION)
+    if revision is None:
+        return is_known_spec
+    return revision in (wanted.get(REVISION_ANNOTATION), former_revision)
 
 
 def read_upgrade(deployment: Manifest) -> Upgrade:

@@ -20,8 +20,7 @@ PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 POD_DEBOUNCE_S = 1.0  # a rollout of many pods brings events all the time, and each asks agents
 END_S = 10.0  # for what is under way when watching ends
-# Secrets and ConfigMaps that no app mounts, and that may be many or large: never even sent to us.
-UNMOUNTED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"
+# One in each namespace, which no app mounts: never even sent to us. Secrets are not watched at all.
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
 
 
@@ -47,7 +46,7 @@ async def watch(
     settings.peering.standalone = True
     settings.watching.server_timeout = 300
     settings.watching.reconnect_backoff = 0.1
-    settings.watching.chunk_size = 500  # all Secrets of a cluster in one answer would be a spike
+    settings.watching.chunk_size = 500  # all ConfigMaps of a cluster in one answer would be a spike
     settings.networking.error_backoffs = Backoffs()
     settings.queueing.idle_timeout = 0.2  # each object with an event holds a task for as long
     settings.persistence.diffbase_storage = NoDiffs()
@@ -71,9 +70,8 @@ async def watch(
         kopf.on.event(group or "", version, plural, registry=registry)(notice)
         if kind != "Ingress":  # any of them may have a host that an app asks for
             settings.watching.label_selectors[group or "", version, plural] = OWNED_SELECTOR
-    for plural, selector in (("secrets", UNMOUNTED_SECRETS), ("configmaps", UNMOUNTED_CONFIG_MAPS)):
-        kopf.on.event("", "v1", plural, registry=registry)(notice_content)
-        settings.watching.field_selectors["", "v1", plural] = selector
+    kopf.on.event("", "v1", "configmaps", registry=registry)(notice_content)
+    settings.watching.field_selectors["", "v1", "configmaps"] = UNMOUNTED_CONFIG_MAPS
     kopf.on.login(registry=registry)(log_in)
     tasks = await kopf.spawn_tasks(
         registry=registry,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import prefork
 from prefork.agent.content import MountedContents, PinnedContents
+from prefork.agent.content_key import ContentKey
 from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.http import Response, listen
 from prefork.agent.options import AgentOptions, parse_options
@@ -79,8 +80,10 @@ class Agent:
         self.readiness = Readiness()
         self.pinned: PinnedContents | None = None
         if options.versions is not None:
+            store = VersionStore(options.versions)
+            key = ContentKey(options.secret, options.digest_key, store)
             self.pinned = PinnedContents(
-                VersionStore(options.versions), options.content, options.last_good, options.revision,
+                store, options.content, options.last_good, options.revision, key,
                 self.control, table, log,
             )  # fmt: skip
         self.reloads: ReloadWatcher | None = None

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefork.agent.content_key import ContentKey
 from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.last_good import Copy, choose_boot, read_last_good
 from prefork.agent.table import TableFile
@@ -23,6 +24,7 @@ from prefork.base.digest import (
     digest_directory,
     digest_files,
     read_directory,
+    with_key,
 )
 from prefork.base.log import Log
 from prefork.errors import Exit, StartupError
@@ -91,7 +93,8 @@ class PinnedContents:
     """The pod's contents by version. `prepare`, then `run`.
 
     `mounted` and `copies` are the folders of the contents and of their last good copies, as the kubelet
-    refreshes them; `revision` names what the copies have to be good for.
+    refreshes them; `revision` names what the copies have to be good for; `key` keys the digests of contents
+    that are Secrets.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class PinnedContents:
         mounted: Mapping[str, Path],
         copies: Mapping[str, Path],
         revision: str,
+        key: ContentKey,
         control: ControlClient,
         table: TableFile,
         log: Log,
@@ -108,6 +112,7 @@ class PinnedContents:
         self.mounted = mounted
         self.copies = copies
         self.revision = revision
+        self.key = key
         self.control = control
         self.table = table
         self.log = log
@@ -163,9 +168,10 @@ class PinnedContents:
                 files = read_directory(self.mounted[name])
             except OSError as error:
                 return f"content {name} cannot be read: {error.strerror}"
-            if (found := digest_files(files)) != digest:
+            key = self.key.of(name)
+            if (found := with_key(digest_files(files), key)) != digest:
                 return explain_late(name, found, digest)
-            self.store.keep(name, files)
+            self.store.keep(name, files, key)
         return ""
 
     def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
@@ -197,7 +203,8 @@ class PinnedContents:
     # -- what a start of the server loads ------------------------------------------------------
 
     def look(self) -> list[str]:
-        return [data_version(path) for path in (*self.mounted.values(), *self.copies.values())]
+        mounts = (*self.mounted.values(), *self.copies.values())
+        return [*(data_version(path) for path in mounts), self.key.version()]
 
     def refresh(self) -> None:
         """Choose again; what is not to be had now leaves the choice as it was."""
@@ -212,7 +219,10 @@ class PinnedContents:
     def choose_boot(self) -> None:
         """Pin and link what a start of the server loads, by what is mounted now."""
         seen = self.look()
-        digests = {name: digest_directory(path) for name, path in self.mounted.items()}
+        digests = {
+            name: with_key(digest_directory(path), self.key.of(name))
+            for name, path in self.mounted.items()
+        }
         copies = {name: read_copy(path) for name, path in self.copies.items()}
         good = read_last_good(copies, self.revision)
         served = {n: digest for n, digest in self.served.items() if self.store.has(n, digest)}
@@ -233,7 +243,7 @@ class PinnedContents:
         if self.store.has(name, digest):
             return
         folder = self.mounted[name] if is_mounted else self.copies[name]
-        if self.store.keep(name, read_directory(folder)) != digest:
+        if self.store.keep(name, read_directory(folder), self.key.of(name)) != digest:
             raise ChangedError
 
     # -- what the server has loaded ------------------------------------------------------------
@@ -285,7 +295,8 @@ class PinnedContents:
             self.store.remove_others(name, self.needed(name) | in_use)
 
     def save(self) -> None:
-        self.store.write_state({"served": self.served, "tried": self.tried})
+        state = self.store.read_state()
+        self.store.write_state({**state, "served": self.served, "tried": self.tried})
 
 
 def read_copy(folder: Path) -> Copy:

@@ -25,6 +25,8 @@ class AgentOptions:
     versions: Path | None
     last_good: dict[str, Path]
     revision: str
+    secret: tuple[str, ...]
+    digest_key: Path | None
     probe: str
     probe_host: str
     parent: int
@@ -72,6 +74,18 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         help="what a copy has to be good for to be loaded",
     )
     parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="content of which only keyed digests are shown; needs --versions; repeatable",
+    )
+    parser.add_argument(
+        "--digest-key",
+        metavar="FILE",
+        help="file with the key of these digests; without it the agent makes one of its own",
+    )
+    parser.add_argument(
         "--probe",
         default="",
         metavar="URL",
@@ -97,6 +111,9 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         for pair in getattr(known, option):
             if not is_content(pair):
                 raise StartupError(f"{option} is {pair}; use NAME=DIR")
+    for name in known.secret:
+        if not known.versions or not any(pair.startswith(f"{name}=") for pair in known.content):
+            raise StartupError(f"secret is {name}; use a NAME of --content, with --versions")
     if known.log_format not in STYLES:
         raise StartupError(f"log-format is {known.log_format}; use {' or '.join(STYLES)}")
     if known.probe and not known.probe.startswith("http://"):
@@ -109,6 +126,8 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         versions=Path(known.versions).absolute() if known.versions else None,
         last_good=parse_content(tuple(known.last_good)),
         revision=known.revision,
+        secret=tuple(known.secret),
+        digest_key=Path(known.digest_key) if known.digest_key else None,
         probe=known.probe,
         probe_host=known.probe_host,
         parent=known.parent,

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefork.base.digest import digest_directory, digest_files
+from prefork.base.digest import KEY, digest_directory, digest_files, with_key
 from prefork.base.versions import BOOT, DIGITS, SERVING
 
 LIVE = "live"
@@ -35,12 +35,12 @@ class VersionStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def keep(self, name: str, files: Mapping[str, bytes]) -> str:
-        """Make a version of a content's files unless it is there; return its digest.
+    def keep(self, name: str, files: Mapping[str, bytes], key: bytes = b"") -> str:
+        """Make a version of a content's files unless it is there; return its digest, keyed by `key`.
 
         It appears as a whole. Raises DoesNotFitError.
         """
-        digest = digest_files(files)
+        digest = with_key(digest_files(files), key)
         folder = self._version(name, digest)
         if self.has(name, digest):
             return digest
@@ -51,6 +51,8 @@ class VersionStore:
             make_folder(draft)
             for file, content in files.items():
                 write_file(draft / file, content)
+            if key:
+                write_file(draft / KEY, key)
             draft.rename(folder)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
@@ -77,7 +79,7 @@ class VersionStore:
         As the kubelet does it: all files change at once with the link `..data`, and are read through it.
         """
         live, version = self._live(name), self._version(name, digest)
-        files = {entry.name for entry in version.iterdir()}
+        files = {entry.name for entry in version.iterdir()} - {KEY}
         for file in files:
             if not (live / file).is_symlink():
                 put_link(live / file, Path(SERVING, file))
@@ -107,6 +109,7 @@ class VersionStore:
         return state if isinstance(state, dict) else {}
 
     def write_state(self, state: Mapping[str, Any]) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
         draft = self.root / f"{STATE}.new"
         draft.write_text(json.dumps(state))
         draft.replace(self.root / STATE)

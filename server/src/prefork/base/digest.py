@@ -1,7 +1,8 @@
 """Digest of a directory's content (docs/contracts.md, section 4).
 
 The operator computes the same digest from a ConfigMap or a Secret; the vectors in
-`tests/golden/content_digest.json` hold for both.
+`tests/golden/content_digest.json` hold for both. What a Secret holds is named by a keyed digest, since a
+plain one shows what a short or guessable value is (docs/decisions/0025).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 # What the operator adds to its copy of a content, to say what the copy is good for (section 5).
 LAST_GOOD = "wsgi.dev.last-good"
 LEFT_OUT = ("__pycache__", LAST_GOOD)
+# In a version of a content whose digest is keyed: the key.
+KEY = "..digest-key"
 
 
 def digest_files(files: Mapping[str, bytes]) -> str:
@@ -26,13 +29,28 @@ def digest_files(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+def with_key(digest: str, key: bytes) -> str:
+    """Return HMAC-SHA-256, hex, of a digest under `key`; the digest itself where that is empty. Pure."""
+    import hmac
+
+    return hmac.digest(key, digest.encode(), "sha256").hex() if key else digest
+
+
 def encode(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
 def digest_directory(folder: Path) -> str:
-    """Return the digest of the regular files directly in `folder`. Raises OSError."""
-    return digest_files(read_directory(folder))
+    """Return the digest of the regular files directly in `folder`, keyed where it has a key. Raises OSError."""
+    return with_key(digest_files(read_directory(folder)), read_key(folder))
+
+
+def read_key(folder: Path) -> bytes:
+    """Return the key in a version of a content; empty where its digest is a plain one."""
+    try:
+        return (folder / KEY).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def read_directory(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefork.base.digest import LAST_GOOD, digest_directory, digest_files
+from prefork.base.digest import KEY, LAST_GOOD, digest_directory, digest_files, with_key
 
 VECTORS = json.loads((Path(__file__).parents[3] / "golden" / "content_digest.json").read_text())
 
@@ -18,6 +18,14 @@ def test_directory_has_the_digest_of_the_object(case: dict[str, Any], tmp_path: 
     for name, encoded in case["binaryData"].items():
         (tmp_path / name).write_bytes(base64.b64decode(encoded))
     assert digest_directory(tmp_path) == case["digest"]
+
+
+@pytest.mark.parametrize("case", VECTORS["keyed"], ids=lambda case: case["key"][:8])
+def test_folder_with_a_key_has_the_keyed_digest(case: dict[str, Any], tmp_path: Path):
+    (tmp_path / "app.py").write_text("x = 1\n")
+    (tmp_path / KEY).write_bytes(bytes.fromhex(case["key"]))
+    assert digest_directory(tmp_path) == case["keyed"]
+    assert with_key(case["digest"], b"") == case["digest"]
 
 
 def mount(folder: Path, version: str, files: dict[str, str]) -> None:

@@ -12,6 +12,8 @@ from wsgiapp.names import (
     APP_PORT,
     APP_PORT_NAME,
     CONTENT_DIR,
+    DIGEST_KEY_DIR,
+    DIGEST_KEY_FIELD,
     LAST_GOOD_DIR,
     MOUNTED_DIR,
     PREFORK_DIR,
@@ -173,6 +175,9 @@ def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
     arguments.append(f"--log-format={app.server.log_format}")
     if app.pinned:
         arguments += [f"--versions={CONTENT_DIR}", f"--revision={revision}"]
+    if app.secret_contents:
+        arguments += [f"--secret={content.name}" for content in app.secret_contents]
+        arguments.append(f"--digest-key={DIGEST_KEY_DIR}/{DIGEST_KEY_FIELD}")
     if app.health_check.path is not None:
         arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{health_path(app)}")
         if app.ingress is not None:

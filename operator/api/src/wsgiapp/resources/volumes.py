@@ -8,12 +8,15 @@ rereads is mounted in the app as the kubelet changes it.
 from wsgiapp.names import (
     CONTENT_DIR,
     CONTENT_VOLUME_PREFIX,
+    DIGEST_KEY_DIR,
+    DIGEST_KEY_VOLUME,
     LAST_GOOD_DIR,
     LAST_GOOD_VOLUME_PREFIX,
     LIVE_DIR,
     MOUNTED_DIR,
     RELOAD_ANNOTATION,
     VERSIONS_VOLUME,
+    digest_key_name,
     last_good_name,
 )
 from wsgiapp.resources.platform import Platform
@@ -45,6 +48,7 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
         *(content_volume(content) for content in app.contents),
         *(last_good_volume(app, content) for content in app.copied),
         *([versions] if app.pinned else []),
+        *([digest_key_volume(app)] if app.secret_contents else []),
     ]
 
 
@@ -59,6 +63,14 @@ def last_good_volume(app: App, content: Content) -> Manifest:
     """Optional: a pod starts without one, before the first copy is made and when there is no operator."""
     config_map = {"name": last_good_name(app.name, content.name), "optional": True}
     return {"name": f"{LAST_GOOD_VOLUME_PREFIX}{content.name}", "configMap": config_map}
+
+
+def digest_key_volume(app: App) -> Manifest:
+    """Optional: an operator that may not read Secrets makes no key, and the agent then has one of its own."""
+    return {
+        "name": DIGEST_KEY_VOLUME,
+        "secret": {"secretName": digest_key_name(app.name), "optional": True},
+    }
 
 
 def mount_contents_in_app(app: App) -> list[Manifest]:
@@ -80,10 +92,12 @@ def mount_contents_in_agent(app: App) -> list[Manifest]:
         *((CONTENT_VOLUME_PREFIX, MOUNTED_DIR, content.name) for content in app.pinned),
         *((LAST_GOOD_VOLUME_PREFIX, LAST_GOOD_DIR, content.name) for content in app.copied),
     ]
+    key = {"name": DIGEST_KEY_VOLUME, "mountPath": DIGEST_KEY_DIR, "readOnly": True}
     return [
         *(
             {"name": f"{prefix}{name}", "mountPath": f"{folder}/{name}", "readOnly": True}
             for prefix, folder, name in brought
         ),
         *([{"name": VERSIONS_VOLUME, "mountPath": CONTENT_DIR}] if app.pinned else []),
+        *([key] if app.secret_contents else []),
     ]
