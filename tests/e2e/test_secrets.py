@@ -30,7 +30,9 @@ def gather(kube: Kube, operator: OperatorRelease, namespace: str) -> str:
     kinds = ("wsgiapps", "deployments", "pods", "events", "configmaps")
     shown = [json.dumps(kube.list(kind, namespace=namespace)) for kind in kinds]
     for pod in kube.list("pods", namespace=namespace):
-        shown.append(kube.kubectl("logs", pod["metadata"]["name"], "-n", namespace, "--all-containers"))
+        shown.append(
+            kube.kubectl("logs", pod["metadata"]["name"], "-n", namespace, "--all-containers")
+        )
     return "\n".join([*shown, operator.log(lines=-1)])
 
 
@@ -49,7 +51,9 @@ def test_no_digest_of_a_secret_is_shown(
         secret = {"kind": "Secret", "data": {"version": {"a": "YQ==", "b": "Yg=="}[version]}}
         assert digest_object(secret)[:DIGITS] not in shown
     after = app.reload_hash()
-    kube.kubectl("annotate", "secret", f"{steady_app.NAME}-settings", "touched=yes", "-n", namespace)
+    kube.kubectl(
+        "annotate", "secret", f"{steady_app.NAME}-settings", "touched=yes", "-n", namespace
+    )
     kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=namespace)
     app.wait_reload(after=after, status="True", within_s=60)
 
