@@ -29,10 +29,8 @@ def gather(kube: Kube, operator: OperatorRelease, namespace: str) -> str:
     """Return all that a user with the role `view` can read."""
     kinds = ("wsgiapps", "deployments", "pods", "events", "configmaps")
     shown = [json.dumps(kube.list(kind, namespace=namespace)) for kind in kinds]
-    for pod in kube.list("pods", namespace=namespace):
-        shown.append(
-            kube.kubectl("logs", pod["metadata"]["name"], "-n", namespace, "--all-containers")
-        )
+    names = [pod["metadata"]["name"] for pod in kube.list("pods", namespace=namespace)]
+    shown += [kube.kubectl("logs", n, "-n", namespace, "--all-containers") for n in names]
     return "\n".join([*shown, operator.log(lines=-1)])
 
 
