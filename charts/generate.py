@@ -4,6 +4,7 @@ values.yaml           → values.schema.json, the table of values in the chart's
 manifests/crd/*.yaml  → templates/crd.yaml, and the copy in the package `wsgiapp`
 operator/controller/rbac.yaml → templates/rbac.yaml
 monitoring/rules.yaml → templates/prometheusrule.yaml
+monitoring/dashboards/*.json → dashboards/, which templates/dashboards.yaml reads
 the rendered chart    → manifests/install.yaml (needs helm)
 
 `python charts/generate.py [--helm PATH]` writes them; tests/unit/chart fails on a stale copy.
@@ -33,6 +34,7 @@ CRD = ROOT / "manifests" / "crd" / "wsgiapps.yaml"
 PACKAGED_CRD = ROOT / "operator" / "api" / "src" / "wsgiapp" / "crd.yaml"
 RBAC = ROOT / "operator" / "controller" / "rbac.yaml"
 RULES = ROOT / "monitoring" / "rules.yaml"
+DASHBOARDS = ROOT / "monitoring" / "dashboards"
 INSTALL = ROOT / "manifests" / "install.yaml"
 NAMESPACE = "wsgiapp-system"
 TABLE_START, TABLE_END = "<!-- values: generated from values.yaml -->", "<!-- /values -->"
@@ -321,6 +323,8 @@ def generated(*, helm: str | None) -> dict[Path, str]:
             RULES.read_text(encoding="utf-8")
         ),
     }
+    for board in sorted(DASHBOARDS.glob("*.json")):
+        files[CHART / "dashboards" / board.name] = board.read_text(encoding="utf-8")
     if helm:
         files[INSTALL] = build_install(render_chart(helm))
     return files

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from wsgiapp_operator.settings import read_settings
 
-from charts.generate import CHART, CRD, RBAC, RULES, read_values
+from charts.generate import CHART, CRD, DASHBOARDS, RBAC, RULES, read_values
 from tests.unit.chart.conftest import Objects, Refused
 
 Render = Callable[..., Objects]
@@ -79,6 +79,10 @@ BAD_VALUES = [
     ({"metrics": {"rules": {"errorBudget": 0}}}, "/metrics/rules/errorBudget"),
     ({"metrics": {"rules": {"errorBudget": 0.1}}}, "/metrics/rules/errorBudget"),
     ({"metrics": {"rules": {"enable": True}}}, "/metrics/rules"),
+    (
+        {"metrics": {"dashboards": {"labels": {"grafana_dashboard": 1}}}},
+        "/metrics/dashboards/labels/grafana_dashboard",
+    ),
     ({"extraEnv": [{"value": "1"}]}, "/extraEnv/0"),
     ({"podLabels": {"a": 1}}, "/podLabels/a"),
     ({"resources": {"limit": {}}}, "/resources"),
@@ -409,3 +413,23 @@ def test_rules_take_labels_budget_and_the_place_of_the_pages(render: Render, hel
         page = f"https://runbooks.example/wsgi/{alert['alert']}.md"
         assert alert["annotations"]["runbook_url"] == page
     assert one(render(values, program=helm3), "PrometheusRule") == rule
+
+
+def test_dashboards_are_those_of_the_source_once_switched_on(render: Render, helm3: str) -> None:
+    assert [e for e in render() if e["kind"] == "ConfigMap"] == []
+    chosen = {"enabled": True, "annotations": {"grafana_folder": "Apps"}}
+    values = {"metrics": {"dashboards": chosen}}
+    objects = render(values)
+    shown = {}
+    for each in (each for each in objects if each["kind"] == "ConfigMap"):
+        assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert each["metadata"]["annotations"] == {"grafana_folder": "Apps"}
+        shown |= {each["metadata"]["name"]: each["data"]}
+    assert shown == {
+        f"wsgiapp-operator-dashboard-{path.stem.removeprefix('wsgiapp-')}": {
+            path.name: path.read_text(encoding="utf-8")
+        }
+        for path in DASHBOARDS.glob("*.json")
+    }
+    assert len(shown) == 3
+    assert render(values, program=helm3) == objects

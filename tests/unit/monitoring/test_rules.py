@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from prefork.agent.metrics import TableCollector
-from prefork.agent.table import TableFile
-from prefork.base.log import Log
-from prefork.base.stats import create_table
-from prometheus_client.registry import Collector
-from wsgiapp_operator.metrics import Metrics
 
 from charts.generate import RULES
 from tests.unit.monitoring.cases import CASES, Case
 from tests.unit.monitoring.conftest import ALERTS, RULES_OF_FILE
+from tests.unit.monitoring.exported import names_of_all_metrics
 
 Promtool = Callable[..., str]
 
@@ -93,15 +87,7 @@ def test_the_app_is_read_from_the_name_of_a_deployments_pod(
     run_rules(promtool, tmp_path, series, "3m", count, [{"labels": labels, "value": 1}])
 
 
-def test_rules_read_only_metrics_that_agent_and_operator_export(tmp_path: Path) -> None:
-    table, descriptor = create_table(tmp_path / "stats", worker_slots=2)
-    try:
-        agent = TableCollector(TableFile(tmp_path / "stats", Log()), lambda _: None, version="1")
-        exported = sample_names(agent)
-    finally:
-        table.close()
-        os.close(descriptor)
-    exported |= sample_names(Metrics().registry)
+def test_rules_read_only_metrics_that_agent_and_operator_export() -> None:
     read = {
         name
         for rule in RULES_OF_FILE
@@ -110,13 +96,4 @@ def test_rules_read_only_metrics_that_agent_and_operator_export(tmp_path: Path) 
         )
     }
     assert read
-    assert read <= exported
-
-
-def sample_names(collector: Collector) -> set[str]:
-    """Names of all series; also of metrics whose labels have not been used so far."""
-    names = set()
-    for family in collector.collect():
-        names |= {sample.name for sample in family.samples}
-        names.add(f"{family.name}_total" if family.type == "counter" else family.name)
-    return names
+    assert read <= names_of_all_metrics()

@@ -1,0 +1,1 @@
+"""The Grafana dashboards: Python that writes the JSON beside it (`make generate`)."""
