@@ -230,6 +230,44 @@ def test_environ_has_what_pep_3333_asks_for(served: Stage) -> None:
     assert {key: environ.get(key) for key in expected} == expected
 
 
+def test_what_requests_have_in_common_is_never_taken_for_what_they_say(served: Stage) -> None:
+    """Environs are copied from templates that are learned from earlier requests."""
+    names = ["User-Agent", "Cookie", "X-Own", "Accept", "Authorization", "x-own-too"]
+    rows = [names, names[::-1], names[:4], [*names, "Dnt"], [*names[:5], "X-Own-Too"]]
+    values = ["a", "b", "", "\u00e9", "\x80" * 3, "k" * 512, "l" * 513, "a", "a"]
+    with served.connect() as client:
+        for turn in range(1000):
+            row = rows[turn % len(rows)]
+            sent = {
+                name: values[(turn * (at + 1)) // 7 % len(values)] for at, name in enumerate(row)
+            }
+            more = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+            environ = json.loads(client.ask("/environ_of", more=more).body)
+            expected = {
+                f"HTTP_{n.upper().replace('-', '_')}": v.encode().decode("latin-1")
+                for n, v in sent.items()
+            }
+            got = {key: value for key, value in environ.items() if key.startswith("HTTP_")}
+            assert got == expected | {"HTTP_HOST": "test"}, f"request {turn}"
+
+
+def test_repeated_names_are_joined_however_often_they_come(served: Stage) -> None:
+    with served.connect() as client:
+        for turn in range(64):
+            more = f"X-A: {turn}\r\nx-a: 2\r\nAccept: a\r\nAccept: {turn}\r\n"
+            environ = json.loads(client.ask("/environ_of", more=more).body)
+            found = environ["HTTP_X_A"], environ["HTTP_ACCEPT"]
+            assert found == (f"{turn},2", f"a,{turn}")
+
+
+def test_each_connection_sees_its_own_port(served: Stage) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(served.connect()) for _ in range(100)]
+        for client in clients * 2:
+            environ = json.loads(client.ask("/environ_of").body)
+            assert environ["REMOTE_PORT"] == str(client.sock.getsockname()[1])
+
+
 def test_malformed_request_is_refused_and_counted(served: Stage) -> None:
     before = served.cell(1, "rejects")
     with served.connect() as client:

@@ -1,28 +1,24 @@
 //! Builds the WSGI environ (PEP 3333) of a call, as fast as can be: half of a small request's cost is here.
 //!
-//! A template with all that does not change is copied; keys are kept per field name. Raw `pyo3::ffi` where it
-//! saves much.
+//! A template with all that does not change is copied, the fields of the usual requests included: see [`template`].
+//! Raw `pyo3::ffi` where it saves much.
 
-use std::collections::HashMap;
+mod keys;
+mod template;
 
 use prefork_core::forwarded::Scheme;
 use prefork_core::head::{Field, decode_path};
-use prefork_core::name::KNOWN;
 use prefork_core::{Method, NameId};
 use prefork_io::conn::Conn;
-use prefork_io::sys::Address;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::text::{is_ascii_text, latin1};
+use crate::text::latin1;
 
-/// Keys of unknown names kept at most: beyond, they are made anew, so that hostile names cost no memory.
-const UNKNOWN_KEYS_MAX: usize = 256;
-
-/// Longest unknown name whose key is kept. 256 names of 8 kB would stay in each thread for its life.
-const KEPT_NAME_BYTES: usize = 64;
+use keys::Keys;
+use template::Templates;
 
 /// Settings that reach the app.
 pub struct StaticEnviron {
@@ -38,27 +34,13 @@ pub struct StaticEnviron {
 
 /// Builds environs for one app thread.
 pub struct Environ {
-    /// What most requests have in common, from the last ones where it depends on the connection.
-    template: Py<PyDict>,
+    templates: Templates,
     script_name: Vec<u8>,
-    keys: Vec<Key>,
-    unknown_keys: HashMap<Vec<u8>, Py<PyString>>,
+    keys: Keys,
     methods: Vec<Py<PyString>>,
     names: Names,
     path: Vec<u8>,
-    /// What the template says of the connection.
-    peer: (String, u16),
-    local: Address,
     protocol_1_0: Py<PyString>,
-}
-
-/// The environ key of a known field name.
-struct Key {
-    name: Py<PyString>,
-    /// The last value under this name: most clients send the same again and again. Not kept where a value is a secret,
-    /// or different each time.
-    last: Option<Py<PyString>>,
-    is_kept: bool,
 }
 
 struct Names {
@@ -76,50 +58,11 @@ struct Names {
     https: Py<PyString>,
 }
 
-/// Longest value kept for the next request.
-const KEPT_VALUE_BYTES: usize = 512;
-
-/// Fields whose values are never kept.
-const NOT_KEPT: [NameId; 9] = [
-    NameId::COOKIE,
-    NameId::AUTHORIZATION,
-    NameId::PROXY_AUTHORIZATION,
-    NameId::CONTENT_LENGTH,
-    NameId::X_CSRF_TOKEN,
-    NameId::X_CSRFTOKEN,
-    NameId::X_API_KEY,
-    NameId::X_REQUEST_ID,
-    NameId::TRACEPARENT,
-];
-
 /// Room for the fields of an ordinary request, so that adding them does not make the dict grow.
 const TEMPLATE_ROOM: usize = 24;
 
 fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
     PyString::intern(py, text).unbind()
-}
-
-/// `User-Agent` → `HTTP_USER_AGENT`.
-fn key_of(name: &[u8]) -> String {
-    let upper =
-        name.iter().map(|&b| if b == b'-' { '_' } else { char::from(b.to_ascii_uppercase()) });
-    let upper: String = upper.collect();
-    match upper.as_str() {
-        "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
-        _ => format!("HTTP_{upper}"),
-    }
-}
-
-fn keys(py: Python<'_>) -> Vec<Key> {
-    let not_kept = NOT_KEPT.map(NameId::index);
-    let names = KNOWN.iter().enumerate();
-    names
-        .map(|(index, name)| Key {
-            name: interned(py, &key_of(name.as_bytes())),
-            last: None,
-            is_kept: !not_kept.contains(&index),
-        })
-        .collect()
 }
 
 impl Environ {
@@ -180,25 +123,21 @@ impl Environ {
             }
         }
         Ok(Self {
-            template: template.unbind(),
+            templates: Templates::new(template.unbind()),
             script_name: static_environ.script_name.clone().into_bytes(),
-            keys: keys(py),
-            unknown_keys: HashMap::new(),
+            keys: Keys::new(py),
             methods,
             names,
             path: Vec::new(),
-            peer: (String::new(), 0),
-            local: Address::Unix,
             protocol_1_0: interned(py, "HTTP/1.0"),
         })
     }
 
     /// The environ of the call on `conn`; its `wsgi.input` has no body.
     pub fn build<'py>(&mut self, py: Python<'py>, conn: &Conn) -> PyResult<Bound<'py, PyDict>> {
-        self.renew_addresses(py, conn)?;
         let request = conn.request();
         let (head, bytes) = (&request.head, request.head_bytes());
-        let environ = self.template.bind(py).copy()?;
+        let (environ, has_fields) = self.templates.copy(py, conn, &self.names, &mut self.keys)?;
 
         match head.method {
             Method::Get => {}
@@ -235,11 +174,13 @@ impl Environ {
         if conn.scheme() == Scheme::Https {
             set(&environ, &self.names.url_scheme, self.names.https.bind(py))?;
         }
-        for field in &head.fields {
-            self.set_field(py, &environ, field, bytes)?;
+        if !has_fields {
+            for field in &head.fields {
+                self.set_field(py, &environ, field, bytes)?;
+            }
         }
         if let Some(id) = &conn.made_id {
-            set(&environ, &self.keys[NameId::X_REQUEST_ID.index()].name, &latin1(py, id)?)?;
+            set(&environ, self.keys.known(NameId::X_REQUEST_ID), &latin1(py, id)?)?;
         }
         Ok(environ)
     }
@@ -253,35 +194,8 @@ impl Environ {
     /// has no transfer coding any more (RFC 9112 §7.1.3).
     pub fn set_length(&self, environ: &Bound<'_, PyDict>, length: u64) {
         // Neither can fail but for want of memory; the body can be read without them.
-        let _ =
-            environ.set_item(&self.keys[NameId::CONTENT_LENGTH.index()].name, length.to_string());
-        let _ = environ.del_item(&self.keys[NameId::TRANSFER_ENCODING.index()].name);
-    }
-
-    fn renew_addresses(&mut self, py: Python<'_>, conn: &Conn) -> PyResult<()> {
-        let template = self.template.bind(py);
-        if self.local != conn.local {
-            let (name, port) = match &conn.local {
-                Address::Ip(ip, port) => (ip.to_string(), port.to_string()),
-                // PEP 3333: never empty. A URL is built from Host where there is one.
-                Address::Unix => ("localhost".into(), "80".into()),
-            };
-            set(template, &self.names.server_name, &latin1(py, name.as_bytes())?)?;
-            set(template, &self.names.server_port, &latin1(py, port.as_bytes())?)?;
-            self.local = conn.local.clone();
-        }
-        if self.peer.1 != conn.peer.port {
-            let mut digits = [0; 5];
-            let port = latin1(py, decimal(conn.peer.port, &mut digits))?;
-            set(template, &self.names.remote_port, &port)?;
-            self.peer.1 = conn.peer.port;
-        }
-        if self.peer.0 != conn.peer.host {
-            let host = latin1(py, conn.peer.host.as_bytes())?;
-            set(template, &self.names.remote_addr, &host)?;
-            self.peer.0.clone_from(&conn.peer.host);
-        }
-        Ok(())
+        let _ = environ.set_item(self.keys.known(NameId::CONTENT_LENGTH), length.to_string());
+        let _ = environ.del_item(self.keys.known(NameId::TRANSFER_ENCODING));
     }
 
     fn set_field(
@@ -291,34 +205,13 @@ impl Environ {
         field: &Field,
         bytes: &[u8],
     ) -> PyResult<()> {
-        let value = field.value.of(bytes);
-        if field.id != NameId::UNKNOWN {
-            let key = &mut self.keys[field.id.index()];
-            if field.is_repeat {
-                return append(environ, &key.name, &latin1(py, value)?, field.id);
-            }
-            if let Some(last) = &key.last
-                && is_ascii_text(last.bind(py), value)
-            {
-                return set(environ, &key.name, last.bind(py));
-            }
-            let text = latin1(py, value)?;
-            if key.is_kept && value.len() <= KEPT_VALUE_BYTES && value.is_ascii() {
-                key.last = Some(text.clone().cast_into::<PyString>()?.unbind());
-            }
-            return set(environ, &key.name, &text);
+        let value = latin1(py, field.value.of(bytes))?;
+        let key = self.keys.of(py, field, bytes);
+        match field.id {
+            NameId::UNKNOWN => set_new(environ, &key, &value),
+            id if field.is_repeat => append(environ, &key, &value, id),
+            _ => set(environ, &key, &value),
         }
-        let value = latin1(py, value)?;
-        let name = field.name.of(bytes);
-        if let Some(key) = self.unknown_keys.get(name) {
-            return set_new(environ, key, &value);
-        }
-        // Not interned: interned strings may stay for ever, and names are the client's.
-        let key = PyString::new(py, &key_of(name)).unbind();
-        if name.len() <= KEPT_NAME_BYTES && self.unknown_keys.len() < UNKNOWN_KEYS_MAX {
-            self.unknown_keys.insert(name.to_vec(), key.clone_ref(py));
-        }
-        set_new(environ, &key, &value)
     }
 }
 
@@ -327,18 +220,6 @@ fn below<'a>(path: &'a [u8], script_name: &[u8]) -> &'a [u8] {
     match path.strip_prefix(script_name) {
         Some(rest) if rest.is_empty() || rest[0] == b'/' => rest,
         _ => path,
-    }
-}
-
-fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
     }
 }
 
