@@ -80,6 +80,13 @@ All histograms of request times have the same bounds, in seconds: {bounds}. `--d
 - **Queues.** A connection waits in the accept queue (`wsgi_listen_queue_depth`) while no worker has a free thread. A request on a connection that is open already, as those of a
   proxy are, waits in its worker (`wsgi_http_requests_waiting`) until a thread here or in another worker is free.
 
+## Let Prometheus find them
+
+- With the Prometheus Operator, the chart's `metrics.podMonitor.enabled` makes two PodMonitors: for the pods of all apps, whose series get the app's name as the
+  label `wsgiapp`, and for the operator. `metrics.podMonitor.labels` are those by which your Prometheus selects PodMonitors.
+- Without it, pods have the annotations `prometheus.io/scrape` and `prometheus.io/port` for scrape configurations that follow them, as
+  [the tests' Prometheus](../tests/cluster/manifests/prometheus.yaml) does. Give the series `namespace` and `pod`, which the alerts need.
+
 ## Formats
 
 The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape asks for it. Native histograms need the protobuf format or OpenMetrics 2.0, which the

@@ -7,6 +7,7 @@ binary lies a stamp of all that went into it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -106,6 +107,19 @@ def _build(program: Program, go: Path, paths: Paths) -> None:
         # A rename: the old file may be running.
         (fresh / binary).replace(paths.bin / binary)
     shutil.rmtree(fresh)
+
+
+def download_module(name: str, paths: Paths) -> Path:
+    """Get the module that `go/NAME` requires, as locked there, for the files in it; returns its folder."""
+    module = HERE / "go" / name
+    path, version = re.findall(
+        r"^require (\S+) (\S+)$", (module / "go.mod").read_text(), re.MULTILINE
+    )[0]
+    env = os.environ | {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=mod"}
+    said = run(
+        [find_go(paths), "mod", "download", "-json", f"{path}@{version}"], env=env, cwd=module
+    )
+    return Path(json.loads(said)["Dir"])
 
 
 def find_go(paths: Paths) -> Path:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, NAMESPACE, find_helm
+from tests.cluster.golang import download_module
 from tests.cluster.packages import install_helm3, install_kubectl_and_helm
 from tests.cluster.paths import Paths
 
@@ -73,6 +74,37 @@ def render(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         return [each for each in yaml.safe_load_all(done.stdout) if each]
 
     return render
+
+
+@pytest.fixture(scope="session")
+def monitoring_schemas() -> dict[str, Any]:
+    """Return the Prometheus Operator's schemas by kind; what they do not name is refused."""
+    module = download_module("prometheus-operator", Paths.from_environ())
+    folder, schemas = module / "example" / "prometheus-operator-crd", {}
+    for kinds in ("podmonitors", "prometheusrules"):
+        crd = yaml.safe_load((folder / f"monitoring.coreos.com_{kinds}.yaml").read_text())
+        version = next(v for v in crd["spec"]["versions"] if v["name"].startswith("v1"))
+        schemas[crd["spec"]["names"]["kind"]] = refuse_unknown(version["schema"]["openAPIV3Schema"])
+    return schemas
+
+
+def refuse_unknown(schema: Any) -> Any:
+    """Return a CRD's schema in which an unknown field is an error, as with `kubectl apply --validate=strict`."""
+    if isinstance(schema, list):
+        return [refuse_unknown(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # Go's regular expressions may begin with a flag anywhere, Python's may not.
+    inner = {
+        key: value.replace("^(?i)", "(?i)^")
+        if key == "pattern" and isinstance(value, str)
+        else refuse_unknown(value)
+        for key, value in schema.items()
+    }
+    is_closed = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
+    if is_closed and schema["properties"] and "additionalProperties" not in schema:
+        inner["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    return inner
 
 
 @pytest.fixture

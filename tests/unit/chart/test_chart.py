@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from wsgiapp_operator.settings import read_settings
 
-from charts.generate import CHART, CRD, DASHBOARDS, RBAC, RULES, read_values
+from charts.generate import CHART, CRD, DASHBOARDS, RBAC, ROOT, RULES, read_values
 from tests.unit.chart.conftest import Objects, Refused
 
 Render = Callable[..., Objects]
@@ -388,6 +389,43 @@ def test_leases_are_the_pods_own_where_every_installation_looks(render: Render) 
 def test_default_resources_can_be_replaced_by_cpu_as_a_number(render: Render) -> None:
     limits = container(render({"resources": {"limits": {"cpu": 1}}}))["resources"]["limits"]
     assert limits["cpu"] == 1
+
+
+def test_pod_monitors_pass_the_schema_of_the_prometheus_operator(
+    render: Render, monitoring_schemas: dict[str, Any], helm3: str
+) -> None:
+    """And the rules do."""
+    assert [e for e in render() if e["kind"] == "PodMonitor"] == []
+    for chosen in ({}, {"interval": "15s", "labels": {"release": "prometheus"}}):
+        values = {
+            "metrics": {"podMonitor": {"enabled": True, **chosen}, "rules": {"enabled": True}}
+        }
+        objects = [e for e in render(values) if e["apiVersion"] == "monitoring.coreos.com/v1"]
+        assert [e["kind"] for e in objects].count("PodMonitor") == 2
+        for each in objects:
+            jsonschema.validate(each, monitoring_schemas[each["kind"]])
+        assert [e for e in render(values, program=helm3) if e in objects] == objects
+
+
+def test_a_typo_in_a_pod_monitor_would_be_found(monitoring_schemas: dict[str, Any]) -> None:
+    monitor = {"spec": {"selector": {}, "podMetricsEndpoint": []}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(monitor, monitoring_schemas["PodMonitor"])
+
+
+def test_pod_monitors_find_the_ports_that_there_are(render: Render) -> None:
+    values = {"metrics": {"podMonitor": {"enabled": True}}, "watchNamespaces": ["shop", "blog"]}
+    objects = render(values)
+    apps, own = [e["spec"] for e in objects if e["kind"] == "PodMonitor"]
+    assert apps["namespaceSelector"] == {"matchNames": ["shop", "blog"]}
+    pod = one(objects, "Deployment")["spec"]["template"]
+    assert own["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert own["podMetricsEndpoints"][0]["port"] in {
+        port["name"] for port in pod["spec"]["containers"][0]["ports"]
+    }
+    [port] = {each["port"] for each in apps["podMetricsEndpoints"]}
+    app_pod = (ROOT / "tests" / "golden" / "wsgiapps" / "every-field.expected.yaml").read_text()
+    assert f"name: {port}\n" in app_pod
 
 
 def test_rules_are_those_of_the_source_once_switched_on(render: Render) -> None:

@@ -42,6 +42,15 @@ def waits(up_to_a_quarter: str, up_to_2_5: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def contents(first: str, second: str, until: str = "x30") -> tuple[tuple[str, str], ...]:
+    """Two pods of one app, and the version of its code that each serves."""
+    other = TARGET.replace("x2k4z", "b7n9q").replace("10.0.0.1", "10.0.0.2")
+    return (
+        pod("wsgi_content_info", f"1{until}", f'content="source",digest="{first}"'),
+        (f'wsgi_content_info{{{other},content="source",digest="{second}"}}', f"1{until}"),
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     alert: str
@@ -93,6 +102,9 @@ CASES = (
     quiet("WsgiWorkersOverMemory", "one an hour", pod("wsgi_worker_exits_total", "0x9 1x99", 'reason="memory"'), at="1h"),
     fires("WsgiReloadFailed", "a reload fails", pod("wsgi_reloads_total", "0x5 1x30", 'result="failed"'), at="7m", labels={**ONE, "result": "failed"}),
     quiet("WsgiReloadFailed", "reloads succeed", pod("wsgi_reloads_total", "0+1x30", 'result="succeeded"'), pod("wsgi_reloads_total", "0x30", 'result="failed"'), at="7m"),
+    fires("WsgiContentSkew", "two versions of the code", *contents("aa", "bb"), at="16m", labels={**APP, "content": "source"}),
+    quiet("WsgiContentSkew", "all pods have the same", *contents("aa", "aa"), at="20m"),
+    quiet("WsgiContentSkew", "a rolling reload of 10 minutes", *contents("aa", "bb", until="x10"), at="20m"),
     # Scrapes.
     fires("WsgiAgentDown", "it answered before", pod("up", "1x5 0x30"), pod("wsgi_build_info", "1x5 _x30", 'version="1"'), at="10m", labels=ONE),
     quiet("WsgiAgentDown", "it answers", pod("up", "1x30"), pod("wsgi_build_info", "1x30", 'version="1"'), at="10m"),
