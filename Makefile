@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench scale cluster cluster-down images lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -61,6 +61,9 @@ fresh:          ## setup, the demo without a cluster and unit tests in a bare De
 
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench
+
+scale: setup .venv/.bench  ## the operator with up to 5,000 apps on a control plane of its own; writes docs/scale.md (APPS=100,500)
+	@$(PY) -m tests.scale $(if $(APPS),--apps $(APPS),--write-docs)
 
 cluster: setup  ## start the local Kubernetes (CLUSTER=local|kind|existing); safe to repeat
 	@$(PY) -m tests.cluster up

@@ -67,6 +67,8 @@ PROGRAMS = (
     ),
 )
 KIND = Program("kind", ("kind",), package="tool")
+# Pods on nodes that do not exist, for `make scale`.
+KWOK = Program("kwok", ("kwok",), package="tool", cold="about 3 min on 2 cores, once")
 
 
 def build(programs: Iterable[Program], paths: Paths) -> None:
