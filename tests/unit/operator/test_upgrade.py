@@ -3,6 +3,7 @@ holds back what a user changed."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,9 +13,17 @@ from wsgiapp.resources import Platform, build_resources
 from wsgiapp.types import Manifest
 from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.upgrade import Upgrade, Upgrades, is_upgrade, mark_upgrade, read_upgrade
+from wsgiapp_operator.status import show_time
+from wsgiapp_operator.upgrade import (
+    LONGEST_STANDSTILL,
+    Upgrade,
+    Upgrades,
+    is_upgrade,
+    mark_upgrade,
+    read_upgrade,
+)
 
-from tests.unit.operator.samples import PLATFORM, make_app
+from tests.unit.operator.samples import NOW, PLATFORM, make_app
 
 NEW = replace(PLATFORM, prefork_image="wsgiapp/prefork:9")
 A, B, C, D = (AppKey("web", name) for name in "abcd")
@@ -123,6 +132,29 @@ def test_paused_app_takes_no_place_of_those_that_roll(upgrades: Callable[..., Up
     assert gate.ask(B, deployment()) is None
     gate.see(A, deployment(NEW, upgraded=True, ready=2))
     assert gate.ask(C, deployment()) is not None, "it counts once it rolls"
+
+
+def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None:
+    now = [NOW]
+    gate = Upgrades(1, lambda app: None, Metrics(), lambda: now[0])
+    slow = deployment(NEW, upgraded=True, ready=2, rollout={"progressDeadlineSeconds": 86400})
+    moved = {"lastUpdateTime": show_time(NOW)}
+    slow["status"]["conditions"] = [{**c, **moved} for c in slow["status"]["conditions"]]
+    gate.see(A, slow)
+    waits = gate.ask(B, deployment())
+    assert waits is not None
+    assert waits.reason == "WaitingForUpgrade"
+    now[0] += LONGEST_STANDSTILL + timedelta(seconds=1)
+    waits = gate.ask(B, deployment())
+    assert waits is not None
+    assert waits.reason == "UpgradeStopped"
+    assert "web/a" in waits.message
+    moved["lastUpdateTime"] = show_time(now[0])
+    slow["status"]["conditions"] = [{**c, **moved} for c in slow["status"]["conditions"]]
+    gate.see(A, slow)
+    waits = gate.ask(B, deployment())
+    assert waits is not None
+    assert waits.reason == "WaitingForUpgrade", "it moves on"
 
 
 def test_what_drifts_by_hand_is_no_upgrade() -> None:

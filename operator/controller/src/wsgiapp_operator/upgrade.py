@@ -10,7 +10,9 @@ it is rolled out is in its status. `Upgrades` is only an index of that, made ane
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
+from typing import NamedTuple
 
 from wsgiapp.names import (
     PODS_ANNOTATION,
@@ -22,11 +24,15 @@ from wsgiapp.types import Manifest
 
 from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.metrics import Metrics
+from wsgiapp_operator.pods import parse_time
 from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import count_pods, is_stuck
 
 logger = logging.getLogger(__name__)
 
+# A rollout that has made no progress for as long is stuck, whatever progressDeadlineSeconds its user gives it:
+# it would hold up everybody's upgrade.
+LONGEST_STANDSTILL = timedelta(minutes=10)
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
 )
@@ -80,6 +86,14 @@ def read_upgrade(deployment: Manifest) -> Upgrade:
     return Upgrade.STUCK if is_stuck(deployment) else Upgrade.UNDER_WAY
 
 
+def read_progress(deployment: Manifest) -> datetime | None:
+    """Return when the rollout made its last progress, as the Deployment controller notes it."""
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Progressing":
+            return parse_time(condition.get("lastUpdateTime"))
+    return None
+
+
 def is_complete(deployment: Manifest) -> bool:
     """Return whether all pods were available with the newest template, once."""
     counts = count_pods(deployment, deployment["spec"].get("replicas", 1))
@@ -108,24 +122,43 @@ def template_annotations(deployment: Manifest) -> dict[str, str]:
     return deployment["spec"]["template"]["metadata"].get("annotations") or {}
 
 
+class Rollout(NamedTuple):
+    """An upgrade that is under way in one app, or stuck there."""
+
+    state: Upgrade
+    moved_at: datetime | None  # when it made its last progress
+
+    def at(self, now: datetime) -> Upgrade:
+        if self.moved_at is not None and now - self.moved_at > LONGEST_STANDSTILL:
+            return Upgrade.STUCK
+        return self.state
+
+
 class Upgrades:
     """Whose turn it is. Single-threaded; a decision and its note are one step without an await."""
 
-    def __init__(self, at_a_time: int, wake: Callable[[AppKey], None], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        at_a_time: int,
+        wake: Callable[[AppKey], None],
+        metrics: Metrics,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._at_a_time = at_a_time
         self._wake = wake
         self._metrics = metrics
-        self._under_way: dict[AppKey, Upgrade] = {}
+        self._now = now
+        self._under_way: dict[AppKey, Rollout] = {}
         self._waiting: dict[AppKey, None] = {}  # in the order of their asking
 
     def see(self, app: AppKey, deployment: Manifest | None) -> None:
         """Take note of an app's Deployment as it is now, None where it is gone."""
         state = Upgrade.NONE if deployment is None else read_upgrade(deployment)
-        before = self._under_way.get(app, Upgrade.NONE)
-        if state is Upgrade.NONE:
-            self._under_way.pop(app, None)
-        else:
-            self._under_way[app] = state
+        before = self._under_way.pop(app, Rollout(Upgrade.NONE, None)).state
+        if deployment is not None and state is not Upgrade.NONE:
+            rollout = Rollout(state, read_progress(deployment))
+            state = rollout.at(self._now())
+            self._under_way[app] = rollout._replace(state=state)
         if deployment is None:
             self._waiting.pop(app, None)
         if state is Upgrade.STUCK and before is not Upgrade.STUCK:
@@ -138,7 +171,7 @@ class Upgrades:
         self._waiting.pop(app, None)
         why_not = self._refuse(app, live)
         if why_not is None:
-            self._under_way[app] = Upgrade.UNDER_WAY
+            self._under_way[app] = Rollout(Upgrade.UNDER_WAY, self._now())
         self._wake_next()
         self._show()
         return why_not
@@ -153,7 +186,8 @@ class Upgrades:
                 "a new version of the operator or of the cluster changes the pods; they get it when all "
                 "of them are ready, or with the next change of the spec",
             )
-        stuck = [str(key) for key, state in self._under_way.items() if state is Upgrade.STUCK]
+        states = self._states()
+        stuck = [str(key) for key, state in states.items() if state is Upgrade.STUCK]
         if stuck:
             self._waiting[app] = None
             return Issue(
@@ -170,16 +204,20 @@ class Upgrades:
             )
         return None
 
+    def _states(self) -> dict[AppKey, Upgrade]:
+        now = self._now()
+        return {app: rollout.at(now) for app, rollout in self._under_way.items()}
+
     def _wake_next(self) -> None:
         """Let as many of those who wait ask again as there is room for."""
-        if Upgrade.STUCK in self._under_way.values():
+        if Upgrade.STUCK in self._states().values():
             return
         for app in list(self._waiting)[: max(0, self._at_a_time - len(self._under_way))]:
             del self._waiting[app]
             self._wake(app)
 
     def _show(self) -> None:
-        states = list(self._under_way.values())
+        states = list(self._states().values())
         for name, state in (("under_way", Upgrade.UNDER_WAY), ("stuck", Upgrade.STUCK)):
             self._metrics.upgrades.labels(state=name).set(states.count(state))
         self._metrics.upgrades.labels(state="waiting").set(len(self._waiting))
