@@ -295,6 +295,77 @@ async def test_host_of_an_ingress_that_no_wsgiapp_made_is_taken(town: Town) -> N
     assert town.routed("one")[0] == "True"
 
 
+def foreign_ingress(
+    name: str, namespace: str, *hosts: str, owner: str | None = None, version: int | None = None
+) -> Manifest:
+    """Return an Ingress of another's making; with `owner` it says that the WsgiApp of this uid made it."""
+    rules = [
+        {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix"}]}} for host in hosts
+    ]
+    metadata: Manifest = {"name": name, "namespace": namespace}
+    if owner is not None:
+        reference = {
+            "apiVersion": "wsgi.dev/v1alpha1",
+            "kind": "WsgiApp",
+            "name": "x",
+            "uid": owner,
+        }
+        labels = {"app.kubernetes.io/managed-by": "wsgiapp-operator"}
+        metadata |= {"labels": labels, "ownerReferences": [reference]}
+    if version is not None:
+        metadata |= {"uid": f"uid-{name}", "resourceVersion": str(version)}
+    spec = {"ingressClassName": "nginx", "rules": rules}
+    return {"kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "own_app", [False, True], ids=["unknown owner", "an app without this host"]
+)
+async def test_forged_ingress_is_seen_as_the_one_that_has_the_host(
+    town: Town, own_app: bool
+) -> None:
+    uid = "no-such-app"
+    if own_app:
+        town.declare("mine", "blog", hosts=["mine.example.com"])
+        await town.settle()
+        uid = town.cluster.objects["WsgiApp", "blog", "mine"]["metadata"]["uid"]
+    town.see(foreign_ingress("forged", "blog", HOST, owner=uid))
+    town.declare("one")
+    await town.settle()
+    assert town.routed("one")[:2] == ("False", "RouteTaken")
+    assert "Ingress blog/forged" in town.routed("one")[2]
+    assert town.status("one")["url"] == "http://one.web.svc"
+
+
+async def test_what_a_deleted_app_leaves_takes_no_host_from_those_that_have_it(town: Town) -> None:
+    town.declare("one", path="/one")
+    town.declare("two", path="/two")
+    await town.settle()
+    before = town.ingresses()
+    gone = town.cluster.remove("WsgiApp", "web", "one")
+    gone["metadata"]["resourceVersion"] = "9000"
+    town.due |= town.cache.forget(gone)
+    await town.settle()
+    assert town.routed("two")[0] == "True"
+    kept = {name: paths for name, paths in before.items() if "two" in name}
+    assert kept.items() <= town.ingresses().items()
+
+
+async def test_older_listing_does_not_bring_back_hosts_of_another_ingress(town: Town) -> None:
+    newest = foreign_ingress("old", "legacy", version=905)
+    stale = foreign_ingress("old", "legacy", HOST, version=904)
+    town.cache.put(newest)
+    town.cache.put(stale)
+    town.declare("one")
+    await town.settle()
+    assert town.routed("one")[0] == "True"
+    # A restored backup has older versions: a listing that began later counts.
+    town.due |= town.cache.put(stale, listed_after=905)
+    town.declare("two", hosts=[HOST], path="/two")
+    await town.settle()
+    assert town.routed("two")[1] == "RouteTaken"
+
+
 async def test_other_ingress_class_is_another_way_in(town: Town) -> None:
     town.declare("one")
     town.declare("two", className="internal")

@@ -93,7 +93,8 @@ class Cache:
                 return set()
         before = self._drop(key)
         if manifest["kind"] in ROUTED:
-            before |= {AppKey(*each) for each in self.routes.put(manifest)}
+            news = self.routes.put(manifest, listed_after=listed_after)
+            before |= {AppKey(*each) for each in news}
         if app is None:
             return before
         self._objects[key] = Entry(version, uid, app, pack(manifest))

@@ -68,15 +68,21 @@ class RouteTable:
         self._entries: dict[Owner, Entry] = {}
         self._of_host: dict[str, set[Owner]] = defaultdict(set)
 
-    def put(self, manifest: Mapping[str, Any]) -> set[tuple[str, str]]:
-        """Take in a WsgiApp or an Ingress; return namespace and name of the apps for which it is news."""
+    def put(self, manifest: Mapping[str, Any], *, listed_after: int = -1) -> set[tuple[str, str]]:
+        """Take in a WsgiApp or an Ingress; return namespace and name of the apps for which it is news.
+
+        One that is older than what is known is left out, with the exception that `Cache.put` explains.
+        """
         owner, entry = owner_of(manifest), read_entry(manifest)
         known = self._entries.get(owner)
+        if known is not None and listed_after < known.version > entry.version:
+            return set()
         if known is not None and known._replace(version=entry.version) == entry:
             self._entries[owner] = entry
             return set()
         hosts = self._drop(owner) | {claim.host for claim in entry.claims}
-        if entry.claims:
+        # Also an Ingress without a host: an older listing must not bring back those that it had.
+        if entry.claims or entry.kind == INGRESS:
             self._entries[owner] = entry
             for claim in entry.claims:
                 self._of_host[claim.host].add(owner)
@@ -132,7 +138,8 @@ class RouteTable:
 
     def _in_order(self, host: str) -> list[Holder]:
         """Return the claims on a host, each group by age: what is routed already; other paths of those that
-        have the host already, which may clash with a neighbour's but do not lose the host; other WsgiApps."""
+        have the host already, which may clash with a neighbour's but do not lose the host; what deleted
+        WsgiApps have left; other WsgiApps."""
         entries = {owner: self._entries[owner] for owner in self._of_host.get(host, ())}
         routed: dict[str, list[tuple[Claim, str]]] = defaultdict(list)  # by uid of a WsgiApp
         for entry in entries.values():
@@ -142,12 +149,23 @@ class RouteTable:
         ranked = [
             (*rank(entry, claim, routed[entry.uid]), entry.uid, Holder(owner, entry.uid, claim))
             for owner, entry in entries.items()
-            # An Ingress that was made for a WsgiApp stands for that, or waits for the garbage collector.
-            if entry.maker is None
+            if not self._stands_for_app(owner, entry, host)
             for claim in entry.claims
             if claim.host == host
         ]
         return [holder for *_, holder in sorted(ranked, key=lambda item: item[:3])]
+
+    def _stands_for_app(self, owner: Owner, entry: Entry, host: str) -> bool:
+        """Return whether an Ingress was made for a WsgiApp that asks for this host, and so is no claim itself.
+
+        Its label and owner alone do not tell: anybody may write them on an Ingress of their own.
+        """
+        return entry.maker is not None and any(
+            app.kind == KIND
+            and app.namespace == owner.namespace
+            and self._entries[app].uid == entry.maker
+            for app in self._of_host.get(host, ())
+        )
 
     def _apps_of(self, hosts: Iterable[str]) -> set[tuple[str, str]]:
         return {
@@ -173,17 +191,19 @@ class RouteTable:
 def rank(entry: Entry, claim: Claim, routed: Iterable[tuple[Claim, str]]) -> tuple[int, str]:
     """Return the group and the age of a claim; `routed` is what its own Ingresses route, and since when.
 
-    What another ingress controller routes gives no right to the host with this one.
+    What another ingress controller routes gives no right to the host with this one. An Ingress that says that a
+    WsgiApp made it, of which nothing is known, takes no host from who has it: mostly it is what a deleted WsgiApp
+    leaves to the garbage collector.
     """
     if entry.kind == INGRESS:
-        return 0, entry.created
+        return (0 if entry.maker is None else 2), entry.created
     same = [(each.path, since) for each, since in routed if overlaps(each, claim)]
     exact = [since for path, since in same if path == prefix_paths(claim.path)[-1]]
     if exact:
         return 0, min(exact)
     if same:
         return 1, min(since for _, since in same)
-    return 2, entry.created
+    return 3, entry.created
 
 
 def clashes(one: Holder, other: Holder) -> bool:
