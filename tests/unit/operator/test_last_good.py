@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from wsgiapp.digest import digest_object
+from wsgiapp.names import last_good_name
 from wsgiapp.parse import parse_app
 from wsgiapp.resources.deployment import build_template
 from wsgiapp.types import Manifest
@@ -18,7 +19,7 @@ from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_app, make_mani
 from tests.unit.operator.test_reconcile import World, world
 
 __all__ = ["world"]  # a fixture
-COPY = "shop-source-last-good"
+COPY = "shop.source.last-good"
 
 
 def copy_of(world: World, name: str = COPY) -> Manifest:
@@ -131,7 +132,7 @@ async def test_foreign_configmap_of_the_copy_s_name_is_left_alone_and_told(world
     world.see({"kind": "ConfigMap", "metadata": metadata, "data": {"mine": "1"}})
     await world.reconcile()
     assert copy_of(world)["data"] == {"mine": "1"}
-    assert "ConfigMap shop-source-last-good already exists" in contents(world)["message"]
+    assert "ConfigMap shop.source.last-good already exists" in contents(world)["message"]
     assert world.condition("Ready") == ("True", "Serving")
 
 
@@ -183,3 +184,50 @@ def test_another_app_of_the_same_spec_is_another_revision() -> None:
     manifest = make_manifest()
     other = parse_app({**manifest, "metadata": {**manifest["metadata"], "name": "other"}})
     assert other.own_digest != make_app().own_digest
+
+
+# -- copies that nothing boots ------------------------------------------------------------------
+
+
+def test_no_two_apps_have_one_name_for_their_copies() -> None:
+    assert last_good_name("shop", "x-source") != last_good_name("shop-x", "source")
+
+
+async def test_copy_with_a_former_name_goes_with_the_last_pod_that_mounts_it(world: World) -> None:
+    former = {
+        **copy_of(world),
+        "metadata": {**copy_of(world)["metadata"], "name": "shop-source-last-good"},
+    }
+    del former["metadata"]["uid"]
+    pods = [world.cluster.objects["Pod", "web", f"shop-{i}"] for i in range(3)]
+    older = json.loads(json.dumps(pods[0]).replace(COPY, "shop-source-last-good"))
+    world.see(older)
+    world.see(former)
+    await world.reconcile()
+    assert copy_of(world, "shop-source-last-good"), "a pod may boot it"
+    world.see({**pods[0], "metadata": {**pods[0]["metadata"]}})
+    await world.reconcile()
+    assert ("ConfigMap", "web", "shop-source-last-good") not in world.cluster.objects
+    assert copy_of(world)
+    world.cluster.writes.clear()
+    await world.reconcile()
+    assert world.cluster.writes == []
+
+
+async def test_copy_of_a_content_that_the_spec_no_longer_has_is_deleted(world: World) -> None:
+    app = world.resource("WsgiApp")
+    spec = make_manifest(source=None, image="shop:2")["spec"]
+    world.see({**app, "spec": spec})
+    await world.reconcile()
+    assert copy_of(world), "pods mount it"
+    world.run_pods("")
+    await world.reconcile()
+    assert ("ConfigMap", "web", COPY) not in world.cluster.objects
+
+
+async def test_config_map_of_another_that_looks_like_a_copy_stays(world: World) -> None:
+    labels = copy_of(world)["metadata"]["labels"]
+    metadata = {"name": "mine", "namespace": "web", "labels": labels}
+    world.see({"kind": "ConfigMap", "metadata": metadata, "data": {"wsgi.dev.last-good": "{}"}})
+    await world.reconcile(2)
+    assert copy_of(world, "mine")

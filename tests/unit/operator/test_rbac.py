@@ -106,6 +106,11 @@ async def reconcile_through_the_life_of_an_app(world: RecordedWorld) -> None:
         podTemplate={"spec": {"serviceAccountName": "own"}},
     )
     await world.reconcile(2)
+    # So is the copy of a content once no pod mounts it.
+    world.declare(source=None)
+    await world.reconcile()
+    world.run_pods("")
+    await world.reconcile()
 
 
 async def watch_until_all_is_watched(world: RecordedWorld, api: RecordedApi) -> None:

@@ -63,8 +63,11 @@ DIGEST_KEY_FIELD = "key"  # in that Secret
 
 
 def last_good_name(app: str, content: str) -> str:
-    """Return the name of the ConfigMap with the last good copy of a content."""
-    return f"{app}-{content}-last-good"
+    """Return the name of the ConfigMap with the last good copy of a content.
+
+    Neither name has a dot in it, so no two pairs have one name, as shop-x and source, shop and x-source would.
+    """
+    return f"{app}.{content}.last-good"
 
 
 def digest_key_name(app: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from wsgiapp.digest import digest_object
-from wsgiapp.names import APP_LABEL, KIND, LAST_GOOD_KEY
+from wsgiapp.names import APP_LABEL, KIND, LAST_GOOD_KEY, MANAGED_BY, MANAGED_BY_LABEL
 from wsgiapp.types import Manifest, Ref
 
 from wsgiapp_operator.routes import RouteTable
@@ -68,6 +68,7 @@ class Cache:
         self._gone: OrderedDict[str, int] = OrderedDict()  # uid: version of its deletion
         self._digests: dict[ObjectKey, Digest] = {}
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
+        self._copies: dict[AppKey, set[str]] = defaultdict(set)  # names of ConfigMaps
         self._tls_faults: dict[ObjectKey, tuple[Digest, str | None]] = {}
         self._referred: dict[AppKey, frozenset[ObjectKey]] = {}
         self.routes = RouteTable()
@@ -213,6 +214,7 @@ class Cache:
     def record_content(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> set[AppKey]:
         """Take the digest of a ConfigMap or Secret; return the apps for which it has changed."""
         key = key_of(manifest)
+        self._note_copy(key, manifest, deleted=deleted)
         users = self._users.get(key)
         if not users:
             return set()
@@ -228,6 +230,26 @@ class Cache:
         )
         self._digests[key] = seen
         return set(users) if seen != known else set()
+
+    def _note_copy(self, key: ObjectKey, manifest: Mapping[str, Any], *, deleted: bool) -> None:
+        app = app_of(manifest)
+        labels = manifest["metadata"].get("labels") or {}
+        is_copy = LAST_GOOD_KEY in (manifest.get("data") or {})
+        if key.kind != "ConfigMap" or app is None or labels.get(MANAGED_BY_LABEL) != MANAGED_BY:
+            return
+        if is_copy and not deleted:
+            self._copies[app].add(key.name)
+        elif app in self._copies:
+            self.forget_copy(app, key.name)
+
+    def copies(self, app: AppKey) -> frozenset[str]:
+        """Return the names of the ConfigMaps that look like last good copies of an app's contents."""
+        return frozenset(self._copies.get(app, ()))
+
+    def forget_copy(self, app: AppKey, name: str) -> None:
+        self._copies[app].discard(name)
+        if not self._copies[app]:
+            del self._copies[app]
 
     def record_missing(self, namespace: str, ref: Ref) -> None:
         """Note that a content does not exist, unless the watch has brought it while that was asked."""

@@ -8,7 +8,7 @@ What is decided here is pure; `keep` writes.
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ from wsgiapp.names import LAST_GOOD_KEY, REVISION_ANNOTATION, last_good_name
 from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Content, Manifest
 
-from wsgiapp_operator.cache import Cache, Digest
+from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import find_obstacle
+from wsgiapp_operator.ownership import find_obstacle, is_owned
+from wsgiapp_operator.pods import find_copies
 from wsgiapp_operator.reload import BUSY, ReloadPlan
 from wsgiapp_operator.state import Observed, Pod
 from wsgiapp_operator.status import LONGEST_MESSAGE, count_pods
@@ -172,6 +173,33 @@ async def keep(app: App, good: LastGood, cluster: Cluster, cache: Cache, metrics
         metrics.applies.labels(kind="ConfigMap", changed="true").inc()
     logger.info("last good content kept: app=%s/%s contents=%s", app.namespace, app.name, good.mark)
     return ""
+
+
+def find_unused(app: App, observed: Observed, copies: Collection[str]) -> set[str]:
+    """Return which of an app's copies nothing boots: of contents that the spec no longer has, or with names of
+    an earlier version of the operator.
+
+    What a pod mounts stays, also where the template does not mount it any more: the pod may start again.
+    """
+    deployment = observed.owned.get("Deployment")
+    if deployment is None:
+        return set()
+    wanted = {last_good_name(app.name, content.name) for content in app.copied}
+    mounted = find_copies(deployment["spec"]["template"]["spec"]).union(
+        *(pod.copies for pod in observed.pods)
+    )
+    return set(copies) - wanted - mounted
+
+
+async def collect(app: App, observed: Observed, cluster: Cluster, cache: Cache) -> None:
+    """Delete the copies that nothing boots."""
+    key = AppKey(app.namespace, app.name)
+    for name in sorted(find_unused(app, observed, cache.copies(key))):
+        live = await cluster.get("ConfigMap", app.namespace, name)
+        if live is not None and is_owned(live, app) and LAST_GOOD_KEY in (live.get("data") or {}):
+            await cluster.delete(live)
+            logger.info("last good copy is of no use any more: app=%s name=%s", key, name)
+        cache.forget_copy(key, name)
 
 
 async def find_foreign(app: App, copies: Sequence[Manifest], cluster: Cluster) -> str:

@@ -8,6 +8,7 @@ from wsgiapp.names import (
     APP_CONTAINER,
     CONTENT_VOLUME_PREFIX,
     DIGEST_KEY_VOLUME,
+    LAST_GOOD_VOLUME_PREFIX,
     RELOAD_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
     TEMPLATE_ANNOTATION,
@@ -61,6 +62,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         requested_at=parse_time(started),
         issue=find_issue(status, conditions),
         contents=find_contents(manifest.get("spec", {})),
+        copies=find_copies(manifest.get("spec", {})),
         has_key=any(
             volume["name"] == DIGEST_KEY_VOLUME
             for volume in manifest.get("spec", {}).get("volumes", ())
@@ -80,6 +82,15 @@ def find_contents(spec: Manifest) -> dict[str, Ref]:
         elif "secret" in volume:
             contents[name] = Ref("Secret", volume["secret"]["secretName"])
     return contents
+
+
+def find_copies(spec: Manifest) -> frozenset[str]:
+    """Return the names of the last good copies that pods with this spec mount."""
+    return frozenset(
+        volume["configMap"]["name"]
+        for volume in spec.get("volumes", ())
+        if volume["name"].startswith(LAST_GOOD_VOLUME_PREFIX) and "configMap" in volume
+    )
 
 
 def find_end(status: Manifest) -> datetime | None:

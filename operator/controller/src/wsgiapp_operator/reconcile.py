@@ -26,6 +26,7 @@ from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
 from wsgiapp_operator.last_good import (
+    collect,
     describe_contents,
     find_good,
     is_kept,
@@ -119,6 +120,7 @@ class Reconciler:
         if plan.ask:
             await self.writer.request_reload(app, plan, self.now())
         observed, why_not_kept = await self._keep_last_good(app, observed, plan)
+        await collect(app, observed, self.cluster, self.cache)
         status = build_status(app, observed, plan, issues, self.now(), waits=waits)
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)

@@ -69,6 +69,7 @@ class Pod:
     ready_changed_at: datetime | None = None  # when it became ready, or unready
     ended_at: datetime | None = None  # when the app's container ended last
     has_failed: bool = False  # evicted, or ended for good
+    copies: frozenset[str] = frozenset()  # the last good copies that it mounts, by name
     has_key: bool = False  # its agent names what Secrets hold by the app's key
     agent: AgentStatus | None = None
 
