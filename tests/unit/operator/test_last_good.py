@@ -186,6 +186,25 @@ def test_another_app_of_the_same_spec_is_another_revision() -> None:
     assert other.own_digest != make_app().own_digest
 
 
+async def test_what_pods_serve_stays_shown_while_an_agent_does_not_answer(world: World) -> None:
+    before = contents(world)["serving"]
+    world.agents.silent = {"shop-1"}
+    world.cluster.writes.clear()
+    await world.reconcile(2)
+    assert contents(world)["serving"] == before
+    world.agents.silent = set()
+    await world.reconcile()
+    assert contents(world)["serving"] == before
+
+
+async def test_what_a_pod_served_that_is_gone_is_not_counted_on(world: World) -> None:
+    world.agents.silent = {"shop-1"}
+    pod = world.cluster.remove("Pod", "web", "shop-2")
+    world.cache.forget({**pod, "metadata": {**pod["metadata"], "resourceVersion": "998"}})
+    await world.reconcile()
+    assert [each["pods"] for each in contents(world)["serving"]] == [1]
+
+
 # -- copies that nothing boots ------------------------------------------------------------------
 
 

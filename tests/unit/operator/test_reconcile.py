@@ -36,6 +36,7 @@ class FakeAgents:
         self.serves: dict[str, str] = {}
         self.broken: str | None = None
         self.steady_s = 3600.0
+        self.silent: set[str] = set()
 
     def pause_s(self, pods: Iterable[Pod]) -> float:
         return 0.0
@@ -43,7 +44,9 @@ class FakeAgents:
     async def ask_all(self, pods: Iterable[Pod]) -> list[Pod]:
         return [replace(pod, agent=self._answer(pod)) for pod in pods]
 
-    def _answer(self, pod: Pod) -> AgentStatus:
+    def _answer(self, pod: Pod) -> AgentStatus | None:
+        if pod.name in self.silent:
+            return None
         reload = None
         if pod.request is not None:
             is_bad = pod.request.content["source"] == self.broken

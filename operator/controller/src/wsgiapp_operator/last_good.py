@@ -117,24 +117,37 @@ def describe_contents(app: App, observed: Observed, why_not_kept: str) -> list[d
     """Return for each content that has copies: what is declared, what a start boots, what pods serve."""
     revision = revision_of(observed.owned.get("Deployment"))
     kept = read_kept(observed.copies, revision)
-    agents = [pod.agent for pod in observed.pods if pod.agent is not None and not pod.terminating]
     described = []
     for content in app.copied:
         name, declared = content.name, observed.digests[content.ref].digest
-        serving = Counter(agent.content[name] for agent in agents if name in agent.content)
         shown: dict[str, Any] = {"name": name}
         if declared is not None:
             shown["declared"] = declared[:SHOWN_DIGITS]
         if name in kept:
             shown["lastGood"] = kept[name][:SHOWN_DIGITS]
-        shown["serving"] = [
-            {"digest": digest[:SHOWN_DIGITS], "pods": pods}
-            for digest, pods in sorted(serving.items())
-        ]
+        shown["serving"] = count_serving(name, observed)
         if why_not_kept:
             shown["message"] = f"no last good copy is kept: {why_not_kept}"[:LONGEST_MESSAGE]
         described.append(shown)
     return described
+
+
+def count_serving(name: str, observed: Observed) -> list[dict[str, Any]]:
+    """Return how many pods serve which version of a content.
+
+    While the agent of a pod that serves does not answer, what was last known stands: the pod serves on.
+    """
+    pods = [pod for pod in observed.pods if not pod.terminating]
+    if any(pod.ready and pod.agent is None for pod in pods):
+        known = {each["name"]: each for each in observed.status.get("contents", ())}
+        serving: list[dict[str, Any]] = known.get(name, {}).get("serving", [])
+        if 0 < sum(each["pods"] for each in serving) <= len(pods):
+            return serving
+    counts = Counter(pod.agent.content.get(name) for pod in pods if pod.agent is not None)
+    return [
+        {"digest": digest[:SHOWN_DIGITS], "pods": number}
+        for digest, number in sorted((d, n) for d, n in counts.items() if d is not None)
+    ]
 
 
 def build_copy(app: App, content: Content, config_map: Manifest, good: LastGood) -> Manifest:
