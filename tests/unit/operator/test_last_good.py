@@ -205,6 +205,25 @@ async def test_what_a_pod_served_that_is_gone_is_not_counted_on(world: World) ->
     assert [each["pods"] for each in contents(world)["serving"]] == [1]
 
 
+async def test_container_that_ends_right_after_a_good_reload_is_not_blamed_on_it(
+    world: World,
+) -> None:
+    world.write_code("VERSION = 2")
+    await world.reconcile(5)
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+    pod = world.cluster.objects["Pod", "web", "shop-1"]
+    ended = {"exitCode": 1, "reason": "Error", "finishedAt": show_time(NOW + timedelta(seconds=3))}
+    container = {
+        "name": "app",
+        "ready": True,
+        "state": {"running": {}},
+        "lastState": {"terminated": ended},
+    }
+    world.see({**pod, "status": {**pod["status"], "containerStatuses": [container]}})
+    await world.reconcile(2)
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+
+
 # -- copies that nothing boots ------------------------------------------------------------------
 
 

@@ -75,6 +75,49 @@ def test_evicted_pod_counts_for_nothing_any_more() -> None:
     assert parse_pod(make([], phase="Failed", reason="Evicted")).terminating
 
 
+PRESSURE = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 52Ki. "
+GREW = "Container app was using 900Mi, request is 64Mi, has larger consumption of memory. "
+AGENT_GREW = GREW.replace("app", "agent")
+
+
+@pytest.mark.parametrize(
+    ("status", "is_own"),
+    [
+        ({"reason": "Evicted", "message": PRESSURE + GREW}, True),
+        ({"reason": "Evicted", "message": 'Usage of EmptyDir volume "tmp" exceeds the limit "1Gi".'}, True),
+        ({}, True),
+        ({"reason": "Evicted", "message": PRESSURE}, False),
+        ({"reason": "Evicted", "message": PRESSURE + AGENT_GREW}, False),
+        ({"reason": "Evicted", "message": "The node had condition: [DiskPressure]. "}, False),
+        ({"reason": "Preempting", "message": "Preempted in order to admit critical pod"}, False),
+        ({"reason": "Terminated", "message": "Pod was terminated in response to imminent node shutdown."}, False),
+        ({"reason": "NodeLost"}, False),
+    ],
+)  # fmt: skip
+def test_pod_has_failed_where_what_runs_in_it_may_be_the_reason(
+    status: dict[str, str], is_own: bool
+) -> None:
+    pod = parse_pod(make([], phase="Failed", **status))
+    assert (pod.has_failed, pod.terminating) == (is_own, True)
+
+
+def test_pod_that_was_deleted_has_not_failed_by_itself() -> None:
+    manifest = make([], phase="Failed")
+    manifest["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
+    assert not parse_pod(manifest).has_failed
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_own"), [("Error", True), ("OOMKilled", True), ("Completed", True), ("ContainerStatusUnknown", False)]
+)  # fmt: skip
+def test_container_that_a_new_kubelet_lost_sight_of_has_not_ended_by_itself(
+    reason: str, is_own: bool
+) -> None:
+    at = "2026-11-22T12:00:00Z"
+    pod = parse_pod(make([crashed(reason=reason, exitCode=137, finishedAt=at)]))
+    assert (pod.ended_at is not None) == is_own
+
+
 @pytest.mark.parametrize(
     "container",
     [

@@ -251,6 +251,15 @@ def test_container_that_ends_long_after_its_reload_is_not_its_failure() -> None:
     assert asked(step) == ["c"]
 
 
+def test_container_that_ends_after_all_pods_served_the_content_is_not_its_failure() -> None:
+    def look(*, is_good: bool) -> ReloadPlan:
+        pods = (reloaded(asked_s_ago=60.0, ended_s_ago=5.0), reloaded("b"))
+        return plan_reload(make_app(), "t1", pods, digests("new"), NOW, is_good=is_good)
+
+    assert look(is_good=False).failure is not None
+    assert look(is_good=True).failure is None
+
+
 @pytest.mark.parametrize("ready", [True, False])
 def test_silence_after_the_question_is_waited_out_and_then_a_failure(ready: bool) -> None:
     def silent(asked_s_ago: float) -> ReloadPlan:

@@ -113,6 +113,12 @@ def is_newest_kept(app: App, observed: Observed) -> bool:
     return all(kept.get(c.name) == observed.digests[c.ref].digest for c in app.copied)
 
 
+def is_good(app: App, observed: Observed) -> bool:
+    """Return whether every pod has served healthily all that is reloaded; never so where that is a Secret."""
+    is_copied = bool(app.reloadable) and set(app.reloadable) <= set(app.copied)
+    return is_copied and not observed.missing and is_newest_kept(app, observed)
+
+
 def describe_contents(app: App, observed: Observed, why_not_kept: str) -> list[dict[str, Any]]:
     """Return for each content that has copies: what is declared, what a start boots, what pods serve."""
     revision = revision_of(observed.owned.get("Deployment"))

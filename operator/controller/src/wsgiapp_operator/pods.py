@@ -19,6 +19,10 @@ from wsgiapp_operator.state import Issue, Pod, ReloadRequest
 
 OUT_OF_MEMORY = "OOMKilled"
 ENDED = ("Failed", "Succeeded")
+# Ends of a pod, and of a container, that are no doing of what runs in them.
+ENDED_FROM_OUTSIDE = frozenset({"Preempting", "Shutdown", "Terminated", "NodeShutdown", "NodeLost"})
+LOST_SIGHT_OF = frozenset({"ContainerStatusUnknown", "Unknown"})  # by a kubelet that started anew
+NODE_IS_SHORT = ("The node was low on resource", "The node had condition")
 # Reasons for which a container waits that do not pass by waiting.
 STUCK = frozenset({
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
@@ -55,7 +59,7 @@ def parse_pod(manifest: Manifest) -> Pod:
         ready=ready.get("status") == "True",
         ready_changed_at=parse_time(ready.get("lastTransitionTime")),
         ended_at=find_end(status),
-        has_failed=status.get("phase") == "Failed",
+        has_failed=has_failed_by_itself(metadata, status),
         # An evicted pod stays as an object for long after another has taken its place.
         terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
         request=parse_reload_request(annotations.get(RELOAD_ANNOTATION)),
@@ -93,15 +97,35 @@ def find_copies(spec: Manifest) -> frozenset[str]:
     )
 
 
+def has_failed_by_itself(metadata: Manifest, status: Manifest) -> bool:
+    """Return whether a pod has ended for good, and what ran in it may be the reason.
+
+    That is not so for one that was deleted or whose node went. A node that is short of something evicts whom
+    it likes: the kubelet names the containers that have grown beyond their requests.
+    """
+    if status.get("phase") != "Failed" or "deletionTimestamp" in metadata:
+        return False
+    if status.get("reason") in ENDED_FROM_OUTSIDE:
+        return False
+    message = status.get("message", "")
+    return (
+        not message.startswith(NODE_IS_SHORT) or f"Container {APP_CONTAINER} was using" in message
+    )
+
+
 def find_end(status: Manifest) -> datetime | None:
-    """Return when the app's container ended last."""
+    """Return when the app's container ended last, as far as it did so by itself."""
     for container in status.get("containerStatuses", ()):
         if container["name"] == APP_CONTAINER:
             ended = [
-                parse_time(container.get(field, {}).get("terminated", {}).get("finishedAt"))
-                for field in ("state", "lastState")
+                container.get(field, {}).get("terminated", {}) for field in ("state", "lastState")
             ]
-            return max((moment for moment in ended if moment is not None), default=None)
+            moments = [
+                parse_time(each.get("finishedAt"))
+                for each in ended
+                if each.get("reason") not in LOST_SIGHT_OF
+            ]
+            return max((moment for moment in moments if moment is not None), default=None)
     return None
 
 

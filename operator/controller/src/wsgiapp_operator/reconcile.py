@@ -29,6 +29,7 @@ from wsgiapp_operator.last_good import (
     collect,
     describe_contents,
     find_good,
+    is_good,
     is_kept,
     is_newest_kept,
     keep,
@@ -115,6 +116,7 @@ class Reconciler:
             self.now(),
             plain=observed.plain_digests,
             is_stuck=deployment is not None and is_stuck(deployment),
+            is_good=is_good(app, observed),
             remembered=read_failure(observed.status),
         )
         if plan.ask:

@@ -77,6 +77,7 @@ class Judge:
     timeout_s: int
     min_ready_s: int
     now: datetime
+    is_good: bool  # every pod has served the wanted content healthily: an end says nothing about it
 
     def request_for(self, pod: Pod) -> ReloadRequest:
         """Return the request without contents that the pod does not mount: an older template's."""
@@ -125,7 +126,7 @@ class Judge:
 
     def has_ended(self, pod: Pod) -> bool:
         """Return whether the pod, or its app container, ended in consequence of the reload."""
-        if pod.requested_at is None:
+        if pod.requested_at is None or self.is_good:
             return False
         if pod.ended_at is None:
             return pod.has_failed and self.is_to_blame(pod)
@@ -164,6 +165,7 @@ def plan_reload(
     *,
     plain: Mapping[Ref, str] | None = None,
     is_stuck: bool = False,
+    is_good: bool = False,
     remembered: Failure | None = None,
 ) -> ReloadPlan:
     """Return the next step.
@@ -171,7 +173,8 @@ def plan_reload(
     One pod goes first, alone. Once a ready pod has served the wanted content for
     `rollout.minReadySeconds`, however it came to it, up to `reload.maxConcurrent` go at a time; replicas
     that are not ready count against that. One failure stops the rest; `remembered` is the one that the
-    status holds. Pods of an older template are left to the rollout that replaces them, unless it is
+    status holds. Where the wanted content `is_good`, the last good one, a container that ends later does
+    not speak against it. Pods of an older template are left to the rollout that replaces them, unless it is
     paused or stuck.
     """
     request, content_hash = make_request(app, digests)
@@ -184,6 +187,7 @@ def plan_reload(
         timeout_s=app.reload.timeout_s,
         min_ready_s=app.rollout.min_ready_s,
         now=now,
+        is_good=is_good,
     )
     takes_all = app.rollout.paused or is_stuck or template is None
     members = [p for p in pods if not p.terminating and (takes_all or p.template == template)]

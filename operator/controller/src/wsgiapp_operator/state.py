@@ -67,8 +67,8 @@ class Pod:
     issue: Issue | None
     contents: Mapping[str, Ref]  # what it mounts, by the content's name
     ready_changed_at: datetime | None = None  # when it became ready, or unready
-    ended_at: datetime | None = None  # when the app's container ended last
-    has_failed: bool = False  # evicted, or ended for good
+    ended_at: datetime | None = None  # when the app's container ended last, likewise
+    has_failed: bool = False  # ended for good, and not by another's doing
     copies: frozenset[str] = frozenset()  # the last good copies that it mounts, by name
     has_key: bool = False  # its agent names what Secrets hold by the app's key
     agent: AgentStatus | None = None
