@@ -157,6 +157,53 @@ def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None
     assert waits.reason == "WaitingForUpgrade", "it moves on"
 
 
+def by_hand(**changes: Any) -> Manifest:
+    live = deployment(**changes)
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = "shop:by-hand"
+    live["status"]["availableReplicas"] = 2  # its pods roll
+    return live
+
+
+def test_what_is_edited_by_hand_is_put_back_while_the_app_waits(
+    upgrades: Callable[..., Upgrades],
+) -> None:
+    gate = upgrades(1)
+    assert gate.ask(A, deployment()) is None
+    assert gate.ask(B, deployment()) is not None
+    assert gate.ask(B, deployment()) is not None, "nothing was edited"
+    assert gate.ask(B, by_hand()) is None
+
+
+def test_a_restart_by_hand_is_no_edit_and_gives_no_turn(upgrades: Callable[..., Upgrades]) -> None:
+    gate = upgrades(1)
+    assert gate.ask(A, deployment()) is None
+    assert gate.ask(B, deployment()) is not None
+    restarted = deployment()
+    annotations = restarted["spec"]["template"]["metadata"]["annotations"]
+    annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-22T12:00:00Z"
+    assert gate.ask(B, restarted) is not None
+
+
+def test_another_template_of_the_apps_own_is_no_edit(upgrades: Callable[..., Upgrades]) -> None:
+    gate = upgrades(1)
+    assert gate.ask(A, deployment()) is None
+    assert gate.ask(B, deployment()) is not None
+    assert gate.ask(B, deployment(image="shop:2")) is not None
+
+
+def test_an_edit_by_hand_brings_no_version_that_has_stopped(
+    upgrades: Callable[..., Upgrades],
+) -> None:
+    gate = upgrades(2)
+    gate.see(A, deployment(NEW, upgraded=True, ready=2, stuck=True))
+    assert gate.ask(B, deployment()) is not None
+    waits = gate.ask(B, by_hand())
+    assert waits is not None
+    assert waits.reason == "UpgradeStopped"
+    gate.see(A, deployment(NEW, upgraded=True))
+    assert gate.ask(B, by_hand()) is None, "it was noticed before"
+
+
 def test_what_drifts_by_hand_is_no_upgrade() -> None:
     live = deployment()
     live["spec"]["template"]["spec"]["containers"][0]["image"] = "shop:by-hand"

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
+from wsgiapp.digest import digest_json
 from wsgiapp.names import (
     PODS_ANNOTATION,
     REVISION_ANNOTATION,
@@ -114,6 +115,11 @@ def mark_upgrade(desired: Manifest, live: Manifest | None, *, is_turn: bool) -> 
     return {**desired, "metadata": {**metadata, "annotations": annotations}}
 
 
+def digest_pods(deployment: Manifest) -> str:
+    """Return a digest of what pods are made from, without annotations: `kubectl rollout restart` writes one."""
+    return digest_json(deployment["spec"]["template"]["spec"])
+
+
 def annotations_of(manifest: Manifest) -> dict[str, str]:
     return manifest["metadata"].get("annotations") or {}
 
@@ -150,6 +156,8 @@ class Upgrades:
         self._now = now
         self._under_way: dict[AppKey, Rollout] = {}
         self._waiting: dict[AppKey, None] = {}  # in the order of their asking
+        # What the pods of those that were refused looked like then: the template's name, and its digest.
+        self._refused: dict[AppKey, tuple[str | None, str]] = {}
 
     def see(self, app: AppKey, deployment: Manifest | None) -> None:
         """Take note of an app's Deployment as it is now, None where it is gone."""
@@ -161,16 +169,26 @@ class Upgrades:
             self._under_way[app] = rollout._replace(state=state)
         if deployment is None:
             self._waiting.pop(app, None)
+            self._refused.pop(app, None)
         if state is Upgrade.STUCK and before is not Upgrade.STUCK:
             logger.warning("upgrade stopped: app=%s is not ready with it", app)
         self._wake_next()
         self._show()
 
     def ask(self, app: AppKey, live: Manifest) -> Issue | None:
-        """Return None where the app takes its upgrade now, else why it waits."""
+        """Return None where the app takes its upgrade now, else why it waits.
+
+        A template that was edited by hand while the app waits is replaced at once: its pods roll anyway, and
+        what they were made from before is not known any more.
+        """
         self._waiting.pop(app, None)
-        why_not = self._refuse(app, live)
+        looks = template_annotations(live).get(TEMPLATE_ANNOTATION), digest_pods(live)
+        before = self._refused.get(app, looks)
+        is_edited = before[0] == looks[0] and before != looks
+        why_not = self._find_stopped(app) if is_edited else self._refuse(app, live)
+        self._refused[app] = before if is_edited else looks
         if why_not is None:
+            del self._refused[app]
             self._under_way[app] = Rollout(Upgrade.UNDER_WAY, self._now())
         self._wake_next()
         self._show()
@@ -186,15 +204,8 @@ class Upgrades:
                 "a new version of the operator or of the cluster changes the pods; they get it when all "
                 "of them are ready, or with the next change of the spec",
             )
-        states = self._states()
-        stuck = [str(key) for key, state in states.items() if state is Upgrade.STUCK]
-        if stuck:
-            self._waiting[app] = None
-            return Issue(
-                "UpgradeStopped",
-                f"a new version of the operator or of the cluster changes the pods, and app {stuck[0]} did "
-                "not become ready with it; fix that app, or go back to the version before",
-            )
+        if stopped := self._find_stopped(app):
+            return stopped
         if len(self._under_way) >= self._at_a_time:
             self._waiting[app] = None
             return Issue(
@@ -203,6 +214,17 @@ class Upgrades:
                 f"{self._at_a_time} apps get it at a time",
             )
         return None
+
+    def _find_stopped(self, app: AppKey) -> Issue | None:
+        stuck = [str(key) for key, state in self._states().items() if state is Upgrade.STUCK]
+        if not stuck:
+            return None
+        self._waiting[app] = None
+        return Issue(
+            "UpgradeStopped",
+            f"a new version of the operator or of the cluster changes the pods, and app {stuck[0]} did "
+            "not become ready with it; fix that app, or go back to the version before",
+        )
 
     def _states(self) -> dict[AppKey, Upgrade]:
         now = self._now()
