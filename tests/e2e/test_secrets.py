@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from wsgiapp.digest import digest_object
 
 from tests.e2e import steady_app
@@ -34,6 +35,7 @@ def gather(kube: Kube, operator: OperatorRelease, namespace: str) -> str:
     return "\n".join([*shown, operator.log(lines=-1)])
 
 
+@pytest.mark.full
 def test_no_digest_of_a_secret_is_shown(
     steady: AppMaker, kube: Kube, operator: OperatorRelease, namespace: str
 ) -> None:
@@ -56,6 +58,8 @@ def test_no_digest_of_a_secret_is_shown(
     app.wait_reload(after=after, status="True", within_s=60)
 
 
+@pytest.mark.alone
+@pytest.mark.full
 def test_operator_without_permission_on_secrets(
     steady: AppMaker, kube: Kube, operator: OperatorRelease, namespace: str
 ) -> None:
