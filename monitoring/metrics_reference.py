@@ -91,7 +91,8 @@ All histograms of request times have the same bounds, in seconds: {bounds}. `--d
 
 The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape asks for it. Native histograms need the protobuf format or OpenMetrics 2.0, which the
 Python client library does not write ([prometheus/client_python#918](https://github.com/prometheus/client_python/issues/918)); Prometheus can
-make native histograms with these buckets itself (`convert_classic_histograms_to_nhcb: true` in the scrape configuration).
+make native histograms with these buckets itself (`convert_classic_histograms_to_nhcb: true` in the scrape configuration). There are no exemplars; the access log
+has the trace id and the times of each request.
 """
 
 
