@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from re import fullmatch
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
@@ -111,8 +112,12 @@ def write_pidfile(named: str) -> Path | None:
         return None
     path = Path(named).absolute()
     try:
-        old = path.read_text().strip() if path.exists() else ""
-        if old.isdigit() and int(old) != os.getpid() and Path(f"/proc/{old}").exists():
+        old = path.read_text(errors="replace").strip() if path.exists() else ""
+        if (
+            fullmatch("[0-9]{1,9}", old)
+            and int(old) != os.getpid()
+            and Path(f"/proc/{old}").exists()
+        ):
             message = (
                 f"pidfile is {named}; process {old} in it is alive: stop it or remove the file"
             )
@@ -129,5 +134,5 @@ def remove_pidfile(path: Path | None) -> None:
     if path is None:
         return
     with suppress(OSError):
-        if path.read_text().strip() == str(os.getpid()):
+        if path.read_text(errors="replace").strip() == str(os.getpid()):
             path.unlink()

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from re import fullmatch
 
 from prefork.errors import StartupError
 
@@ -39,7 +40,7 @@ def parse_address(text: str) -> Address:
             )
         return Address(text, path=path)
     if text.startswith("fd://"):
-        if not text[5:].isdigit():
+        if not fullmatch("[0-9]{1,9}", text[5:]):
             raise invalid_address(text)
         return Address(text, descriptor=int(text[5:]))
     rest = text.removeprefix("tcp://").removeprefix("http://")
@@ -60,7 +61,7 @@ def parse_address(text: str) -> Address:
                 "for all addresses of this machine"
             )
         port = port or str(DEFAULT_PORT)
-    if not port.isdigit() or int(port) > 65535:
+    if not fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise StartupError(f"bind is {text}; the port {port} is not one of 0 to 65535")
     return Address(text, host=host, port=int(port))
 

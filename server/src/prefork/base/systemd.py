@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from re import fullmatch
 
 FIRST_PASSED_FD = 3
 PASSED = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -14,7 +15,7 @@ def passed_descriptors(environment: Mapping[str, str], pid: int) -> tuple[int, .
     if environment.get("LISTEN_PID") != str(pid):
         return ()
     count = environment.get("LISTEN_FDS", "")
-    if not count.isdigit():
+    if not fullmatch("[0-9]{1,4}", count):
         return ()
     return tuple(range(FIRST_PASSED_FD, FIRST_PASSED_FD + int(count)))
 
@@ -31,7 +32,9 @@ class Notifier:
         self.address = environment.get("NOTIFY_SOCKET", "")
         watchdog = environment.get("WATCHDOG_USEC", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.wants_watchdog = bool(self.address) and watchdog.isdigit() and mine
+        self.wants_watchdog = (
+            bool(self.address) and bool(fullmatch("[0-9]{1,15}", watchdog)) and mine
+        )
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")

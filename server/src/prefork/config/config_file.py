@@ -80,7 +80,7 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
         raise
     except SyntaxError as error:
         raise StartupError(
-            f"config file {error.filename}, line {error.lineno}: {error.msg}"
+            f"config file {error.filename or named}, line {error.lineno or 1}: {error.msg}"
         ) from None
     except TimeLimitError as error:
         raise StartupError(f"config file {named}: {error}") from None
@@ -150,4 +150,6 @@ def find_close(name: str, value: Any, known: Iterable[str]) -> str:
 
 def is_unset(value: Any) -> bool:
     """Tell values by which a file switches a thing off, and modules that merely share a name."""
-    return value in (None, False, "", 0) or inspect.ismodule(value)
+    if type(value) in (str, int, float):
+        return not value
+    return value is None or value is False or inspect.ismodule(value)

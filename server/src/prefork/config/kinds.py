@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from re import fullmatch
 from typing import Any
 
 
@@ -154,8 +155,13 @@ def texts(
         if isinstance(value, str):
             items = value.split(separator) if separator else [value]
         else:
+            members = () if isinstance(value, (dict, bytes)) else tuple(value)
+            if (value and not members) or not all(isinstance(item, str) for item in members):
+                raise ValueError
             items = [
-                part for item in value for part in (item.split(separator) if separator else [item])
+                part
+                for item in members
+                for part in (item.split(separator) if separator else [item])
             ]
         stripped = tuple(item.strip() for item in items if item.strip())
         if any(
@@ -222,7 +228,9 @@ def is_peer(value: str) -> bool:
 
 def is_host_port(value: str) -> bool:
     host, colon, port = value.rpartition(":")
-    return bool(colon) and port.isdigit() and 0 < int(port) < 65536 and "/" not in host
+    return (
+        bool(colon and fullmatch("[0-9]{1,5}", port)) and 0 < int(port) < 65536 and "/" not in host
+    )
 
 
 def is_request_path(value: str) -> bool:

@@ -34,13 +34,20 @@ class Setting:
         """
         try:
             return self.kind.parse(value)
-        except (ValueError, TypeError):
-            if isinstance(value, list) and all(isinstance(item, str) for item in value):
-                value = ",".join(value)
-            shown = value if isinstance(value, str) and value else repr(value)
+        except Exception:  # of a config file, a value may be of any class
             raise ValueError(
-                f"{self.name} is {shown}; use {self.kind.allowed} (from {source})"
+                f"{self.name} is {show(value)}; use {self.kind.allowed} (from {source})"
             ) from None
+
+
+def show(value: Any) -> str:
+    """Return a value as a message has it."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    try:
+        return value if isinstance(value, str) and value else repr(value)
+    except Exception:
+        return f"an object of class {type(value).__name__}"
 
 
 def setting(

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from re import fullmatch
 from typing import Any
 
 from prefork.config import capacity
@@ -74,7 +75,7 @@ def configure(
         value, source = pick(setting, given)
         if source:
             values[setting.name] = read(setting, value, source)
-    if "bind" not in values and environment.get("PORT", "").isdigit():
+    if "bind" not in values and fullmatch("[0-9]{1,9}", environment.get("PORT", "")):
         values["bind"] = (f"0.0.0.0:{environment['PORT']}",)
     options = Options(**values)
     if options.workers == "auto":

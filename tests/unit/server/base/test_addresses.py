@@ -26,6 +26,9 @@ def test_addresses(text: str, address: Address):
     ("text", "message"),
     [
         ("127.0.0.1:http", "the port http is not one of 0 to 65535"),
+        ("127.0.0.1:\N{SUPERSCRIPT TWO}", "is not one of 0 to 65535"),
+        (f"127.0.0.1:{'9' * 5000}", "is not one of 0 to 65535"),
+        ("fd://\N{SUPERSCRIPT TWO}", "use HOST:PORT"),
         ("1.2.3.4:70000", "the port 70000 is not"),
         ("::1:80", "write an IPv6 address in brackets"),
         ("[::1", "use HOST:PORT"),

@@ -153,6 +153,7 @@ def test_near_misses_in_environment_and_file_are_named(tmp_path: Path):
 
 def test_port_of_the_environment_is_the_default_address():
     assert read(environment={"PORT": "5000"}).options.bind == ("0.0.0.0:5000",)
+    assert read(environment={"PORT": "\N{SUPERSCRIPT TWO}"}).options.bind == read().options.bind
     assert read("-b", ":1", environment={"PORT": "5000"}).options.bind == (":1",)
 
 
@@ -183,6 +184,14 @@ def test_a_gunicorn_config_file_loads_unchanged(tmp_path: Path):
     assert any("pre_request is not called" in warning for warning in found.warnings)
 
 
+STRANGE = """
+class Strange:
+    def fail(self, *_):
+        raise RuntimeError
+    __eq__ = __hash__ = __repr__ = __str__ = __bool__ = __len__ = __iter__ = __int__ = __float__ = fail
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -192,6 +201,15 @@ def test_a_gunicorn_config_file_loads_unchanged(tmp_path: Path):
         ("bind = 5\n", "bind is 5; use HOST:PORT"),
         ("keyfile = 'k.pem'\n", "keyfile is not supported; prefork serves plain HTTP"),
         ("workers = \n", "gunicorn.conf.py, line 1: invalid syntax"),
+        ("bind = [['127.0.0.1:80']]\n", "bind is [['127.0.0.1:80']]; use HOST:PORT"),
+        ("bind = b'127.0.0.1:80'\n", "bind is b'127.0.0.1:80'; use HOST:PORT"),
+        ("bind = {'127.0.0.1:80': 1}\n", "bind is {'127.0.0.1:80': 1}; use HOST:PORT"),
+        ("bind = iter(['127.0.0.1:80', 5])\n", "bind is <list_iterator"),
+        (f"{STRANGE}workers = Strange()\n", "workers is an object of class Strange; use 1 to 512"),
+        (f"{STRANGE}bind = [Strange()]\n", "bind is an object of class list; use HOST:PORT"),
+        (f"{STRANGE}raw_paste_global_conf = Strange()\nworkers = 0\n", "workers is 0"),
+        (f"{STRANGE}ssl_version = Strange()\nworkers = 0\n", "workers is 0"),
+        ("x = '\0'\n", "gunicorn.conf.py, line 1: source code string cannot contain null bytes"),
         ("x = 1\nraise RuntimeError('no database')\n", "line 2): RuntimeError: no database"),
     ],
 )
