@@ -10,12 +10,15 @@ import asyncio
 import json
 from typing import Self
 
+from wsgiapp.digest import digest_object
 from wsgiapp.names import AGENT_PORT
+
+from tests.scale.fleet import CONTENT, config_map
 
 ADDRESS = "127.77.0.1"  # the pods' address in stages.yaml
 STATUS = {
     "state": "serving",
-    "content": {},
+    "content": {CONTENT: digest_object(config_map(0))},  # all apps have the same
     "workers": {"desired": 2, "ready": 2, "busy": 0},
     "reload": None,
 }

@@ -20,6 +20,7 @@ from tests.scale.control_plane import URL, Credentials
 
 API = "/apis/wsgi.dev/v1alpha1"
 APPS_IN_NAMESPACE = 50
+CONTENT = "settings"
 NODES = 10
 PARALLEL = 16
 PATCH = {"Content-Type": "application/merge-patch+json"}
@@ -178,13 +179,13 @@ def key_of(manifest: Manifest) -> str:
 def config_map(number: int) -> Manifest:
     return {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name_of(number)}-settings"},
-        "data": {"settings.ini": f"[shop]\nnumber = {number}\n" + "# a line of settings\n" * 40},
+        "data": {"settings.ini": "[shop]\n" + "# a line of settings\n" * 40},
     }  # fmt: skip
 
 
 def wsgi_app(number: int, *, unready: bool) -> Manifest:
     settings = {
-        "name": "settings", "configMap": {"name": f"{name_of(number)}-settings"},
+        "name": CONTENT, "configMap": {"name": f"{name_of(number)}-settings"},
         "mountPath": "/etc/shop", "onChange": "Restart",
     }  # fmt: skip
     spec: dict[str, Any] = {
