@@ -88,6 +88,11 @@ WORKER_STATES: dict[tuple[WorkerState, type[Event]], WorkerState] = {
     (WorkerState.STUCK, WorkerLeaving): WorkerState.STUCK,
 }
 
+KILLED = "signal SIGKILL"
+OUT_OF_MEMORY = (
+    "; the kernel ends it so when memory runs out: raise the limit, or let the import need less"
+)
+
 
 def on_generation_loaded(fleet: Fleet, event: GenerationLoaded, now: float) -> Step:
     if not is_booting(fleet, event.generation):
@@ -126,7 +131,7 @@ def on_mold_gone(fleet: Fleet, event: MoldGone, now: float) -> Step:
         case MoldState.HUNG:
             why = generation.mold.hang
         case MoldState.BOOTING | MoldState.READY:
-            why = f"the mold ended ({event.how})"
+            why = f"the mold ended ({event.how}){OUT_OF_MEMORY if event.how == KILLED else ''}"
     return end_mold(fleet, event.generation, f"{event.stack}\n{why}".lstrip(), now)
 
 

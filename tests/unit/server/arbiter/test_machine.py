@@ -916,3 +916,13 @@ def test_first_new_worker_is_healthy_before_it_serves_and_before_an_old_one_leav
     simulation.dispatch(HealthAnswered(4, 1))
     assert simulation.of(StartWorker) == [StartWorker(4)]
     assert drained(simulation) == [1]
+
+
+def test_reload_whose_import_is_killed_says_what_kills_like_that():
+    simulation = started()
+    simulation.dispatch(ReloadRequested(ReloadRequest("r")))
+    simulation.dispatch(MoldGone(2, "signal SIGKILL"))
+    (finished,) = simulation.of(FinishReload)
+    assert not finished.succeeded
+    assert "signal SIGKILL" in finished.traceback
+    assert "raise the limit" in finished.traceback
