@@ -45,10 +45,10 @@ process: setup  ## real arbiter, workers and signals on loopback
 	@$(PY) -m pytest -q -n 4 --dist worksteal tests/process
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
-	@$(PY) -m pytest -v -o console_output_style=times -m "not full" tests/e2e
+	@tests/support/run-e2e
 
 e2e-full: setup ## e2e and the long campaigns on the same cluster (figures in build/e2e)
-	@E2E_LOAD_SECONDS=20 $(PY) -m pytest -v -o console_output_style=times tests/e2e
+	@tests/support/run-e2e full
 
 soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
 	@$(PY) -m tests.soak --minutes $(or $(MINUTES),30) --write-docs
