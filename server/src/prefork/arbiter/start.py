@@ -93,7 +93,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
             log.critical("arbiter failed", traceback=traceback.format_exc())
             code = Exit.BUG
         log.sink.finish(LAST_LINES_S)
-        run_dir.remove()
+        run_dir.remove(keeps_counters=True)
         remove_pidfile(pidfile)
         return code
 

@@ -44,17 +44,19 @@ class RunDir:
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
 
-    def remove(self) -> None:
-        """Remove what this server put there; of a named directory, the next one gets the counters."""
+    def remove(self, *, keeps_counters: bool = False) -> None:
+        """Remove what this server put there; in a named directory the counters may stay, for the next server."""
         if self.is_private:
             import shutil  # with its archive formats a tenth of the time to start
 
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        with suppress(OSError):
-            self.stats.replace(self.stats_of_last_run)
-        with suppress(OSError):
-            self.control.unlink()
+        if keeps_counters:
+            with suppress(OSError):
+                self.stats.replace(self.stats_of_last_run)
+        for path in (self.stats, self.control):
+            with suppress(OSError):
+                path.unlink()
 
 
 def open_run_dir(named: str, environment: Mapping[str, str]) -> RunDir:

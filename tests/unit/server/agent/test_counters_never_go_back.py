@@ -67,7 +67,7 @@ class Server:
 
     def ends_and_starts(self) -> None:
         self.leave()
-        self.run_dir.remove()
+        self.run_dir.remove(keeps_counters=True)
         self.table, self.descriptor = self.start()
 
     def leave(self) -> None:
