@@ -445,3 +445,30 @@ def test_molds_that_fail_in_a_row_leave_no_descriptor_open(folder: Path):
         server.wait(lambda: server.log().count("mold lost") >= 5, 30)
         links = [os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
         assert sum("prefork-stack" in link for link in links) <= 1
+
+
+def test_worker_whose_app_closes_all_descriptors_is_replaced(folder: Path):
+    """It could neither accept nor be told anything, and counted as ready."""
+    write_app(
+        folder,
+        """
+        import os
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/close":
+                os.closerange(3, 1000)
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"ok"]
+        """,
+    )
+    with Prefork("-w", "2", cwd=folder) as server:
+        before = set(server.wait_workers(2))
+        with pytest.raises(ConnectionError):
+            server.get("/close")
+        server.wait(
+            lambda: len(now := set(server.workers())) == 2 and len(now & before) == 1,
+            20,
+            what="the worker is not replaced",
+        )
+        server.wait_log("worker has closed its channel to the arbiter")
+        assert [server.get()[0] for _ in range(4)] == [200] * 4

@@ -48,6 +48,7 @@ from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.monitor import (
+    find_lost,
     find_only_overdue_left,
     find_silent,
     find_unreported,
@@ -372,6 +373,7 @@ class Arbiter:
         """Do what is due: decisions that wait for time, and once a tick the figures."""
         watched = pair_up(self.fleet, self.workers.handles)
         noticed = find_unreported(watched, self.table, self.log, now)
+        noticed += find_lost(watched, self.log, now)
         noticed += find_silent(watched, self.table, self.log, now)
         noticed += find_only_overdue_left(watched, self.table, now)
         if now >= self.next_tick:

@@ -18,6 +18,8 @@ from prefork.base.stats import ExitReason, Table, WorkerState
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5
+# A worker whose channel has ended is ending, which is over by then.
+LOST_S = 2.0
 # A stuck worker is looked at more often: the sooner only its stuck calls are left, the sooner it can be ended.
 STUCK_TICK_S = 0.1
 # Time for the answers of a stuck worker's other calls to leave its buffers.
@@ -102,6 +104,20 @@ def find_unreported(watched: Iterable[Watched], table: Table, log: Log, now: flo
             log.error(
                 "worker does not report its stuck call", pid=worker.pid, running=table.running(worker.slot)
             )  # fmt: skip
+            handle.is_unresponsive = True
+            events.append(WorkerStuck(worker.id))
+    return events
+
+
+def find_lost(watched: Iterable[Watched], log: Log, now: float) -> list[Event]:
+    """A worker that runs and hears no orders any more: its app has closed descriptors that are not the app's."""
+    events: list[Event] = []
+    for worker, handle in watched:
+        lost_at, is_serving = handle.lost_at, worker.state is WorkerState.SERVING
+        if lost_at is not None and is_serving and now - lost_at >= LOST_S:
+            log.error(
+                "worker has closed its channel to the arbiter, it is replaced", pid=worker.pid
+            )
             handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))
     return events

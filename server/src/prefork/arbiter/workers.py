@@ -55,6 +55,7 @@ class WorkerHandle:
     looked_at: float = 0.0
     silent_s: float = 0.0
     only_overdue_since: float | None = None
+    lost_at: float | None = None  # when its channel ended
     children: tuple[int, ...] = ()  # processes that its own import of the app started
     memory_read: float = 0.0
 
@@ -187,6 +188,7 @@ class Workers:
                 )
             if message is None or isinstance(message, messages.Malformed):
                 drop_channel(self.selector, handle.channel)
+                handle.lost_at = time.monotonic()
                 # With a pid, waiting for the process shows how it ended; without, this is all there is.
                 if not handle.pid:
                     self.dispatch(WorkerGone(number, "it ended before it could report"))
