@@ -8,6 +8,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
         sys.modules[module.__name__] = module
         exec(compile(tree, str(path), "exec"), vars(module))
         return dict(vars(module)), assigned_names(tree)
-    except (StartupError, KeyboardInterrupt):
+    except StartupError:
         raise
     except SyntaxError as error:
         raise StartupError(
@@ -85,10 +86,17 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
     except TimeLimitError as error:
         raise StartupError(f"config file {named}: {error}") from None
     except BaseException as error:  # SystemExit too: it must not end a server that reloads
+        if isinstance(error, KeyboardInterrupt) and is_ctrl_c_heard():
+            raise
         where = innermost_line(error)
         raise StartupError(
             f"config file {named}{where}: {type(error).__name__}: {error}"
         ) from error
+
+
+def is_ctrl_c_heard() -> bool:
+    """Return whether Ctrl-C may be where a KeyboardInterrupt comes from: not in an arbiter that serves."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def load_module(name: str) -> ModuleType:
