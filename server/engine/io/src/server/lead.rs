@@ -69,6 +69,7 @@ impl Server {
         }
         let call = lock(&self.desk).ready.pop_front()?;
         self.count_taken(1);
+        self.taken.fetch_add(1, Relaxed);
         Some(Work::Call(call))
     }
 

@@ -123,6 +123,8 @@ pub struct Server {
     desk: Mutex<Desk>,
     desk_changed: Condvar,
     ready_count: AtomicUsize,
+    /// Requests that app threads took from the desk, without leading for them.
+    taken: AtomicU64,
     returned_count: AtomicUsize,
     parked: AtomicUsize,
     /// Calls that ended while others waited: for each of them one new connection may be accepted.
@@ -182,6 +184,7 @@ impl Server {
             desk: Mutex::default(),
             desk_changed: Condvar::new(),
             ready_count: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             returned_count: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
             accept_credit: AtomicUsize::new(0),

@@ -6,7 +6,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{LEADER_APP, LEADER_HELPER, LEADER_NONE, Notice, Server, hub, lock};
 use prefork_core::Method;
@@ -20,6 +20,12 @@ use crate::sys;
 
 /// The helper looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
+
+/// Looks in a row without a lead after which one is missed, although app threads go from one waiting request to the next.
+const BUSY_LOOKS: u32 = 5;
+
+/// Calls that are shorter, on average, need no lead of the helper: an app thread is back before it would be of use.
+const SHORT_CALL: Duration = TICK;
 
 /// Ticks without a call running before the helper parks.
 const QUIET_TICKS: u32 = 4;
@@ -161,6 +167,7 @@ impl Server {
     /// The helper leads until an app thread wants to.
     pub(super) fn helper_lead(&self, mut reactor: MutexGuard<'_, Reactor>) {
         self.leader.store(LEADER_HELPER, SeqCst);
+        let (start, taken) = (Instant::now(), self.taken.load(Relaxed));
         while self.lead_wanted.load(SeqCst) == 0 && !self.is_done.load(SeqCst) {
             let until_timeout = self.watch_calls();
             self.absorb(&mut reactor);
@@ -187,6 +194,10 @@ impl Server {
                 if has_more {
                     self.desk_changed.notify_all();
                 }
+                break;
+            }
+            let served = self.taken.load(Relaxed).wrapping_sub(taken);
+            if are_short(served, start.elapsed()) {
                 break;
             }
         }
@@ -218,8 +229,7 @@ pub(super) fn help(server: &Weak<Server>) {
 /// What the helper remembers from one look to the next.
 #[derive(Default)]
 struct Looks {
-    /// Leads of app threads by the last look.
-    leads: u64,
+    vacancy: Vacancy,
     /// Looks in a row at which an app thread was waiting for the next request.
     quiet: u32,
     until_timeout: Option<Duration>,
@@ -236,10 +246,9 @@ impl Looks {
             return;
         }
         let _ = server.flush_threads();
-        let leads = server.lead_count.load(SeqCst);
-        let is_vacant = leads == self.leads && server.leader.load(SeqCst) == LEADER_NONE;
-        self.leads = leads;
-        if !is_vacant {
+        let (leads, taken) = (server.lead_count.load(SeqCst), server.taken.load(Relaxed));
+        let is_missed = self.vacancy.look(leads, taken);
+        if !is_missed || server.leader.load(SeqCst) != LEADER_NONE {
             return;
         }
         if server.parked.load(SeqCst) > 0 {
@@ -249,5 +258,68 @@ impl Looks {
         {
             server.helper_lead(reactor);
         }
+    }
+}
+
+/// Whether so many requests, taken one after the other in `time`, were short calls.
+fn are_short(served: u64, time: Duration) -> bool {
+    served > 0 && time.as_micros() < u128::from(served) * SHORT_CALL.as_micros()
+}
+
+/// Whether a lead is missed, judged by what changes from look to look.
+///
+/// After a burst of requests an app thread takes those that wait one by one, without leading. As long as that goes
+/// quickly it will lead soon by itself. The helper would only get in its way: each connection whose call ends then goes
+/// through the desk and wakes the helper, and as the helper reads its next request, the thread never comes to lead again.
+#[derive(Default)]
+struct Vacancy {
+    /// Leads of app threads, and requests taken, by the last look.
+    leads: u64,
+    taken: u64,
+    /// Looks since the last lead.
+    looks: u32,
+}
+
+impl Vacancy {
+    fn look(&mut self, leads: u64, taken: u64) -> bool {
+        let (has_led, has_taken) = (leads != self.leads, taken != self.taken);
+        (self.leads, self.taken) = (leads, taken);
+        self.looks = if has_led { 0 } else { self.looks.saturating_add(1) };
+        self.looks >= if has_taken { BUSY_LOOKS } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lead_is_missed_at_once_where_no_call_ends() {
+        let mut vacancy = Vacancy::default();
+        assert!(!vacancy.look(1, 0));
+        assert!(vacancy.look(1, 0));
+        assert!(vacancy.look(1, 0));
+        assert!(!vacancy.look(2, 0));
+    }
+
+    #[test]
+    fn threads_that_go_from_request_to_request_are_left_alone_for_a_while() {
+        let mut vacancy = Vacancy::default();
+        assert!(!vacancy.look(1, 0));
+        for look in 1..BUSY_LOOKS {
+            assert!(!vacancy.look(1, u64::from(look)), "look {look}");
+        }
+        assert!(vacancy.look(1, 100));
+        assert!(!vacancy.look(2, 100));
+        assert!(!vacancy.look(2, 101));
+        assert!(vacancy.look(2, 101), "its call takes long");
+    }
+
+    #[test]
+    fn calls_are_short_by_their_average() {
+        assert!(!are_short(0, Duration::ZERO));
+        assert!(are_short(1, Duration::from_micros(999)));
+        assert!(!are_short(1, Duration::from_millis(1)));
+        assert!(are_short(20, Duration::from_millis(19)));
     }
 }
