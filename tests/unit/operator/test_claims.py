@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from wsgiapp.types import Manifest
 from wsgiapp_operator import leader_election
 from wsgiapp_operator.claims import ALL, Claims
 from wsgiapp_operator.client import ApiError
@@ -150,3 +151,21 @@ async def test_missing_permission_is_told_instead_of_waited_for() -> None:
     cluster.forbidden.add("kube-system")
     with pytest.raises(ApiError, match="cannot list"):
         await Installation(cluster, "a/one").claims.acquire()
+
+
+@pytest.mark.parametrize("namespaces", [(), ("shop",)])
+async def test_api_server_that_fails_right_after_the_lease_was_acquired_is_asked_again(
+    namespaces: Sequence[str],
+) -> None:
+    cluster = FakeCluster()
+    one = Installation(cluster, "a/one", namespaces)
+    list_overlaps, answers = one.claims._list_overlaps, iter([None, ApiError(500, "etcd"), None])
+
+    async def flaky() -> dict[str, Manifest]:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return await list_overlaps()
+
+    one.claims._list_overlaps = flaky  # type: ignore[method-assign]  # fails once
+    await one.serve()
+    await one.stop()

@@ -91,6 +91,17 @@ async def test_holder_stops_when_it_cannot_renew_in_time() -> None:
         await lease.keep()
 
 
+async def test_time_between_acquiring_and_keeping_counts() -> None:
+    """Another replica may have taken the Lease by then: its holder must not begin to work."""
+    cluster = FakeCluster()
+    lease = make(cluster, "first")
+    await lease.acquire()
+    await asyncio.sleep(election_module.DEADLINE_S)
+    async with asyncio.timeout(2):
+        with pytest.raises(LeadershipLost, match="could not be renewed"):
+            await lease.keep()
+
+
 async def test_lease_that_somebody_deleted_is_made_anew() -> None:
     cluster = FakeCluster()
     lease = make(cluster, "first")

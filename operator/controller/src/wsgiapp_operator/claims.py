@@ -67,6 +67,10 @@ class Claims:
                     return
             except LeadershipLost as lost:
                 logger.info("not all leases acquired, will be repeated: reason=%s", lost)
+            except TRANSIENT as error:
+                if isinstance(error, ApiError) and error.status == 403:
+                    raise
+                logger.warning("API server does not answer, will be repeated: error=%r", error)
             await self.release()
             await asyncio.sleep(random.uniform(1, 3) * leader_election.TRY_S)
 

@@ -48,6 +48,7 @@ class LeaderElection:
         self._installation = installation
         self._report_holder = report_holder
         self._held: Manifest | None = None
+        self._renewed_at = 0.0  # when the last write that succeeded was asked for, by our own clock
         self._writing = asyncio.Lock()  # a release waits for the answer to a renewal
 
     async def acquire(self) -> None:
@@ -67,6 +68,7 @@ class LeaderElection:
                 is_free = lease is None or state[0] in ("", self._identity)
                 if is_free or now - seen_at > DURATION_S:
                     self._held = await self._take(lease)
+                    self._renewed_at = now
                     self._report_holder("")
                     logger.info("lease acquired: name=%s identity=%s", self._name, self._identity)
                     return
@@ -82,25 +84,19 @@ class LeaderElection:
         """Renew until cancelled or released. Raises LeadershipLost when that is no longer possible.
 
         The deadline also ends a request that is not answered: an API server that hangs must not make two
-        leaders when it goes on.
+        leaders when it goes on. What was done between acquiring and keeping counts: it may have taken long.
         """
         loop = asyncio.get_running_loop()
-        renewed = loop.time()
-        while True:
-            await asyncio.sleep(min(RENEW_S, max(renewed + DEADLINE_S - loop.time(), 0)))
+        while (left_s := self._renewed_at + DEADLINE_S - loop.time()) > 0:
+            await asyncio.sleep(min(RENEW_S, left_s))
             try:
-                async with asyncio.timeout_at(renewed + DEADLINE_S), self._writing:
+                async with asyncio.timeout_at(self._renewed_at + DEADLINE_S), self._writing:
                     if self._held is None:
                         return
-                    started = loop.time()
                     await self.renew()
-                    renewed = started  # the renewal counts from when it was asked for
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("lease not renewed: error=%r", error)
-            if loop.time() - renewed >= DEADLINE_S:
-                raise LeadershipLost(
-                    f"the Lease {self._name} could not be renewed for {DEADLINE_S:.0f} s"
-                )
+        raise LeadershipLost(f"the Lease {self._name} could not be renewed for {DEADLINE_S:.0f} s")
 
     async def release(self) -> None:
         """Give the Lease up, so that another replica takes over at once."""
@@ -125,8 +121,12 @@ class LeaderElection:
         return installation_of(lease)
 
     async def renew(self) -> None:
-        """Renew once. Raises LeadershipLost where another holds the Lease."""
+        """Renew once. Raises LeadershipLost where another holds the Lease.
+
+        The renewal counts from when it was asked for.
+        """
         assert self._held is not None
+        started = asyncio.get_running_loop().time()
         self._held["spec"]["renewTime"] = timestamp()
         try:
             self._held = await self._cluster.replace(self._held)
@@ -139,6 +139,7 @@ class LeaderElection:
                     f"the Lease {self._name} was taken by {lease['spec'].get('holderIdentity')}"
                 ) from error
             self._held = await self._take(lease)
+        self._renewed_at = started
 
     async def _take(self, lease: Manifest | None) -> Manifest:
         """Write the Lease as ours; 409 when another was faster."""
