@@ -3,7 +3,7 @@ holds back what a user changed."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,9 @@ from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.status import show_time
 from wsgiapp_operator.upgrade import (
-    LONGEST_STANDSTILL,
     Upgrade,
     Upgrades,
+    find_patience,
     is_upgrade,
     mark_upgrade,
     read_upgrade,
@@ -144,7 +144,7 @@ def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None
     waits = gate.ask(B, deployment())
     assert waits is not None
     assert waits.reason == "WaitingForUpgrade"
-    now[0] += LONGEST_STANDSTILL + timedelta(seconds=1)
+    now[0] += find_patience(slow) + timedelta(seconds=1)
     waits = gate.ask(B, deployment())
     assert waits is not None
     assert waits.reason == "UpgradeStopped"
@@ -155,6 +155,46 @@ def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None
     waits = gate.ask(B, deployment())
     assert waits is not None
     assert waits.reason == "WaitingForUpgrade", "it moves on"
+
+
+def moved_at(made: Manifest, moment: datetime) -> Manifest:
+    """Return a Deployment whose rollout made its last progress at a moment."""
+    moved = {"lastUpdateTime": show_time(moment)}
+    status = made["status"]
+    conditions = [{**condition, **moved} for condition in status["conditions"]]
+    return {**made, "status": {**status, "conditions": conditions}}
+
+
+def test_the_end_of_the_rollout_before_is_no_standstill_of_this_one() -> None:
+    """The Deployment controller has not looked yet: the last progress that it notes was days ago."""
+    gate = Upgrades(2, lambda app: None, Metrics(), lambda: NOW)
+    settled = moved_at(deployment(), NOW - timedelta(days=3))
+    assert gate.ask(A, settled) is None
+    begun = moved_at(deployment(NEW, upgraded=True), NOW - timedelta(days=3))
+    begun["metadata"]["generation"], begun["status"]["observedGeneration"] = 2, 1
+    gate.see(A, begun)
+    assert gate.ask(B, deployment()) is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"rollout": {"minReadySeconds": 1800, "progressDeadlineSeconds": 3600}},
+        {
+            "healthCheck": {"startupTimeoutSeconds": 1800},
+            "rollout": {"progressDeadlineSeconds": 3600},
+        },
+    ],
+)
+def test_pods_that_may_take_long_are_no_standstill(spec: dict[str, Any]) -> None:
+    now = [NOW]
+    gate = Upgrades(1, lambda app: None, Metrics(), lambda: now[0])
+    gate.see(A, moved_at(deployment(NEW, upgraded=True, ready=2, **spec), NOW))
+    for passed, reason in ((1800, "WaitingForUpgrade"), (2500, "UpgradeStopped")):
+        now[0] = NOW + timedelta(seconds=passed)
+        waits = gate.ask(B, deployment())
+        assert waits is not None
+        assert waits.reason == reason
 
 
 def by_hand(**changes: Any) -> Manifest:

@@ -31,8 +31,8 @@ from wsgiapp_operator.status import count_pods, is_stuck
 
 logger = logging.getLogger(__name__)
 
-# A rollout that has made no progress for as long is stuck, whatever progressDeadlineSeconds its user gives it:
-# it would hold up everybody's upgrade.
+# A rollout that has made no progress for as long, beyond the time in which its pods may boot and prove
+# themselves, is stuck, whatever progressDeadlineSeconds its user gives it: it would hold up everybody's upgrade.
 LONGEST_STANDSTILL = timedelta(minutes=10)
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
@@ -95,6 +95,15 @@ def read_progress(deployment: Manifest) -> datetime | None:
     return None
 
 
+def find_patience(deployment: Manifest) -> timedelta:
+    """Return for how long the rollout may make no progress: a pod that boots, or that has become ready and has to
+    stay so for minReadySeconds, makes none."""
+    spec = deployment["spec"]
+    probes = [each.get("startupProbe", {}) for each in spec["template"]["spec"]["containers"]]
+    boots_s = max(each.get("failureThreshold", 0) * each.get("periodSeconds", 0) for each in probes)
+    return LONGEST_STANDSTILL + timedelta(seconds=boots_s + spec.get("minReadySeconds", 0))
+
+
 def is_complete(deployment: Manifest) -> bool:
     """Return whether all pods were available with the newest template, once."""
     counts = count_pods(deployment, deployment["spec"].get("replicas", 1))
@@ -132,10 +141,11 @@ class Rollout(NamedTuple):
     """An upgrade that is under way in one app, or stuck there."""
 
     state: Upgrade
-    moved_at: datetime | None  # when it made its last progress
+    moved_at: datetime | None  # when it began, or made its last progress
+    patience: timedelta = LONGEST_STANDSTILL
 
     def at(self, now: datetime) -> Upgrade:
-        if self.moved_at is not None and now - self.moved_at > LONGEST_STANDSTILL:
+        if self.moved_at is not None and now - self.moved_at > self.patience:
             return Upgrade.STUCK
         return self.state
 
@@ -162,9 +172,11 @@ class Upgrades:
     def see(self, app: AppKey, deployment: Manifest | None) -> None:
         """Take note of an app's Deployment as it is now, None where it is gone."""
         state = Upgrade.NONE if deployment is None else read_upgrade(deployment)
-        before = self._under_way.pop(app, Rollout(Upgrade.NONE, None)).state
+        before, began, _ = self._under_way.pop(app, Rollout(Upgrade.NONE, None))
         if deployment is not None and state is not Upgrade.NONE:
-            rollout = Rollout(state, read_progress(deployment))
+            # Until the Deployment controller has looked, its word is about the rollout before.
+            moves = [moment for moment in (began, read_progress(deployment)) if moment is not None]
+            rollout = Rollout(state, max(moves, default=None), find_patience(deployment))
             state = rollout.at(self._now())
             self._under_way[app] = rollout._replace(state=state)
         if deployment is None:
