@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench scale cluster cluster-down images lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench scale cluster cluster-down images packages docs lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -65,6 +65,12 @@ bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/
 scale: setup .venv/.bench  ## the operator with up to 5,000 apps on a control plane of its own; writes docs/scale.md (APPS=100,500)
 	@$(PY) -m tests.scale $(if $(APPS),--apps $(APPS),--write-docs)
 
+packages: setup .venv/.packages  ## wheels and sdists in dist/, checked, and tried in empty environments
+	@nice $(PY) -m tests.support.packages
+
+docs: setup .venv/.docs  ## the documentation site in build/site; a broken link fails
+	@$(PY) -m tests.support.site
+
 cluster: setup  ## start the local Kubernetes (CLUSTER=local|kind|existing); safe to repeat
 	@$(PY) -m tests.cluster up
 
@@ -80,6 +86,8 @@ generate: setup ## rewrite every generated file (options reference, chart copies
 lock: $(UV)     ## renew the hashed requirement files
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group dev -o requirements-dev.txt
 	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group bench -o requirements-bench.txt
+	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group packages -o requirements-packages.txt
+	$(UV) pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --group docs -o requirements-docs.txt
 	@tests/support/lock-images
 	$(PY) server/lock_engine.py --renew
 	$(PY) server/lock_engine.py --renew --folder server/engine/fuzz
@@ -103,4 +111,12 @@ $(UV): requirements-uv.txt
 
 .venv/.bench: .venv/.deps requirements-bench.txt
 	@$(STEP) "bench peers" tests/support/install-peers
+	@touch $@
+
+.venv/.packages: .venv/.deps requirements-packages.txt
+	@$(STEP) "packaging tools" sh -c '$(UV) venv -q --clear --python $(PY) $(WSGIAPP_CACHE)/packages && $(UV) pip install -q --python $(WSGIAPP_CACHE)/packages/bin/python --require-hashes -r requirements-packages.txt'
+	@touch $@
+
+.venv/.docs: .venv/.deps requirements-docs.txt
+	@$(STEP) "site generator" sh -c '$(UV) venv -q --clear --python $(PY) $(WSGIAPP_CACHE)/docs && $(UV) pip install -q --python $(WSGIAPP_CACHE)/docs/bin/python --require-hashes -r requirements-docs.txt'
 	@touch $@

@@ -70,6 +70,9 @@ KIND = Program("kind", ("kind",), package="tool")
 # Pods on nodes that do not exist, for `make scale`.
 KWOK = Program("kwok", ("kwok",), package="tool", cold="about 3 min on 2 cores, once")
 
+# Checks .github/workflows, for `make packages`.
+ACTIONLINT = Program("actionlint", ("actionlint",), package="tool", cold="about 25 s, once")
+
 
 def build(programs: Iterable[Program], paths: Paths) -> None:
     """Bring each program's binaries up to date; raises `ClusterError` naming the log."""
