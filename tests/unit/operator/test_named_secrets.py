@@ -139,6 +139,63 @@ async def test_secret_that_goes_and_comes_is_missing_meanwhile() -> None:
     assert await world.poll() == {KEY}
 
 
+async def test_secret_that_no_app_names_any_more_is_not_looked_at() -> None:
+    """Rounds are long where there are many: an app, or its namespace, may go in the middle of one."""
+    world = SecretWorld(config=[RELOAD_DB])
+    await world.reconcile()
+    world.read.clear()
+
+    async def drop_app(_: float) -> None:
+        if not world.cache.referred("Secret"):
+            raise StopAsyncIteration
+        world.cache.refer(KEY, ())
+
+    with pytest.raises(StopAsyncIteration):
+        await world.secrets.poll_forever(lambda app: None, drop_app)
+    assert world.read == []
+
+
+async def test_secret_of_a_restored_backup_counts_though_it_is_older() -> None:
+    world = SecretWorld(config=[RESTART_DB])
+    older = world.cluster.objects["Secret", "web", "db"]
+    world.cluster.put(secret("hunter3"))
+    await world.reconcile()
+    newer = world.resource("Deployment")["spec"]["template"]
+    world.cluster.objects["Secret", "web", "db"] = older
+    assert await world.poll() == {KEY}
+    await world.reconcile()
+    assert world.resource("Deployment")["spec"]["template"] != newer
+    assert await world.poll() == set()
+
+
+async def test_secret_that_is_gone_when_it_may_be_read_again_is_missing() -> None:
+    world = SecretWorld(config=[RELOAD_DB])
+    await world.reconcile()
+    world.refused = {"db"}
+    assert await world.poll() == {KEY}
+    await world.reconcile()
+    assert world.conditions()["SecretsRead"]["reason"] == "Forbidden"
+    world.cluster.remove("Secret", "web", "db")
+    world.refused = set()
+    assert await world.poll() == {KEY}
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "SecretMissing")
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+async def test_key_that_an_admission_policy_refuses_keeps_the_app_from_nothing_else(
+    status: int,
+) -> None:
+    world = SecretWorld(config=[RELOAD_DB])
+    world.cluster.refusals["Secret"] = ApiError(status, "policy: Secrets come from the vault")
+    await world.reconcile()
+    told = world.conditions()["SecretsRead"]
+    assert (told["status"], told["reason"]) == ("False", "Forbidden")
+    assert "Secrets come from the vault" in told["message"]
+    assert "admission policies" in told["message"]
+    assert world.resource("Deployment")
+
+
 async def test_new_operator_names_things_as_the_one_before() -> None:
     world = SecretWorld(config=[RESTART_DB])
     await world.reconcile()

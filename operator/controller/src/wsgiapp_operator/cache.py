@@ -211,8 +211,18 @@ class Cache:
                 self._digests.pop(key, None)
                 self._tls_faults.pop(key, None)
 
-    def record_content(self, manifest: Mapping[str, Any], *, deleted: bool = False) -> set[AppKey]:
-        """Take the digest of a ConfigMap or Secret; return the apps for which it has changed."""
+    def record_content(
+        self,
+        manifest: Mapping[str, Any],
+        *,
+        deleted: bool = False,
+        asked_after: Digest | None = None,
+    ) -> set[AppKey]:
+        """Take the digest of a ConfigMap or Secret; return the apps for which it has changed.
+
+        One that is older than what is known is left out, unless that was known when it was asked for, as
+        `asked_after`: then history went back (a restored backup).
+        """
         key = key_of(manifest)
         self._note_copy(key, manifest, deleted=deleted)
         users = self._users.get(key)
@@ -220,7 +230,7 @@ class Cache:
             return set()
         version = int(manifest["metadata"]["resourceVersion"])
         known = self._digests.get(key)
-        if known is not None and known.version > version:
+        if known is not None and known.version > version and known != asked_after:
             return set()
         mark = (manifest.get("data") or {}).get(LAST_GOOD_KEY, "")
         seen = (
@@ -275,12 +285,16 @@ class Cache:
         """Return the objects of a kind that apps refer to."""
         return [key for key in self._users if key.kind == kind]
 
+    def is_referred(self, key: ObjectKey) -> bool:
+        return key in self._users
+
     def record_gone(self, key: ObjectKey, before: Digest | None) -> set[AppKey]:
         """Note that a content was asked for and is not there, unless it is another than `before` meanwhile."""
-        if before is None or before.digest is None or self._digests.get(key) != before:
+        is_known = before is not None and before.digest is None
+        if is_known or self._digests.get(key) != before or key not in self._users:
             return set()
-        self._digests[key] = Digest(before.version, None)
-        return set(self._users.get(key, ()))
+        self._digests[key] = Digest(before.version if before is not None else 0, None)
+        return set(self._users[key])
 
     def forget_content(self, key: ObjectKey) -> set[AppKey]:
         """Have a content read anew; return the apps that refer to it."""

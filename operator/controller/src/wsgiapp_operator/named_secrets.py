@@ -64,7 +64,7 @@ class NamedSecrets:
         try:
             key = await self._read_key(app)
         except ApiError as error:
-            if error.status != FORBIDDEN:
+            if not error.is_refusal:
                 raise
             return SecretsSeen(issue=explain_forbidden(digest_key_name(app.name), error))
         if isinstance(key, Issue):
@@ -156,6 +156,8 @@ class NamedSecrets:
                 await sleep(POLL_S)
             for key in keys:
                 await sleep(pause_between(len(keys)))
+                if not self._cache.is_referred(key):  # a round of many Secrets takes minutes
+                    continue
                 for app in await self._look_at(key):
                     wake(app)
 
@@ -169,7 +171,7 @@ class NamedSecrets:
             is_forbidden = isinstance(error, ApiError) and error.status == FORBIDDEN
             return self._cache.forget_content(key) if is_forbidden and before else ()
         if live is not None:
-            return self._cache.record_content(live)
+            return self._cache.record_content(live, asked_after=before)
         return self._cache.record_gone(key, before)
 
 
@@ -206,7 +208,8 @@ def explain_forbidden(name: str, error: ApiError) -> Issue:
     return Issue(
         "Forbidden",
         f"the operator may not read or make Secret {name}, so it does not see when that changes: {error.message}; "
-        "give its ServiceAccount get and create on Secrets here, or set the chart value secrets.read to false",
+        "give its ServiceAccount get and create on Secrets here, and have admission policies admit that, or set the "
+        "chart value secrets.read to false",
     )
 
 
