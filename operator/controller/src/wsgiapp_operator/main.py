@@ -126,13 +126,13 @@ async def operate(
         async with background(
             watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop), listed.set)
         ) as watching:
-            async with (
-                background(queue.run(reconciler.reconcile, parallel=PARALLEL)),
-                background(show_depth(queue, metrics)),
-                background(relist_forever(cluster, cache, queue, settings.namespaces, listed)),
-                background(named_secrets.poll_forever(queue.add)),
-            ):
-                await finish_first(asyncio.wait((watching, keeping), return_when=FIRST), end)
+            works = (
+                queue.run(reconciler.reconcile, parallel=PARALLEL),
+                show_depth(queue, metrics),
+                relist_forever(cluster, cache, queue, settings.namespaces, listed),
+                named_secrets.poll_forever(queue.add),
+            )
+            await run_beside((watching, keeping), works, end)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
             await claims.release()
             await raise_if_failed(watching)
@@ -266,6 +266,19 @@ async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, LeadershipLost):
             await task
+
+
+async def run_beside(
+    others: Sequence["asyncio.Task[None]"], works: Sequence[Any], end: asyncio.Event
+) -> None:
+    """Run `works`, none of which ends by itself, until `end`, or until one of them or of `others` has ended.
+
+    Raises what one of `works` has raised: an operator in which one is missing looks healthy, and sees or does
+    nothing of what that was for.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        running = [await stack.enter_async_context(background(work)) for work in works]
+        await finish_first(asyncio.wait((*running, *others), return_when=FIRST), end)
 
 
 async def raise_if_failed(task: "asyncio.Task[None]") -> None:
