@@ -16,10 +16,10 @@ from wsgiapp_operator.state import Issue, Observed
 
 POLL_S = 0.5  # agents report the end of a reload only when asked
 SETTLE_S = 2.0  # a ready pod's agent does not answer, or a resource is on its way out
+LONGEST_SILENT_WAIT_S = 30.0  # an agent refuses connections: nothing reports when it answers again
 FIRST_WAIT_S = 5.0
-LONGEST_BLOCKED_WAIT_S = (
-    60.0  # something foreign stands in the way: a person takes it away, and nothing reports that
-)
+# Something foreign stands in the way, or a finalizer: a person takes it away, and nothing reports that.
+LONGEST_BLOCKED_WAIT_S = 60.0
 LONGEST_WAIT_S = 300.0
 RESYNC_S = 1800.0
 JITTER = 0.25  # of each pause, either way: apps that start together do not stay together
@@ -43,14 +43,23 @@ def requeue_after(
     if plan.is_running:
         return POLL_S
     if any(issue.reason == "ResourceTerminating" for issue in issues):
-        return SETTLE_S
+        return min(max(quiet_s, SETTLE_S), LONGEST_BLOCKED_WAIT_S)
     if plan.count(ReloadState.SILENT):
-        return max(SETTLE_S, silent_s)
-    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
-    if is_whole and is_kept and not issues:
+        return max(silent_s, min(max(quiet_s, SETTLE_S), LONGEST_SILENT_WAIT_S))
+    if is_settled(app, observed, plan, is_kept=is_kept) and not issues:
         return jittered(RESYNC_S)
     longest_s = LONGEST_BLOCKED_WAIT_S if issues else LONGEST_WAIT_S
     return jittered(min(max(quiet_s, FIRST_WAIT_S), longest_s))
+
+
+def is_settled(app: App, observed: Observed, plan: ReloadPlan, *, is_kept: bool) -> bool:
+    """Return whether nothing is left to happen that only an agent or the time tells.
+
+    After a failed reload a pod may take the content late, which its agent knows alone.
+    """
+    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
+    is_loaded = plan.failure is None and plan.count(ReloadState.CURRENT) == len(plan.states)
+    return is_whole and is_loaded and (is_kept or app.replicas == 0)
 
 
 def jittered(pause_s: float) -> float:

@@ -1,0 +1,75 @@
+"""Each wait ends by an event or a timer, and the longer nothing changes, the rarer the looks."""
+
+from typing import Any
+
+import pytest
+from wsgiapp.types import App
+from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState
+from wsgiapp_operator.requeue import (
+    JITTER,
+    LONGEST_BLOCKED_WAIT_S,
+    LONGEST_SILENT_WAIT_S,
+    LONGEST_WAIT_S,
+    RESYNC_S,
+    SETTLE_S,
+    requeue_after,
+)
+from wsgiapp_operator.state import Issue, Observed, ReloadRequest
+
+from tests.unit.operator.samples import make_app, make_pod
+
+DB = {"name": "db", "secret": {"name": "db"}, "mountPath": "/etc/db"}
+LONG_S = 100_000.0
+
+
+def look_again_s(
+    *states: ReloadState, app: App | None = None, quiet_s: float = LONG_S, **given: Any
+) -> float:
+    """Return the pause of an app with a pod for each of `states`."""
+    pods = tuple(make_pod(f"shop-{number}") for number in range(len(states)))
+    plan = ReloadPlan(
+        request=ReloadRequest("r", {}),
+        content_hash="h",
+        states={pod.name: state for pod, state in zip(pods, states, strict=True)},
+        failure=given.get("failure"),
+    )
+    observed = Observed(status={}, owned={}, pods=pods, digests={})
+    return requeue_after(
+        app or make_app(replicas=len(states)), observed, plan, given.get("issues", ()),
+        silent_s=given.get("silent_s", 0.0), quiet_s=quiet_s, is_kept=given.get("is_kept", True),
+    )  # fmt: skip
+
+
+def test_settled_app_waits_for_events() -> None:
+    assert look_again_s(ReloadState.CURRENT) >= RESYNC_S * (1 - JITTER)
+
+
+def test_failed_reload_that_its_pod_may_take_late_is_looked_at() -> None:
+    """Of a Secret no last good copy is made, so nothing else keeps such an app from being settled."""
+    app = make_app(source=None, config=[DB], replicas=2)
+    failed = Failure("r", "shop-0", "not ready in time")
+    states = (ReloadState.FAILED, ReloadState.OUTDATED)
+    pause_s = look_again_s(*states, app=app, failure=failed)
+    assert pause_s <= LONGEST_WAIT_S * (1 + JITTER)
+    assert look_again_s(ReloadState.CURRENT, failure=failed) <= LONGEST_WAIT_S * (1 + JITTER)
+
+
+def test_app_that_is_scaled_to_zero_is_settled_without_a_last_good_copy() -> None:
+    assert look_again_s(is_kept=False) >= RESYNC_S * (1 - JITTER)
+    assert look_again_s(ReloadState.CURRENT, is_kept=False) <= LONGEST_WAIT_S * (1 + JITTER)
+
+
+@pytest.mark.parametrize(("quiet_s", "pause_s"), [(0, SETTLE_S), (LONG_S, LONGEST_SILENT_WAIT_S)])
+def test_agent_that_refuses_connections_is_asked_less_and_less(
+    quiet_s: float, pause_s: float
+) -> None:
+    assert look_again_s(ReloadState.SILENT, quiet_s=quiet_s) == pause_s
+    assert look_again_s(ReloadState.SILENT, quiet_s=quiet_s, silent_s=99.0) == 99.0
+
+
+@pytest.mark.parametrize(("quiet_s", "pause_s"), [(0, SETTLE_S), (LONG_S, LONGEST_BLOCKED_WAIT_S)])
+def test_resource_that_a_finalizer_holds_is_looked_at_less_and_less(
+    quiet_s: float, pause_s: float
+) -> None:
+    issues = [Issue("ResourceTerminating", "it waits for its finalizers")]
+    assert look_again_s(ReloadState.CURRENT, quiet_s=quiet_s, issues=issues) == pause_s
