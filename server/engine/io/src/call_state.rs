@@ -1,13 +1,13 @@
-//! What the helper may know of an app thread's running call: since when, on which socket, how far its answer is.
+//! What the watchdog may know of an app thread's running call: since when, on which socket, how far its answer is.
 //!
-//! One cell per app thread. The app thread and the helper meet in `stage`, a small state machine:
+//! One cell per app thread. The app thread and the watchdog meet in `stage`, a small state machine:
 //!
 //! ```text
 //! None → Open → Sent → None               the app answers
-//!         └─→ Expiring → Expired → None   the helper answers 504
+//!         └─→ Expiring → Expired → None   the watchdog answers 504
 //! ```
 //!
-//! The number of the call is part of it, so that the helper can never mean one call and meet the next.
+//! The number of the call is part of it, so that the watchdog can never mean one call and meet the next.
 
 use std::ops::Index;
 use std::os::fd::RawFd;
@@ -167,7 +167,7 @@ pub struct Overdue {
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The helper answered it.
+    /// The watchdog answered it.
     pub is_expired: bool,
     /// It was reported as overdue.
     pub is_overdue: bool,
@@ -291,7 +291,7 @@ impl Thread {
         self.start_us() != 0 && lock(&self.line).is_overdue
     }
 
-    /// The helper claims the socket of an overdue call; `answer` runs with it if nothing was sent yet.
+    /// The watchdog claims the socket of an overdue call; `answer` runs with it if nothing was sent yet.
     /// Returns whether it was answered.
     pub fn expire(&self, overdue: &Overdue, answer: impl FnOnce(RawFd)) -> bool {
         let call = overdue.call << STAGE_BITS;

@@ -16,17 +16,17 @@ const HEADER_BYTES: usize = 16;
 /// Most bytes already read that go along. Above, the connection stays where it is.
 pub const CARRIED_BYTES_MAX: usize = 80 * 1024;
 
-/// The shared pair, this worker's ends of it.
+/// The hand-over sockets, this worker's ends of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Pair {
-    /// Where to pass connections to.
+pub struct HandoverSockets {
+    /// Where to hand connections over to.
     pub send: RawFd,
-    /// Where to take passed connections from.
+    /// Where to take connection that is handed overs from.
     pub receive: RawFd,
 }
 
 /// A connection on its way.
-pub struct Passed {
+pub struct HandedOver {
     /// The socket.
     pub fd: OwnedFd,
     /// Bytes read by the sender, from the beginning of a request.
@@ -35,13 +35,13 @@ pub struct Passed {
     pub ready_us: u64,
 }
 
-impl Pair {
+impl HandoverSockets {
     /// Passes `socket` on with `bytes`, received from the beginning of a request; it is to be forgotten here when
     /// that succeeded.
     ///
     /// # Errors
     /// `WouldBlock` when the queue is full; else sendmsg(2); `InvalidInput` for too many bytes.
-    pub fn pass(&self, socket: &OwnedFd, bytes: &[u8], ready_us: u64) -> io::Result<()> {
+    pub fn hand_over(&self, socket: &OwnedFd, bytes: &[u8], ready_us: u64) -> io::Result<()> {
         if bytes.len() > CARRIED_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -51,11 +51,11 @@ impl Pair {
         sys::send_descriptor(self.send, [&header, bytes], socket.as_fd())
     }
 
-    /// Takes the next passed connection; `None` when none waits. `scratch` is memory to be used again and again.
+    /// Takes the next connection that is handed over; `None` when none waits. `scratch` is memory to be used again and again.
     ///
     /// # Errors
     /// `InvalidData` for a message that is not ours; else recvmsg(2).
-    pub fn take(&self, scratch: &mut Vec<u8>) -> io::Result<Option<Passed>> {
+    pub fn receive(&self, scratch: &mut Vec<u8>) -> io::Result<Option<HandedOver>> {
         scratch.resize(HEADER_BYTES + CARRIED_BYTES_MAX, 0);
         let (count, fd) = match sys::receive_descriptor(self.receive, scratch) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -68,9 +68,12 @@ impl Pair {
                 sys::set_nonblocking(fd.as_raw_fd())?;
                 let (ready_us, bytes) = rest.split_at(8);
                 let ready_us = ready_us.try_into().map_or(0, u64::from_le_bytes);
-                Ok(Some(Passed { fd, bytes: bytes.to_vec(), ready_us }))
+                Ok(Some(HandedOver { fd, bytes: bytes.to_vec(), ready_us }))
             }
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not a passed connection")),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not a connection that is handed over",
+            )),
         }
     }
 }
@@ -83,29 +86,29 @@ mod tests {
     use super::*;
 
     /// A `SOCK_SEQPACKET` pair.
-    fn pair() -> ([OwnedFd; 2], Pair) {
+    fn sockets() -> ([OwnedFd; 2], HandoverSockets) {
         let ends = sys::socket_pair().unwrap();
-        let pair = Pair { send: ends[0].as_raw_fd(), receive: ends[1].as_raw_fd() };
-        (ends, pair)
+        let sockets = HandoverSockets { send: ends[0].as_raw_fd(), receive: ends[1].as_raw_fd() };
+        (ends, sockets)
     }
 
     #[test]
     fn a_connection_arrives_with_its_bytes_and_lives_on_without_its_sender() {
-        let (_ends, pair) = pair();
+        let (_ends, sockets) = sockets();
         let (near, far) = UnixStream::pair().unwrap();
         let near = OwnedFd::from(near);
-        pair.pass(&near, b"GET / HT", 7).unwrap();
+        sockets.hand_over(&near, b"GET / HT", 7).unwrap();
         drop(near);
-        let passed = pair.take(&mut Vec::new()).unwrap().unwrap();
-        assert_eq!((passed.bytes.as_slice(), passed.ready_us), (&b"GET / HT"[..], 7));
-        sys::send(passed.fd.as_raw_fd(), b"here").unwrap();
+        let handed_over = sockets.receive(&mut Vec::new()).unwrap().unwrap();
+        assert_eq!((handed_over.bytes.as_slice(), handed_over.ready_us), (&b"GET / HT"[..], 7));
+        sys::send(handed_over.fd.as_raw_fd(), b"here").unwrap();
         let mut heard = [0; 10];
         assert_eq!(sys::receive(far.as_raw_fd(), &mut heard).unwrap(), 4);
     }
 
     #[test]
     fn a_connection_that_blocks_does_not_block_whoever_takes_it() {
-        let (_ends, pair) = pair();
+        let (_ends, sockets) = sockets();
         let (near, _far) = UnixStream::pair().unwrap();
         let near = OwnedFd::from(near);
         let is_nonblocking = |fd: &OwnedFd| {
@@ -115,28 +118,31 @@ mod tests {
             u32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_NONBLOCK.cast_unsigned() != 0
         };
         assert!(!is_nonblocking(&near));
-        pair.pass(&near, b"", 0).unwrap();
-        let passed = pair.take(&mut Vec::new()).unwrap().unwrap();
-        assert!(is_nonblocking(&passed.fd));
+        sockets.hand_over(&near, b"", 0).unwrap();
+        let handed_over = sockets.receive(&mut Vec::new()).unwrap().unwrap();
+        assert!(is_nonblocking(&handed_over.fd));
     }
 
     #[test]
     fn nothing_waits_is_no_error_and_no_sender_is_one() {
-        let (ends, pair) = pair();
-        assert!(pair.take(&mut Vec::new()).unwrap().is_none());
+        let (ends, sockets) = sockets();
+        assert!(sockets.receive(&mut Vec::new()).unwrap().is_none());
         let [send, _receive] = ends;
         drop(send);
-        assert_eq!(pair.take(&mut Vec::new()).err().unwrap().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            sockets.receive(&mut Vec::new()).err().unwrap().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
     fn a_full_queue_says_so_and_loses_nothing() {
-        let (_ends, pair) = pair();
+        let (_ends, sockets) = sockets();
         let (near, _far) = UnixStream::pair().unwrap();
         let near = OwnedFd::from(near);
         let mut sent = 0;
         let error = loop {
-            match pair.pass(&near, &[b'x'; 10_000], 0) {
+            match sockets.hand_over(&near, &[b'x'; 10_000], 0) {
                 Ok(()) => sent += 1,
                 Err(error) => break error,
             }
@@ -144,20 +150,20 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         let mut scratch = Vec::new();
         for _ in 0..sent {
-            assert_eq!(pair.take(&mut scratch).unwrap().unwrap().bytes.len(), 10_000);
+            assert_eq!(sockets.receive(&mut scratch).unwrap().unwrap().bytes.len(), 10_000);
         }
-        assert!(pair.take(&mut scratch).unwrap().is_none());
+        assert!(sockets.receive(&mut scratch).unwrap().is_none());
     }
 
     #[test]
     fn foreign_messages_and_too_many_bytes_are_refused() {
-        let (_ends, pair) = pair();
+        let (_ends, sockets) = sockets();
         let (near, _far) = UnixStream::pair().unwrap();
         let near = OwnedFd::from(near);
-        sys::send(pair.send, b"hello").unwrap();
-        let error = pair.take(&mut Vec::new()).err().unwrap();
+        sys::send(sockets.send, b"hello").unwrap();
+        let error = sockets.receive(&mut Vec::new()).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let error = pair.pass(&near, &vec![0; CARRIED_BYTES_MAX + 1], 0).unwrap_err();
+        let error = sockets.hand_over(&near, &vec![0; CARRIED_BYTES_MAX + 1], 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prefork_core::Limits;
 use prefork_core::forwarded::Trusted;
 use prefork_io::access_line::{Field, Format};
-use prefork_io::handover::Pair;
+use prefork_io::handover::HandoverSockets;
 use prefork_io::pace::Patience;
 use prefork_io::reactor::Order;
 use prefork_io::server::{Notice, Server};
@@ -158,8 +158,8 @@ impl Engine {
             return Err(errors::not_callable(&app));
         }
         let (settings, static_environ) = read_settings(&RawSettings(settings))?;
-        let pair = handover.map(|(send, receive)| Pair { send, receive });
-        let server = Server::new(settings, &listeners, stats_fd, slot, access_log_fd, pair)?;
+        let handover = handover.map(|(send, receive)| HandoverSockets { send, receive });
+        let server = Server::new(settings, &listeners, stats_fd, slot, access_log_fd, handover)?;
         Ok(Self { app: app.unbind(), report_error, server, static_environ })
     }
 

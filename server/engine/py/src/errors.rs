@@ -158,13 +158,13 @@ pub fn unknown_mode(mode: &str) -> PyErr {
 /// More threads than there is room for, or no watchdog for them.
 pub fn too_many_threads() -> PyErr {
     PyRuntimeError::new_err(
-        "serve() was called by more threads than settings['threads'], or no helper thread could be started",
+        "serve() was called by more threads than settings['threads'], or no watchdog thread could be started",
     )
 }
 
 /// The hub has no watchdog.
 pub fn no_watchdog() -> PyErr {
-    PyRuntimeError::new_err("no helper thread could be started")
+    PyRuntimeError::new_err("no watchdog thread could be started")
 }
 
 /// A hub for an engine with threads.

@@ -68,7 +68,7 @@ impl Hub {
             most,
             places: RefCell::default(),
         };
-        // The first one starts the helper, which also watches a hub without calls.
+        // The first one starts the watchdog, which also watches a hub without calls.
         let number = hub.add_place(py)?;
         hub.places.borrow_mut().free.push(number);
         Ok(hub)
@@ -126,7 +126,7 @@ impl Hub {
         let mut turn = this.server.hub_turn(room, &mut calls);
         if turn.is_none() {
             let server = &this.server;
-            turn = Some(py.detach(|| server.hub_turn_after_helper(room, &mut calls)));
+            turn = Some(py.detach(|| server.hub_turn_after_watchdog(room, &mut calls)));
         }
         let Some(turn) = turn else { return Ok(Some(0.0)) };
         if turn.is_over {

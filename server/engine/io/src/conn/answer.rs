@@ -73,7 +73,7 @@ impl Conn {
 
     pub(super) fn discard(&mut self) -> Next {
         let mut sink = [0u8; 16 * 1024];
-        self.has_more = false;
+        self.is_unread = false;
         // Bounded, so that one client cannot keep the reactor; what still comes raises a new edge, and the deadline ends
         // it in any case.
         for _ in 0..16 {

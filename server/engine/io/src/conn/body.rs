@@ -55,7 +55,7 @@ impl Conn {
             return Next::Close;
         }
         self.renew_body_deadline(shared);
-        if !self.has_more {
+        if !self.is_unread {
             sys::acknowledge(self.raw_fd());
         }
         Next::Wait
@@ -93,18 +93,18 @@ impl Conn {
             match sys::receive(self.fd.as_raw_fd(), pool.scratch(want)) {
                 Ok(0) => return self.on_end(shared, pool),
                 Ok(count) => {
-                    self.has_more = count == want;
+                    self.is_unread = count == want;
                     if let Some(next) = self.take_in(count, shared, pool, now_us) {
                         return next;
                     }
                     left = left.saturating_sub(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_more = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_unread = false,
                 Err(_) => return Next::Close,
             }
-            if !self.has_more || left == 0 {
+            if !self.is_unread || left == 0 {
                 self.renew_body_deadline(shared);
-                if self.has_more {
+                if self.is_unread {
                     return Next::Yield;
                 }
                 sys::acknowledge(self.raw_fd());
@@ -153,7 +153,7 @@ impl Conn {
                     incoming.stage = Stage::Full { since_us: now_us };
                 }
                 // What is unread now is read when there is room; no edge will tell.
-                self.has_more = true;
+                self.is_unread = true;
                 shared.press();
                 self.deadline_us = now_us + ROOM_RETRY_US;
                 Some(Next::Wait)

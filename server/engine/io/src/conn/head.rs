@@ -24,23 +24,23 @@ impl Conn {
                     buffer.filled += count;
                     self.received += count as u64;
                     // Edge-triggered: a read that did not fill its room has emptied the socket.
-                    self.has_more = count == room_len;
+                    self.is_unread = count == room_len;
                     let next = self.advance(shared, pool, now_us);
                     match &self.state {
-                        State::Head if next == Next::Wait && self.has_more => {}
+                        State::Head if next == Next::Wait && self.is_unread => {}
                         State::Head if next == Next::Wait => {
                             // The rest may be held back until this is acknowledged.
                             sys::acknowledge(self.fd.as_raw_fd());
                             return next;
                         }
-                        State::Request(_) if next == Next::Wait && self.has_more => {
+                        State::Request(_) if next == Next::Wait && self.is_unread => {
                             return self.read_body(shared, pool, now_us);
                         }
                         _ => return next,
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.has_more = false;
+                    self.is_unread = false;
                     return Next::Wait;
                 }
                 Err(_) => return Next::Close,

@@ -129,7 +129,7 @@ pub struct Conn {
     /// Bytes of the current request received.
     pub received: u64,
     /// The last read filled its room: there may be more, of which no edge will tell.
-    pub has_more: bool,
+    pub is_unread: bool,
 }
 
 impl Conn {
@@ -162,7 +162,7 @@ impl Conn {
             made_id: None,
             ready_us: 0,
             received: 0,
-            has_more: false,
+            is_unread: false,
         }
     }
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::drain::Drain;
+use super::order::Drain;
 use super::{Reactor, TOKEN_HANDOVER, TOKEN_LISTENERS};
 use crate::conn::Conn;
-use crate::handover::Passed;
+use crate::handover::HandedOver;
 use crate::stats::cell;
 use crate::sys::{self, Address};
 
@@ -16,7 +16,7 @@ pub(super) const ACCEPTS_PER_TURN: usize = 4;
 /// A pause after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
-/// Passed connections taken in one go.
+/// Connections that were handed over, taken in one go.
 const TAKES_PER_TURN: usize = 16;
 
 pub(super) struct Listener {
@@ -25,19 +25,21 @@ pub(super) struct Listener {
 }
 
 impl Reactor {
-    /// Polls listeners and the shared pair only while an app thread is free: what nobody can serve now is left to
+    /// Polls listeners and the hand-over sockets only while an app thread is free: what nobody can serve now is left to
     /// the other workers, and polling it would only spin.
-    pub(super) fn welcome(&mut self, is_free: bool) {
+    pub(super) fn set_accept_interest(&mut self, is_free: bool) {
         let is_wanted = is_free
             && self.drain.accepts()
             && self.now_us >= self.accept_after_us
             && self.has_room();
-        if is_wanted == self.is_welcoming {
+        if is_wanted == self.has_accept_interest {
             return;
         }
-        self.is_welcoming = is_wanted;
+        self.has_accept_interest = is_wanted;
         let tokens = self.listeners.iter().map(|l| l.fd).zip(TOKEN_LISTENERS..);
-        for (fd, token) in tokens.chain(self.pair.map(|pair| (pair.receive, TOKEN_HANDOVER))) {
+        for (fd, token) in
+            tokens.chain(self.handover.map(|sockets| (sockets.receive, TOKEN_HANDOVER)))
+        {
             if !is_wanted {
                 self.epoll.remove(fd);
             } else if self.epoll.add(fd, sys::READ & !sys::PEER_ENDED, token).is_err() {
@@ -106,9 +108,9 @@ impl Reactor {
         idle.min().map(|(_, index)| index)
     }
 
-    /// Takes passed connections until a request is ready. The helper does so too: nothing may wait here for ever.
-    pub(super) fn take_passed(&mut self) {
-        let Some(pair) = self.pair else { return };
+    /// Takes passed connections until a request is ready. The watchdog does so too: nothing may wait here for ever.
+    pub(super) fn take_handed_over(&mut self) {
+        let Some(sockets) = self.handover else { return };
         if self.now_us < self.accept_after_us {
             return;
         }
@@ -116,15 +118,15 @@ impl Reactor {
             if !self.ready.is_empty() {
                 return;
             }
-            match pair.take(&mut self.scratch) {
-                Ok(Some(passed)) => self.adopt_passed(passed),
+            match sockets.receive(&mut self.scratch) {
+                Ok(Some(handed_over)) => self.adopt_handed_over(handed_over),
                 Ok(None) => return,
                 Err(error) => {
                     // Most likely out of descriptors: then the next one would be lost too.
                     self.accept_after_us = self.now_us + ACCEPT_PAUSE_US;
                     if error.kind() == io::ErrorKind::UnexpectedEof {
-                        self.epoll.remove(pair.receive);
-                        self.pair = None;
+                        self.epoll.remove(sockets.receive);
+                        self.handover = None;
                     }
                     return;
                 }
@@ -132,20 +134,21 @@ impl Reactor {
         }
     }
 
-    fn adopt_passed(&mut self, passed: Passed) {
-        let raw = passed.fd.as_raw_fd();
+    fn adopt_handed_over(&mut self, handed_over: HandedOver) {
+        let raw = handed_over.fd.as_raw_fd();
         let (Ok(local), Ok(address)) = (sys::local_address(raw), sys::peer_address(raw)) else {
             return; // the client left while its connection was on its way
         };
-        let mut conn = Box::new(Conn::new(passed.fd, &address, local, &self.shared, self.now_us));
-        conn.preload(&passed.bytes, &mut self.pool);
+        let mut conn =
+            Box::new(Conn::new(handed_over.fd, &address, local, &self.shared, self.now_us));
+        conn.preload(&handed_over.bytes, &mut self.pool);
         conn.deadline_us = self.now_us
-            + if passed.bytes.is_empty() {
+            + if handed_over.bytes.is_empty() {
                 self.shared.settings.keep_alive_us.max(self.shared.settings.header_timeout_us)
             } else {
                 self.shared.settings.header_timeout_us
             };
-        conn.ready_us = passed.ready_us;
+        conn.ready_us = handed_over.ready_us;
         conn.answered = 1;
         self.adopt(conn);
     }
@@ -157,7 +160,7 @@ impl Reactor {
             return;
         }
         let earlier = std::mem::take(&mut self.ready);
-        self.take_passed();
+        self.take_handed_over();
         if self.drain.accepts() && self.now_us >= self.accept_after_us {
             for _ in 0..most {
                 for listener in 0..self.listeners.len() {

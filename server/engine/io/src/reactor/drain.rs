@@ -3,6 +3,7 @@
 use std::io;
 
 use super::accept::{ACCEPTS_PER_TURN, Listener};
+use super::order::{Drain, Order};
 use super::{Call, Reactor, Role, Turn};
 use crate::conn::Conn;
 use crate::stats::cell;
@@ -18,87 +19,16 @@ pub(super) const LAST_REQUEST_US: u64 = 2_000_000;
 /// dropped are refused only after it.
 const LAST_HANDSHAKES_US: u64 = 20_000;
 
-/// What the worker was last told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
-    /// Serve.
-    Serve,
-    /// Pass every connection to other workers.
-    HandOver,
-    /// Answer what is there with `Connection: close`, take nothing new once the accept queue is empty.
-    Close,
-    /// Close everything.
-    Stop,
-}
-
-/// How far the worker is on its way out; times on the monotonic clock.
-///
-/// ```text
-/// Serving → HandingOver ────────────────────────────────→ Stopping
-///    └──┬───────┴→ LastRequests → LastWaiting → Shut ────────┘
-///       │                │            ↑           ↑
-///       └────────→ LastHandshakes ────┴───────────┘
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drain {
-    /// It is not.
-    Serving,
-    /// All connections go to other workers; none is accepted.
-    HandingOver { since_us: u64 },
-    /// Close, at first: idle clients may bring one more request, and for as long new ones are welcome too.
-    LastRequests { since_us: u64 },
-    /// Close, with new handshakes refused by the kernel: those that had begun are waited for.
-    LastHandshakes { since_us: u64 },
-    /// Close: so many who waited when the grace ended are still accepted. Under load the accept queues may never be seen
-    /// empty.
-    LastWaiting { left: usize },
-    /// Close: nobody is accepted any more.
-    Shut,
-    /// Everything is closed.
-    Stopping,
-}
-
-impl Drain {
-    /// The order that led here.
-    pub(super) const fn order(self) -> Order {
-        match self {
-            Self::Serving => Order::Serve,
-            Self::HandingOver { .. } => Order::HandOver,
-            Self::LastRequests { .. }
-            | Self::LastHandshakes { .. }
-            | Self::LastWaiting { .. }
-            | Self::Shut => Order::Close,
-            Self::Stopping => Order::Stop,
-        }
-    }
-
-    /// Whether another connection may be accepted.
-    pub(super) const fn accepts(self) -> bool {
-        match self {
-            Self::Serving | Self::LastRequests { .. } | Self::LastHandshakes { .. } => true,
-            Self::LastWaiting { left } => left > 0,
-            Self::HandingOver { .. } | Self::Shut | Self::Stopping => false,
-        }
-    }
-
-    /// One more was accepted.
-    pub(super) const fn count_accepted(&mut self) {
-        if let Self::LastWaiting { left } = self {
-            *left = left.saturating_sub(1);
-        }
-    }
-}
-
 impl Reactor {
     /// Whether this worker has stopped accepting for good.
     #[must_use]
     pub fn is_shut(&self) -> bool {
-        !self.is_welcoming
+        !self.has_accept_interest
             && matches!(self.drain, Drain::HandingOver { .. } | Drain::Shut | Drain::Stopping)
     }
 
     /// Begins what is ordered.
-    pub(super) fn heed(&mut self, order: Order) {
+    pub(super) fn apply_order(&mut self, order: Order) {
         if order == self.drain.order() {
             return;
         }
@@ -108,7 +38,7 @@ impl Reactor {
             Order::Serve => {}
             Order::HandOver => {
                 self.drain = Drain::HandingOver { since_us };
-                self.welcome(false);
+                self.set_accept_interest(false);
             }
             Order::Close => {
                 self.drain = Drain::LastRequests { since_us };
@@ -117,7 +47,7 @@ impl Reactor {
             }
             Order::Stop => {
                 self.drain = Drain::Stopping;
-                self.welcome(false);
+                self.set_accept_interest(false);
                 self.close_where(|_| true);
             }
         }
@@ -173,7 +103,7 @@ impl Reactor {
         for listener in 0..self.listeners.len() {
             self.accept(listener, ACCEPTS_PER_TURN);
         }
-        self.take_passed();
+        self.take_handed_over();
         self.open == open_before && self.ready.is_empty()
     }
 
@@ -206,7 +136,7 @@ impl Reactor {
 
     fn shut(&mut self) {
         self.drain = Drain::Shut;
-        self.welcome(false);
+        self.set_accept_interest(false);
     }
 
     /// The arbiter has new handshakes refused before the whole server stops.
@@ -222,7 +152,9 @@ impl Reactor {
     }
 
     pub(super) fn is_to_leave(&self, conn: &Conn) -> bool {
-        matches!(self.drain, Drain::HandingOver { .. }) && self.pair.is_some() && conn.is_at_head()
+        matches!(self.drain, Drain::HandingOver { .. })
+            && self.handover.is_some()
+            && conn.is_at_head()
     }
 
     fn pass_idle(&mut self) {
@@ -230,7 +162,7 @@ impl Reactor {
             let Some(conn) = &self.slots[index].conn else { continue };
             if !self.is_to_leave(conn) {
                 // Nobody to pass to: an idle connection is closed, as it would be at the end of its keep-alive.
-                if self.pair.is_none()
+                if self.handover.is_none()
                     && conn.is_idle()
                     && let Some(conn) = self.slots[index].conn.take()
                 {
@@ -239,7 +171,7 @@ impl Reactor {
                 continue;
             }
             let Some(mut conn) = self.slots[index].conn.take() else { continue };
-            if !self.pass(u32::try_from(index).unwrap_or(u32::MAX), &mut conn) {
+            if !self.hand_over(u32::try_from(index).unwrap_or(u32::MAX), &mut conn) {
                 self.slots[index].conn = Some(conn);
                 return; // the queue is full: the others wait for the next turn
             }
@@ -247,9 +179,9 @@ impl Reactor {
     }
 
     /// Passes a connection on; false when it has to stay, and then its next answer ends it.
-    pub(super) fn pass(&mut self, index: u32, conn: &mut Conn) -> bool {
-        let Some(pair) = self.pair else { return false };
-        if let Err(error) = pair.pass(conn.fd(), conn.partial(), 0) {
+    pub(super) fn hand_over(&mut self, index: u32, conn: &mut Conn) -> bool {
+        let Some(sockets) = self.handover else { return false };
+        if let Err(error) = sockets.hand_over(conn.fd(), conn.partial(), 0) {
             let is_full = error.kind() == io::ErrorKind::WouldBlock;
             let is_late = matches!(
                 self.drain,
@@ -270,9 +202,9 @@ impl Reactor {
     /// # Errors
     /// The call, which has to be served here.
     #[allow(clippy::cast_possible_truncation)] // the token's lower half is the index
-    pub fn pass_call(&mut self, mut call: Call) -> Result<(), Call> {
-        let (Some(pair), Some(bytes)) = (self.pair, call.wire()) else { return Err(call) };
-        if pair.pass(call.fd(), &bytes, call.ready_us).is_err() {
+    pub fn hand_over_call(&mut self, mut call: Call) -> Result<(), Call> {
+        let (Some(sockets), Some(bytes)) = (self.handover, call.wire()) else { return Err(call) };
+        if sockets.hand_over(call.fd(), &bytes, call.ready_us).is_err() {
             return Err(call);
         }
         self.epoll.remove(call.raw_fd());

@@ -12,18 +12,19 @@ use std::time::Duration;
 
 use crate::buffer::Pool;
 use crate::conn::{Conn, Next};
-use crate::handover::Pair;
+use crate::handover::HandoverSockets;
 use crate::shared::Shared;
 use crate::sys::{self, Address, Epoll, Event};
 
 mod accept;
 mod deadlines;
 mod drain;
+mod order;
 mod slots;
 
 use accept::{ACCEPTS_PER_TURN, Listener};
-use drain::Drain;
-pub use drain::Order;
+use order::Drain;
+pub use order::Order;
 use slots::Slot;
 
 /// Tokens below this are connections: `generation << 32 | index`.
@@ -48,8 +49,8 @@ pub type Call = Box<Conn>;
 pub enum Role {
     /// An app thread, which takes the first ready request itself.
     App,
-    /// The helper: all app threads are in calls, or on their way.
-    Helper,
+    /// The watchdog: all app threads are in calls, or on their way.
+    Watchdog,
 }
 
 /// What a turn came to.
@@ -75,9 +76,9 @@ pub struct Reactor {
     /// Slices that may still be sent before the next poll.
     slices_left: u32,
     listeners: Vec<Listener>,
-    pair: Option<Pair>,
-    /// Whether listeners and the shared pair are polled.
-    is_welcoming: bool,
+    handover: Option<HandoverSockets>,
+    /// Whether listeners and the hand-over sockets are polled.
+    has_accept_interest: bool,
     /// Accepting pauses until then.
     accept_after_us: u64,
     open: usize,
@@ -89,7 +90,7 @@ pub struct Reactor {
     /// Ready requests beyond the one a turn returns.
     ready: Vec<Call>,
     is_woken: bool,
-    /// For messages of the shared pair.
+    /// For messages of the hand-over sockets.
     scratch: Vec<u8>,
 }
 
@@ -100,7 +101,7 @@ impl Reactor {
         epoll: Arc<Epoll>,
         shared: Arc<Shared>,
         listeners: &[RawFd],
-        pair: Option<Pair>,
+        handover: Option<HandoverSockets>,
         waker: RawFd,
     ) -> io::Result<Self> {
         epoll.add(waker, sys::READ, TOKEN_WAKER)?;
@@ -122,8 +123,8 @@ impl Reactor {
             batch_len: 0,
             slices_left: SLICES_PER_POLL,
             listeners,
-            pair,
-            is_welcoming: false,
+            handover,
+            has_accept_interest: false,
             accept_after_us: 0,
             open: 0,
             now_us: sys::monotonic_us(),
@@ -182,13 +183,13 @@ impl Reactor {
 
     /// Handles what there is, after waiting for it no longer than `timeout`.
     pub fn turn(&mut self, role: Role, order: Order, timeout: Option<Duration>) -> Turn {
-        self.heed(order);
+        self.apply_order(order);
         self.end_grace();
         if let Some(turn) = self.deliver(role) {
             return turn;
         }
         if self.batch_at == self.batch_len {
-            self.welcome(role == Role::App);
+            self.set_accept_interest(role == Role::App);
             self.poll(timeout);
         }
         if self.now_us >= self.next_deadline_us {
@@ -208,7 +209,7 @@ impl Reactor {
         self.finish_orders(role)
     }
 
-    /// An app thread takes the first ready request; the helper gathers them all.
+    /// An app thread takes the first ready request; the watchdog gathers them all.
     fn deliver(&mut self, role: Role) -> Option<Turn> {
         if role == Role::App && !self.ready.is_empty() {
             Some(Turn::Call(self.ready.remove(0)))
@@ -243,10 +244,10 @@ impl Reactor {
         let (token, flags) = (event.u64, event.events);
         match token {
             TOKEN_WAKER => self.is_woken = true,
-            TOKEN_HANDOVER if role == Role::App => self.take_passed(),
+            TOKEN_HANDOVER if role == Role::App => self.take_handed_over(),
             TOKEN_HANDOVER => {}
             TOKEN_LISTENERS.. => {
-                if role == Role::App && self.is_welcoming {
+                if role == Role::App && self.has_accept_interest {
                     let index = usize::try_from(token - TOKEN_LISTENERS).unwrap_or(usize::MAX);
                     if self.ready.is_empty() {
                         self.accept(index, ACCEPTS_PER_TURN);
@@ -294,7 +295,7 @@ impl Reactor {
     ) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let next = step(&mut conn, &self.shared, &mut self.pool, self.now_us);
-            self.settle(index, conn, next)
+            self.drive(index, conn, next)
         }));
         match result {
             Ok(Some(call)) => self.ready.push(call),
@@ -305,7 +306,7 @@ impl Reactor {
     }
 
     /// Follows a connection until it waits, is ready for a call, or is gone.
-    fn settle(&mut self, index: u32, mut conn: Box<Conn>, mut next: Next) -> Option<Call> {
+    fn drive(&mut self, index: u32, mut conn: Box<Conn>, mut next: Next) -> Option<Call> {
         loop {
             let slot = &mut self.slots[index as usize];
             match next {
@@ -324,9 +325,9 @@ impl Reactor {
                 Next::Wait if slot.is_unread && conn.reads() => {
                     let is_ended = slot.is_ended;
                     next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
-                    self.slots[index as usize].is_unread = conn.has_more || is_ended;
+                    self.slots[index as usize].is_unread = conn.is_unread || is_ended;
                 }
-                Next::Wait if self.is_to_leave(&conn) && self.pass(index, &mut conn) => {
+                Next::Wait if self.is_to_leave(&conn) && self.hand_over(index, &mut conn) => {
                     return None;
                 }
                 Next::Wait => {

@@ -1,7 +1,8 @@
 //! The reactor's table of connections: each has a slot, whose number and generation are its token in epoll.
 
 use super::Reactor;
-use super::drain::{LAST_REQUEST_US, Order};
+use super::drain::LAST_REQUEST_US;
+use super::order::Order;
 use crate::conn::{Conn, Next};
 use crate::stats::cell;
 use crate::sys;

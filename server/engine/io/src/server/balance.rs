@@ -9,17 +9,20 @@ use crate::stats::cell;
 impl Server {
     /// Passes requests that wait here for an app thread to workers that have one; when this worker is to leave, to
     /// whoever comes.
-    pub(super) fn share(&self, reactor: &mut Reactor) {
+    pub(super) fn offload(&self, reactor: &mut Reactor) {
         let is_leaving = match self.order() {
             Order::Serve => false,
             Order::HandOver => true,
             Order::Close | Order::Stop => return,
         };
         while self.ready_count.load(SeqCst) > 0 {
-            let Some(call) = lock(&self.desk).ready.pop_front() else { return };
+            let Some(call) = lock(&self.run_queue).ready.pop_front() else { return };
             let target = if is_leaving { None } else { self.shared.table.reserve_idle() };
-            let passed =
-                if is_leaving || target.is_some() { reactor.pass_call(call) } else { Err(call) };
+            let passed = if is_leaving || target.is_some() {
+                reactor.hand_over_call(call)
+            } else {
+                Err(call)
+            };
             let Err(call) = passed else {
                 self.count_taken(1);
                 continue;
@@ -27,7 +30,7 @@ impl Server {
             if let Some(slot) = target {
                 self.shared.table.release_idle(slot);
             }
-            lock(&self.desk).ready.push_front(call);
+            lock(&self.run_queue).ready.push_front(call);
             return;
         }
     }

@@ -24,9 +24,9 @@ impl Server {
         self.shared.table.set_line(number, call.request_line(self.shared.settings.hides_queries));
         thread.begin(call, now_us, self.shared.settings.request_timeout_us > 0);
         self.calls.fetch_add(1, SeqCst);
-        // The helper looks at the calls again after it said that it parks: one of the two sees the other.
-        if self.helper.is_parked.load(SeqCst) {
-            self.wake_helper();
+        // The watchdog looks at the calls again after it said that it parks: one of the two sees the other.
+        if self.watchdog.is_parked.load(SeqCst) {
+            self.wake_watchdog();
         }
         let table = &self.shared.table;
         table.add(cell::in_flight, 1);
@@ -109,7 +109,7 @@ impl Server {
     fn give_back(&self, conn: Call, next: Next, now_us: u64) {
         if let Ok(mut reactor) = self.lead.try_lock() {
             reactor.take_back(conn, next, now_us);
-            self.spread(&mut reactor);
+            self.publish_ready(&mut reactor);
             return;
         }
         // The leader must look at once when there is something to do; else an event of the socket tells it: changing
@@ -119,8 +119,8 @@ impl Server {
             && conn.unsent.is_empty()
             && self.order() == Order::Serve;
         let (fd, token) = (conn.raw_fd(), conn.token);
-        let mut desk = lock(&self.desk);
-        desk.returned.push((conn, next));
+        let mut run_queue = lock(&self.run_queue);
+        run_queue.returned.push((conn, next));
         self.returned_count.fetch_add(1, AcqRel);
         if !is_quiet || self.epoll.modify(fd, sys::READ | sys::EDGE, token).is_err() {
             self.waker.wake();
@@ -135,7 +135,7 @@ impl Server {
             && !call.handover_failed
             && match self.order() {
                 Order::Serve => true,
-                Order::HandOver => self.has_pair,
+                Order::HandOver => self.has_handover,
                 Order::Close | Order::Stop => false,
             }
     }

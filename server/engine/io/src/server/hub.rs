@@ -5,7 +5,7 @@
 //! nothing, and starts a greenlet for each request that became ready. So in the usual case a request is read, run and
 //! answered by one thread without a switch.
 //!
-//! A greenlet that computes without letting others run blocks the hub. The helper notices that something waits and
+//! A greenlet that computes without letting others run blocks the hub. The watchdog notices that something waits and
 //! the hub has made no turn between two looks, and leads until the hub is back, as it does when all app threads are
 //! in calls. It also asks the hub once a second for a turn: a hub that makes none for as long as a call may take is
 //! blocked for good, and its worker has to go.
@@ -25,25 +25,22 @@ use super::{LEADER_APP, LEADER_NONE, Notice, Server, Work, lock};
 use crate::reactor::{Call, Order, Reactor, Role, Turn};
 use crate::sys::Waker;
 
-/// The helper looks this often whether the hub comes while calls run.
-pub(super) const LOOK: Duration = Duration::from_millis(5);
-
 /// Calls started in one turn, so that they run before further requests are read.
 const CALLS_PER_TURN: usize = 64;
 
-/// What the helper and the hub know of each other.
+/// What the watchdog and the hub know of each other.
 pub(super) struct Hub {
     wake: Waker,
     is_woken: AtomicBool,
     /// Turns of the hub.
     turns: AtomicU64,
-    /// `turns` when the helper last looked, and whether something waited for the hub then.
+    /// `turns` when the watchdog last looked, and whether something waited for the hub then.
     looked_turns: AtomicU64,
     is_wanted: AtomicBool,
     asked: Mutex<Asked>,
 }
 
-/// When the helper last asked the hub for a turn.
+/// When the watchdog last asked the hub for a turn.
 #[derive(Default)]
 struct Asked {
     /// 0 for never.
@@ -106,8 +103,8 @@ impl Server {
         }
     }
 
-    /// One turn: adds ready calls to `calls`, up to `room`. `None`, and nothing has happened, while the helper leads:
-    /// then [`Server::hub_turn_after_helper`].
+    /// One turn: adds ready calls to `calls`, up to `room`. `None`, and nothing has happened, while the watchdog leads:
+    /// then [`Server::hub_turn_after_watchdog`].
     pub fn hub_turn(&self, room: usize, calls: &mut Vec<Call>) -> Option<HubTurn> {
         match self.lead.try_lock() {
             Ok(reactor) => Some(self.hub_lead(reactor, room, calls)),
@@ -118,8 +115,8 @@ impl Server {
         }
     }
 
-    /// As [`Server::hub_turn`]; waits for the helper to leave the lead, which it does at once.
-    pub fn hub_turn_after_helper(&self, room: usize, calls: &mut Vec<Call>) -> HubTurn {
+    /// As [`Server::hub_turn`]; waits for the watchdog to leave the lead, which it does at once.
+    pub fn hub_turn_after_watchdog(&self, room: usize, calls: &mut Vec<Call>) -> HubTurn {
         self.lead_wanted.fetch_add(1, SeqCst);
         self.waker.wake();
         let reactor = self.lead.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +134,7 @@ impl Server {
             hub.begin_turn();
         }
         self.leader.store(LEADER_APP, SeqCst);
-        self.absorb(&mut reactor);
+        self.take_returned(&mut reactor);
         self.take_waiting(room, calls);
         let mut is_done = false;
         while calls.len() < room.min(CALLS_PER_TURN) {
@@ -152,12 +149,12 @@ impl Server {
         }
         if calls.len() == room {
             // Nobody is free: what is ready waits, and nothing new is accepted.
-            reactor.turn(Role::Helper, self.order(), Some(Duration::ZERO));
+            reactor.turn(Role::Watchdog, self.order(), Some(Duration::ZERO));
         }
         if reactor.take_wake() {
             self.waker.clear();
         }
-        let has_more = self.spread(&mut reactor) || reactor.is_amid_events();
+        let has_more = self.publish_ready(&mut reactor) || reactor.is_amid_events();
         if has_more && calls.len() < room {
             self.wake_hub();
         }
@@ -178,19 +175,19 @@ impl Server {
         if self.ready_count.load(Acquire) == 0 {
             return;
         }
-        let mut desk = lock(&self.desk);
-        let count = desk.ready.len().min(room);
-        calls.extend(desk.ready.drain(..count));
+        let mut run_queue = lock(&self.run_queue);
+        let count = run_queue.ready.len().min(room);
+        calls.extend(run_queue.ready.drain(..count));
         self.count_taken(count);
     }
 
-    /// Whether the helper may sleep long.
+    /// Whether the watchdog may sleep long.
     pub(super) fn is_hub_quiet(&self) -> bool {
         let is_wanted = self.hub.as_ref().is_some_and(|hub| hub.is_wanted.load(Relaxed));
         self.calls.load(SeqCst) == 0 && !is_wanted
     }
 
-    /// At each look of the helper: leads in the place of a hub that something has been waiting for since the last one.
+    /// At each look of the watchdog: leads in the place of a hub that something has been waiting for since the last one.
     pub(super) fn watch_hub(&self) {
         let Some(hub) = &self.hub else { return };
         let turns = hub.turns.load(SeqCst);
@@ -204,7 +201,7 @@ impl Server {
         {
             self.advertise(0);
             self.wake_hub();
-            self.helper_lead(reactor);
+            self.watchdog_lead(reactor);
         }
     }
 

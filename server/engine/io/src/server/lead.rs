@@ -67,7 +67,7 @@ impl Server {
         if self.ready_count.load(Acquire) == 0 {
             return None;
         }
-        let call = lock(&self.desk).ready.pop_front()?;
+        let call = lock(&self.run_queue).ready.pop_front()?;
         self.count_taken(1);
         self.taken.fetch_add(1, Relaxed);
         Some(Work::Call(call))
@@ -77,8 +77,8 @@ impl Server {
     fn lead(&self, mut reactor: MutexGuard<'_, Reactor>, wait: Duration) -> Work {
         self.leader.store(LEADER_APP, SeqCst);
         self.lead_count.fetch_add(1, Relaxed);
-        self.absorb(&mut reactor);
-        // The helper may have left ready requests a moment ago, before it gave the lead away.
+        self.take_returned(&mut reactor);
+        // The watchdog may have left ready requests a moment ago, before it gave the lead away.
         let wait = if self.ready_count.load(SeqCst) > 0 { Duration::ZERO } else { wait };
         let is_sending = wait > Duration::ZERO && self.flush_threads();
         let wait = if is_sending { Duration::ZERO } else { wait };
@@ -86,12 +86,12 @@ impl Server {
         if reactor.take_wake() {
             self.waker.clear();
         }
-        let has_more = self.spread(&mut reactor);
+        let has_more = self.publish_ready(&mut reactor);
         self.tell_shut(&mut reactor);
         self.leader.store(LEADER_NONE, SeqCst);
         drop(reactor);
         if has_more {
-            self.desk_changed.notify_all();
+            self.run_queue_changed.notify_all();
         }
         match turn {
             Turn::Call(call) => Work::Call(call),
@@ -101,11 +101,11 @@ impl Server {
     }
 
     /// Gives connections whose calls are over back to the reactor.
-    pub(super) fn absorb(&self, reactor: &mut Reactor) {
+    pub(super) fn take_returned(&self, reactor: &mut Reactor) {
         if self.returned_count.load(Acquire) == 0 {
             return;
         }
-        let returned = std::mem::take(&mut lock(&self.desk).returned);
+        let returned = std::mem::take(&mut lock(&self.run_queue).returned);
         self.returned_count.fetch_sub(returned.len(), AcqRel);
         let now_us = sys::monotonic_us();
         for (conn, next) in returned {
@@ -114,15 +114,15 @@ impl Server {
     }
 
     /// Puts further ready requests where any app thread finds them.
-    pub(super) fn spread(&self, reactor: &mut Reactor) -> bool {
+    pub(super) fn publish_ready(&self, reactor: &mut Reactor) -> bool {
         if !reactor.has_ready() {
             return false;
         }
         let ready = reactor.take_ready();
-        let mut desk = lock(&self.desk);
+        let mut run_queue = lock(&self.run_queue);
         self.ready_count.fetch_add(ready.len(), AcqRel);
         self.shared.table.add(cell::waiting, ready.len() as u64);
-        desk.ready.extend(ready);
+        run_queue.ready.extend(ready);
         true
     }
 
@@ -175,18 +175,22 @@ impl Server {
 
     /// Waits until another thread leaves the lead or has a request to spare.
     fn park(&self) {
-        let mut desk = lock(&self.desk);
+        let mut run_queue = lock(&self.run_queue);
         self.parked.fetch_add(1, SeqCst);
-        while desk.ready.is_empty() && !desk.is_lead_offered && !self.is_done.load(Acquire) {
-            // The leader's flag changes without this lock: the helper's tick is what ends a missed offer.
-            desk = self.desk_changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
+        while run_queue.ready.is_empty()
+            && !run_queue.is_lead_offered
+            && !self.is_done.load(Acquire)
+        {
+            // The leader's flag changes without this lock: the watchdog's tick is what ends a missed offer.
+            run_queue =
+                self.run_queue_changed.wait(run_queue).unwrap_or_else(PoisonError::into_inner);
         }
-        desk.is_lead_offered = false;
+        run_queue.is_lead_offered = false;
         self.parked.fetch_sub(1, SeqCst);
     }
 
     pub(super) fn offer_lead(&self) {
-        lock(&self.desk).is_lead_offered = true;
-        self.desk_changed.notify_one();
+        lock(&self.run_queue).is_lead_offered = true;
+        self.run_queue_changed.notify_one();
     }
 }

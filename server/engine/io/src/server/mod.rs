@@ -1,8 +1,8 @@
-//! The engine of one worker: app threads, the helper, and who of them drives the reactor.
+//! The engine of one worker: app threads, the watchdog, and who of them drives the reactor.
 //!
 //! One lock, the *lead*, goes with the reactor. An app thread without a call takes the lead, polls, and leaves with
 //! the first ready request; so in the usual case a request is read, run and answered by one thread without a switch.
-//! When the lead was vacant for a whole tick (1 ms), calls take long: the helper gives the lead to a parked app
+//! When the lead was vacant for a whole tick (1 ms), calls take long: the watchdog gives the lead to a parked app
 //! thread, or takes it itself when there is none. Then it gathers ready requests, and an app thread that comes back
 //! takes the oldest of them or asks for the lead by the waker.
 //!
@@ -21,7 +21,7 @@ use crate::access_log::AccessLog;
 use crate::call_state::{Thread, Threads};
 use crate::conn::Next;
 use crate::forked;
-use crate::handover::Pair;
+use crate::handover::HandoverSockets;
 use crate::reactor::{Call, Order, Reactor};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -37,11 +37,11 @@ mod watchdog;
 
 use hub::Hub;
 pub use sending::{Sent, Wait};
-use watchdog::{Helper, help};
+use watchdog::{Watchdog, watch};
 
 const LEADER_NONE: u8 = 0;
 const LEADER_APP: u8 = 1;
-const LEADER_HELPER: u8 = 2;
+const LEADER_WATCHDOG: u8 = 2;
 
 /// What the worker's main thread is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub enum Work {
 
 /// Requests between the reactor and the app threads, and connections on their way back.
 #[derive(Default)]
-struct Desk {
+struct RunQueue {
     ready: VecDeque<Call>,
     returned: Vec<(Call, Next)>,
     /// The lead is offered to one parked thread.
@@ -118,12 +118,12 @@ pub struct Server {
     leader: AtomicU8,
     /// Grows with each lead of an app thread.
     lead_count: AtomicU64,
-    /// App threads that wait for the helper to give the lead.
+    /// App threads that wait for the watchdog to give the lead.
     lead_wanted: AtomicUsize,
-    desk: Mutex<Desk>,
-    desk_changed: Condvar,
+    run_queue: Mutex<RunQueue>,
+    run_queue_changed: Condvar,
     ready_count: AtomicUsize,
-    /// Requests that app threads took from the desk, without leading for them.
+    /// Requests that app threads took from the run queue, without leading for them.
     taken: AtomicU64,
     returned_count: AtomicUsize,
     parked: AtomicUsize,
@@ -139,8 +139,8 @@ pub struct Server {
     is_shut: AtomicBool,
     is_done: AtomicBool,
     answered: AtomicU64,
-    helper: Helper,
-    has_pair: bool,
+    watchdog: Watchdog,
+    has_handover: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,7 +156,7 @@ impl Server {
         stats_fd: RawFd,
         slot: usize,
         log_fd: RawFd,
-        pair: Option<Pair>,
+        handover: Option<HandoverSockets>,
     ) -> io::Result<Arc<Self>> {
         sys::ignore_sigpipe();
         forked::watch();
@@ -169,7 +169,8 @@ impl Server {
         let shared = Arc::new(Shared::new(settings, table, log));
         let epoll = Arc::new(Epoll::new()?);
         let waker = Waker::new()?;
-        let reactor = Reactor::new(epoll.clone(), shared.clone(), listeners, pair, waker.raw())?;
+        let reactor =
+            Reactor::new(epoll.clone(), shared.clone(), listeners, handover, waker.raw())?;
         Ok(Arc::new(Self {
             shared,
             epoll,
@@ -181,8 +182,8 @@ impl Server {
             leader: AtomicU8::new(LEADER_NONE),
             lead_count: AtomicU64::new(0),
             lead_wanted: AtomicUsize::new(0),
-            desk: Mutex::default(),
-            desk_changed: Condvar::new(),
+            run_queue: Mutex::default(),
+            run_queue_changed: Condvar::new(),
             ready_count: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             returned_count: AtomicUsize::new(0),
@@ -196,8 +197,8 @@ impl Server {
             is_shut: AtomicBool::new(false),
             is_done: AtomicBool::new(false),
             answered: AtomicU64::new(0),
-            helper: Helper::default(),
-            has_pair: pair.is_some(),
+            watchdog: Watchdog::default(),
+            has_handover: handover.is_some(),
         }))
     }
 
@@ -249,10 +250,10 @@ impl Server {
     fn wake_all(&self) {
         self.waker.wake();
         self.wake_hub();
-        let desk = lock(&self.desk);
-        self.desk_changed.notify_all();
-        drop(desk);
-        self.wake_helper();
+        let run_queue = lock(&self.run_queue);
+        self.run_queue_changed.notify_all();
+        drop(run_queue);
+        self.wake_watchdog();
     }
 
     /// No connection and no call is left.
@@ -263,10 +264,10 @@ impl Server {
 
     /// Makes the calling thread an app thread; returns its number, or `None` when all are there.
     pub fn join(self: &Arc<Self>, ident: u64) -> Option<usize> {
-        if !self.helper.is_started.swap(true, SeqCst) {
+        if !self.watchdog.is_started.swap(true, SeqCst) {
             let server = Arc::downgrade(self);
             let named = |name: &str| std::thread::Builder::new().name(name.into());
-            named("prefork-watchdog").spawn(move || help(&server)).ok()?;
+            named("prefork-watchdog").spawn(move || watch(&server)).ok()?;
             if self.shared.log.is_some() {
                 let shared = self.shared.clone();
                 let write = move || shared.log.iter().for_each(AccessLog::write);

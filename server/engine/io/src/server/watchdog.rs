@@ -8,7 +8,7 @@ use std::sync::atomic::{
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::{LEADER_APP, LEADER_HELPER, LEADER_NONE, Notice, Server, hub, lock};
+use super::{LEADER_APP, LEADER_NONE, LEADER_WATCHDOG, Notice, Server, lock};
 use prefork_core::Method;
 
 use crate::access_line::without_query;
@@ -18,33 +18,36 @@ use crate::reactor::{Order, Reactor, Role, Turn};
 use crate::stats::cell;
 use crate::sys;
 
-/// The helper looks this often while calls run.
+/// The watchdog looks this often while calls run.
 const TICK: Duration = Duration::from_millis(1);
+
+/// The same where calls run in greenlets: so often it looks whether the hub comes.
+const HUB_TICK: Duration = Duration::from_millis(5);
 
 /// Looks in a row without a lead after which one is missed, although app threads go from one waiting request to the next.
 const BUSY_LOOKS: u32 = 5;
 
-/// Calls that are shorter, on average, need no lead of the helper: an app thread is back before it would be of use.
+/// Calls that are shorter, on average, need no lead of the watchdog: an app thread is back before it would be of use.
 const SHORT_CALL: Duration = TICK;
 
-/// Ticks without a call running before the helper parks.
+/// Ticks without a call running before the watchdog parks.
 const QUIET_TICKS: u32 = 4;
 
-/// The longest sleep of the helper: it shows this often that it lives (`watchdog_us`).
+/// The longest sleep of the watchdog: it shows this often that it lives (`watchdog_us`).
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 
 /// A look that comes so much later than planned: the process did not run in between, nor did its calls.
 const PAUSE_US: u64 = 100_000;
 
-/// After a panic of the helper, before it looks again.
+/// After a panic of the watchdog, before it looks again.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest wait of the helper when it leads: passed connections are looked for this often.
-const HELPER_WAIT: Duration = Duration::from_millis(20);
+/// The longest wait of the watchdog when it leads: passed connections are looked for this often.
+const WATCHDOG_WAIT: Duration = Duration::from_millis(20);
 
-/// Where the helper sleeps.
+/// Where the watchdog sleeps.
 #[derive(Default)]
-pub(super) struct Helper {
+pub(super) struct Watchdog {
     pub(super) is_started: AtomicBool,
     pub(super) is_parked: AtomicBool,
     is_awake: Mutex<bool>,
@@ -54,9 +57,9 @@ pub(super) struct Helper {
 }
 
 impl Server {
-    pub(super) fn wake_helper(&self) {
-        *lock(&self.helper.is_awake) = true;
-        self.helper.wake.notify_one();
+    pub(super) fn wake_watchdog(&self) {
+        *lock(&self.watchdog.is_awake) = true;
+        self.watchdog.wake.notify_one();
     }
 
     /// Whether an app thread waits for the next request, however many calls run in others.
@@ -68,37 +71,37 @@ impl Server {
     }
 
     /// Sleeps for a tick, or, when all is quiet, until woken or a call may be over its time.
-    fn helper_sleep(&self, is_long: bool, until_timeout: Option<Duration>) {
-        let mut is_awake = lock(&self.helper.is_awake);
-        let mut timeout = if self.hub.is_some() { hub::LOOK } else { TICK };
+    fn watchdog_sleep(&self, is_long: bool, until_timeout: Option<Duration>) {
+        let mut is_awake = lock(&self.watchdog.is_awake);
+        let mut timeout = if self.hub.is_some() { HUB_TICK } else { TICK };
         if is_long {
             timeout = until_timeout.map_or(BEAT, |left| left.clamp(TICK, BEAT));
-            self.helper.is_parked.store(true, SeqCst);
+            self.watchdog.is_parked.store(true, SeqCst);
         }
         // Again after the flag is up: a call may have begun before anybody could see it.
         if !*is_awake && (!is_long || (self.is_quiet() && !self.is_done.load(SeqCst))) {
             self.plan_look(timeout);
             is_awake = self
-                .helper
+                .watchdog
                 .wake
                 .wait_timeout(is_awake, timeout)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        self.helper.is_parked.store(false, SeqCst);
+        self.watchdog.is_parked.store(false, SeqCst);
         *is_awake = false;
     }
 
     fn plan_look(&self, within: Duration) {
         let within_us = u64::try_from(within.as_micros()).unwrap_or(0);
-        self.helper.look_due_us.store(sys::monotonic_us() + within_us, Relaxed);
+        self.watchdog.look_due_us.store(sys::monotonic_us() + within_us, Relaxed);
     }
 
-    /// Shows that the helper lives, and takes out of the calls' time what was a pause of the whole process (SIGSTOP, a
+    /// Shows that the watchdog lives, and takes out of the calls' time what was a pause of the whole process (SIGSTOP, a
     /// frozen container, a suspended machine). Nobody else judges calls, so none is judged before that.
     fn beat(&self, now_us: u64) {
         self.shared.table.set(cell::watchdog_us, now_us);
-        let due_us = self.helper.look_due_us.swap(0, Relaxed);
+        let due_us = self.watchdog.look_due_us.swap(0, Relaxed);
         let late_us = if due_us == 0 { 0 } else { now_us.saturating_sub(due_us) };
         if late_us > PAUSE_US {
             for thread in self.threads.iter() {
@@ -109,7 +112,7 @@ impl Server {
         }
     }
 
-    /// What the helper does at each look; returns when the next overdue call is due.
+    /// What the watchdog does at each look; returns when the next overdue call is due.
     fn watch_calls(&self) -> Option<Duration> {
         let limit_us = self.shared.settings.request_timeout_us;
         let now_us = sys::monotonic_us();
@@ -164,25 +167,25 @@ impl Server {
         self.notify(Notice::Timeout { thread_ident, method, target, elapsed_us });
     }
 
-    /// The helper leads until an app thread wants to.
-    pub(super) fn helper_lead(&self, mut reactor: MutexGuard<'_, Reactor>) {
-        self.leader.store(LEADER_HELPER, SeqCst);
+    /// The watchdog leads until an app thread wants to.
+    pub(super) fn watchdog_lead(&self, mut reactor: MutexGuard<'_, Reactor>) {
+        self.leader.store(LEADER_WATCHDOG, SeqCst);
         let (start, taken) = (Instant::now(), self.taken.load(Relaxed));
         while self.lead_wanted.load(SeqCst) == 0 && !self.is_done.load(SeqCst) {
             let until_timeout = self.watch_calls();
-            self.absorb(&mut reactor);
+            self.take_returned(&mut reactor);
             let is_queued = self.ready_count.load(SeqCst) > 0;
             let has_more = self.flush_threads();
-            let rest = if is_queued || has_more { TICK } else { HELPER_WAIT };
+            let rest = if is_queued || has_more { TICK } else { WATCHDOG_WAIT };
             let wait = until_timeout.map_or(rest, |left| left.min(rest));
             self.plan_look(wait);
-            let turn = reactor.turn(Role::Helper, self.order(), Some(wait));
+            let turn = reactor.turn(Role::Watchdog, self.order(), Some(wait));
             reactor.take_some(self.accept_credit.swap(0, Relaxed).min(self.threads.most()));
             if reactor.take_wake() {
                 self.waker.clear();
             }
-            let has_more = self.spread(&mut reactor);
-            self.share(&mut reactor);
+            let has_more = self.publish_ready(&mut reactor);
+            self.offload(&mut reactor);
             self.tell_shut(&mut reactor);
             if matches!(turn, Turn::Done) && self.calls.load(SeqCst) == 0 {
                 self.finish();
@@ -192,7 +195,7 @@ impl Server {
             }
             if self.parked.load(SeqCst) > 0 || self.calls.load(SeqCst) == 0 {
                 if has_more {
-                    self.desk_changed.notify_all();
+                    self.run_queue_changed.notify_all();
                 }
                 break;
             }
@@ -209,10 +212,10 @@ impl Server {
     }
 }
 
-/// The helper's life: it keeps the engine only weakly, so that a dropped engine ends it.
+/// The watchdog's life: it keeps the engine only weakly, so that a dropped engine ends it.
 ///
-/// A panic costs one look. A helper that panics at every look is silent, and the arbiter replaces the worker.
-pub(super) fn help(server: &Weak<Server>) {
+/// A panic costs one look. A watchdog that panics at every look is silent, and the arbiter replaces the worker.
+pub(super) fn watch(server: &Weak<Server>) {
     let mut looks = Looks::default();
     while let Some(server) = server.upgrade() {
         if server.is_done.load(SeqCst) {
@@ -220,13 +223,13 @@ pub(super) fn help(server: &Weak<Server>) {
             return;
         }
         if catch_unwind(AssertUnwindSafe(|| looks.next(&server))).is_err() {
-            let _ = server.leader.compare_exchange(LEADER_HELPER, LEADER_NONE, SeqCst, SeqCst);
+            let _ = server.leader.compare_exchange(LEADER_WATCHDOG, LEADER_NONE, SeqCst, SeqCst);
             std::thread::sleep(PANIC_PAUSE);
         }
     }
 }
 
-/// What the helper remembers from one look to the next.
+/// What the watchdog remembers from one look to the next.
 #[derive(Default)]
 struct Looks {
     vacancy: Vacancy,
@@ -239,7 +242,7 @@ impl Looks {
     /// Sleeps, then sees to overdue calls and to a lead that nobody has.
     fn next(&mut self, server: &Server) {
         self.quiet = if server.is_quiet() { self.quiet + 1 } else { 0 };
-        server.helper_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
+        server.watchdog_sleep(self.quiet >= QUIET_TICKS, self.until_timeout);
         self.until_timeout = server.watch_calls();
         if server.hub.is_some() {
             server.watch_hub();
@@ -256,7 +259,7 @@ impl Looks {
         } else if server.calls.load(SeqCst) > 0
             && let Ok(reactor) = server.lead.try_lock()
         {
-            server.helper_lead(reactor);
+            server.watchdog_lead(reactor);
         }
     }
 }
@@ -269,8 +272,8 @@ fn are_short(served: u64, time: Duration) -> bool {
 /// Whether a lead is missed, judged by what changes from look to look.
 ///
 /// After a burst of requests an app thread takes those that wait one by one, without leading. As long as that goes
-/// quickly it will lead soon by itself. The helper would only get in its way: each connection whose call ends then goes
-/// through the desk and wakes the helper, and as the helper reads its next request, the thread never comes to lead again.
+/// quickly it will lead soon by itself. The watchdog would only get in its way: each connection whose call ends then goes
+/// through the run queue and wakes the watchdog, and as the watchdog reads its next request, the thread never comes to lead again.
 #[derive(Default)]
 struct Vacancy {
     /// Leads of app threads, and requests taken, by the last look.

@@ -1,4 +1,5 @@
-//! The system calls of the engine, each as one safe function; the only unsafe code of this crate beside `stats`.
+//! The system calls of the engine, each as one safe function; all unsafe code of this crate is here, in `stats` (the
+//! mapped table) and in `forked` (a handler of fork).
 //!
 //! Everything here is non-blocking unless its name says `wait`. `EINTR` never reaches a caller.
 
