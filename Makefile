@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full soak fuzz fresh bench scale cluster cluster-down images packages docs lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages docs lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -49,6 +49,10 @@ e2e: setup      ## each promise on a real cluster through the ingress, under loa
 
 e2e-full: setup ## e2e and the long campaigns on the same cluster (figures in build/e2e)
 	@tests/support/run-e2e full
+
+dashboards: setup  ## load, reloads, a crash, an overload on the cluster; draws the dashboards of it into docs/img (npm, chromium)
+	@$(PY) -m pytest -q -s -p no:xdist tests/e2e/test_dashboards.py
+	@$(PY) -m tests.dashboards
 
 soak: setup     ## 30 minutes of reloads, kills, uploads, slow and stalled clients; writes docs/soak.md (MINUTES=…)
 	@$(PY) -m tests.soak --minutes $(or $(MINUTES),30) --write-docs

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models import units
 
 from monitoring.dashboards import board, panels
 from monitoring.dashboards.panels import Query, figure, lines, spread, states
-from monitoring.dashboards.queries import ONE_APP, increase, quantile, rate, state_by
+from monitoring.dashboards.queries import ONE_APP, growth, quantile, rate, state_by
 
 RESPONSE = "wsgi_http_response_time_seconds"
 QUEUE = "wsgi_http_request_queue_duration_seconds"
@@ -34,8 +34,8 @@ def build() -> builders.Dashboard:
     for title, row in (
         ("How is the app now?", _now()),
         ("What do clients see?", _clients()),
-        ("Is there room?", _room()),
         ("What do pods and workers do?", _pods()),
+        ("Is there room?", _room()),
     ):
         made = board.add_row(made, title, row)
     return made
@@ -52,7 +52,7 @@ def _now() -> list[panels.Panel]:
             steps={0.5: panels.ORANGE, 1: panels.GREEN},
         ),
         figure(
-            "How many requests come?",
+            "How many requests/s?",
             "Requests answered per second by all pods, probes left out.",
             ALL_REQUESTS,
             unit=units.RequestsPerSecond,
@@ -99,7 +99,7 @@ def _clients() -> list[panels.Panel]:
         lines(
             "How are requests answered?",
             "Requests per second by status code, the server's own answers included.",
-            Query(f"sum by (code) ({rate(REQUESTS, ONE_APP)})", "{{code}}"),
+            Query(f"sum by (code) ({rate(REQUESTS, ONE_APP)}) > 0", "{{code}}"),
             unit=units.RequestsPerSecond,
             colours=panels.CODE_COLOURS,
             stacked=True,
@@ -166,9 +166,9 @@ def _room() -> list[panels.Panel]:
         lines(
             "Are requests lost?",
             "Connections refused with a full accept queue, requests ended by the timeout, clients that left before their answer.",
-            Query(f"sum({increase('wsgi_listen_overflows_total', ONE_APP)})", "refused"),
-            Query(f"sum({increase('wsgi_request_timeouts_total', ONE_APP)})", "timed out"),
-            Query(f"sum({increase('wsgi_http_disconnects_total', ONE_APP)})", "client left"),
+            Query(f"sum({growth('wsgi_listen_overflows_total', ONE_APP)})", "refused"),
+            Query(f"sum({growth('wsgi_request_timeouts_total', ONE_APP)})", "timed out"),
+            Query(f"sum({growth('wsgi_http_disconnects_total', ONE_APP)})", "client left"),
             unit=units.Short,
             colours={
                 "refused": panels.RED,
@@ -200,7 +200,7 @@ def _pods() -> list[panels.Panel]:
         lines(
             "In which state are the workers?",
             "Worker processes of all pods. Stuck workers do not react and are replaced.",
-            Query(f"sum by (state) ({gauge('wsgi_workers')})", "{{state}}"),
+            Query(f"sum by (state) ({gauge('wsgi_workers')}) > 0", "{{state}}"),
             unit=units.Short,
             colours=panels.WORKER_COLOURS,
             stacked=True,
@@ -208,13 +208,23 @@ def _pods() -> list[panels.Panel]:
         lines(
             "Why do workers end?",
             "Workers that ended, by reason: retired (reload, fewer workers) and max_requests are planned, all others are not.",
-            Query(
-                f"sum by (reason) ({increase('wsgi_worker_exits_total', ONE_APP)})", "{{reason}}"
-            ),
+            Query(f"sum by (reason) ({growth('wsgi_worker_exits_total', ONE_APP)})", "{{reason}}"),
             unit=units.Short,
             colours=panels.EXIT_COLOURS,
             bars=True,
             stacked=True,
+        ),
+        lines(
+            "Does a request hang?",
+            "Age of the oldest call in each pod. A line that climbs steadily is a call that does not end.",
+            Query(f"max by (pod) ({gauge('wsgi_worker_request_elapsed_seconds')})", "{{pod}}"),
+            unit=units.Seconds,
+        ),
+        states(
+            "Why is a pod not ready?",
+            "The reason why /readyz of a pod answers 503; all green where every pod is ready.",
+            Query(f"max by (reason) ({gauge('wsgi_not_ready')})", "{{reason}}"),
+            texts={0: ("no pod", panels.GREEN), 1: ("at least one pod", panels.ORANGE)},
         ),
         lines(
             "How much memory does each worker use?",
@@ -224,11 +234,6 @@ def _pods() -> list[panels.Panel]:
                 "{{pod}} {{worker}}",
             ),
             unit=units.BytesIEC,
-        ),
-        lines(
-            "Does a request hang?",
-            "Age of the oldest call in each pod. A line that climbs steadily is a call that does not end.",
-            Query(f"max by (pod) ({gauge('wsgi_worker_request_elapsed_seconds')})", "{{pod}}"),
-            unit=units.Seconds,
+            width=24,
         ),
     ]

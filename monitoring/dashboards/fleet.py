@@ -9,7 +9,7 @@ from monitoring.dashboards import board, panels
 from monitoring.dashboards.panels import Column, Query, figure, grid, lines, states
 from monitoring.dashboards.queries import (
     ALL_APPS,
-    increase,
+    growth,
     max_by_app,
     quantile_by_app,
     rate,
@@ -66,7 +66,7 @@ def _now() -> list[panels.Panel]:
             steps={1: panels.ORANGE},
         ),
         figure(
-            "How many requests come?",
+            "How many requests/s?",
             "Requests answered per second by all apps, probes left out.",
             f"sum({rate('wsgi_http_requests_total', ALL_APPS)})",
             unit=units.RequestsPerSecond,
@@ -106,7 +106,7 @@ def _table() -> panels.Panel:
         [
             Column("State", STATE, units.NoUnit, texts=panels.STATES),
             Column("Pods ready", f"{READY} / {PODS}", units.PercentUnit, {0: panels.RED, 1: panels.GREEN}),
-            Column("Requests", REQUESTS, units.RequestsPerSecond),
+            Column("Requests/s", REQUESTS, units.RequestsPerSecond),
             Column("Failed", FAILED_PART, units.PercentUnit, {0.001: panels.ORANGE, 0.01: panels.RED}),
             Column("Clients wait (p95)", quantile_by_app(0.95, RESPONSE, ALL_APPS), units.Seconds),
             Column("Threads busy", f"{BUSY} / ({THREADS} > 0)", units.PercentUnit, {0.7: panels.ORANGE, 0.9: panels.RED}),
@@ -157,7 +157,7 @@ def _over_time() -> list[panels.Panel]:
             "Workers that crashed, were killed, hung or grew too large; planned ends are left out.",
             Query(
                 sum_by_app(
-                    increase(
+                    growth(
                         "wsgi_worker_exits_total",
                         ALL_APPS,
                         'reason=~"crash|killed|timeout|memory"',

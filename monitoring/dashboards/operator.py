@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models import units
 
 from monitoring.dashboards import board, panels
 from monitoring.dashboards.panels import Query, figure, lines, spread, states
-from monitoring.dashboards.queries import OPERATOR, increase, quantile, rate
+from monitoring.dashboards.queries import OPERATOR, growth, quantile, rate
 
 TOOK = "wsgiapp_operator_reconcile_duration_seconds"
 LEADER = f"wsgiapp_operator_leader{{{OPERATOR}}}"
@@ -52,7 +52,7 @@ def _now() -> list[panels.Panel]:
             steps={1: panels.ORANGE},
         ),
         figure(
-            "How many wait for their turn?",
+            "How many are in the queue?",
             "Apps that are due or being handled. It returns to 0 after each burst.",
             f"sum(wsgiapp_operator_queue_depth{{{OPERATOR}}})",
             unit=units.Short,
@@ -125,24 +125,27 @@ def _changes() -> list[panels.Panel]:
             Query(f"sum({rate('wsgiapp_operator_status_writes_total', OPERATOR)})", "status"),
             unit=units.WritesPerSecond,
             stacked=True,
+            width=16,
         ),
         lines(
             "How do rolling reloads end?",
             "Rolling reloads of apps by result. After a failed one, the old content is still served.",
             Query(
-                f"sum by (result) ({increase('wsgiapp_operator_reloads_total', OPERATOR)})",
+                f"sum by (result) ({growth('wsgiapp_operator_reloads_total', OPERATOR)})",
                 "{{result}}",
             ),
             unit=units.Short,
             colours=panels.RESULT_COLOURS,
             bars=True,
             stacked=True,
+            width=8,
         ),
         states(
             "Who leads?",
             "The replica that holds the Lease, over time.",
             Query(f"max by (pod) ({LEADER})", "{{pod}}"),
             texts={0: ("stands by", panels.GREY), 1: ("leads", panels.GREEN)},
+            width=8,
         ),
         lines(
             "How many apps have which condition?",
@@ -152,6 +155,6 @@ def _changes() -> list[panels.Panel]:
                 "Ready {{status}}: {{reason}}",
             ),
             unit=units.Short,
-            stacked=True,
+            width=16,
         ),
     ]

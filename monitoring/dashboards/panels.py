@@ -117,6 +117,8 @@ def figure(
         .graph_mode(common.BigValueGraphMode.AREA)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
     )
+    if unit == units.Short:
+        panel = panel.decimals(0)  # things that are counted
     if decimals is not None:
         panel = panel.decimals(decimals)
     return panel.mappings([_mapping(texts)]) if texts else panel
@@ -180,6 +182,9 @@ def lines(
         )
     if top is not None:
         panel = panel.max(top)
+    if bars:
+        # Of a bar's width, which $__interval in its query is then; more than two scrapes everywhere.
+        panel = panel.interval("1m")
     return _colour(panel, colours or {})
 
 
@@ -253,7 +258,7 @@ def grid(
     columns: Sequence[Column],
     *,
     link: str,
-    height: int = 9,
+    height: int = 6,
 ) -> Panel:
     """Return a table with a row for each combination of labels.
 

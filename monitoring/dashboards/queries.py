@@ -22,8 +22,13 @@ def rate(metric: str, selected: str, *more: str) -> str:
     return f"rate({metric}{{{', '.join((selected, *more))}}}[{WINDOW}])"
 
 
+def growth(metric: str, selected: str, *more: str) -> str:
+    """Return by how much a counter grew from one bar to the next, so that each event is in one bar."""
+    return f"increase({metric}{{{', '.join((selected, *more))}}}[$__interval])"
+
+
 def increase(metric: str, selected: str, *more: str) -> str:
-    """Return by how much a counter grew in the time of one step."""
+    """Return by how much a counter grew lately."""
     return f"increase({metric}{{{', '.join((selected, *more))}}}[{WINDOW}])"
 
 
@@ -59,7 +64,10 @@ def state_by(labels: str, selected: str, *, app: bool = False) -> str:
         return with_app(series) if app else series
 
     failed = increase("wsgi_reloads_total", selected, 'result="failed"')
-    changing = f'wsgi_workers{{{selected}, state=~"booting|draining"}}'
+    changing = (
+        f'(wsgi_workers{{{selected}, state=~"booting|draining"}} > 0 '
+        f"or changes(wsgi_generation{{{selected}}}[{WINDOW}]))"
+    )
     ready = f"min by ({labels}) ({of(f'wsgi_ready{{{selected}}}')})"
     return (
         f"3 * (sum by ({labels}) ({of(failed)}) > bool 0) > 0\n"

@@ -91,11 +91,24 @@ class Cluster(abc.ABC):
 
         Each item is `{"metric": {label: value}, "value": [unix_time, "number"]}`.
         """
-        query = urllib.parse.urlencode({"query": promql})
+        return self._ask_prometheus("query", {"query": promql})
+
+    def prometheus_query_range(
+        self, promql: str, start: int, end: int, step_s: int
+    ) -> list[dict[str, Any]]:
+        """The result matrix of a range query; start and end in Unix time.
+
+        Each item is `{"metric": {label: value}, "values": [[unix_time, "number"], …]}`.
+        """
+        span = {"start": str(start), "end": str(end), "step": str(step_s)}
+        return self._ask_prometheus("query_range", {"query": promql, **span})
+
+    def _ask_prometheus(self, path: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
         service = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy"
-        answer = json.loads(self.run_kubectl("get", "--raw", f"{service}/api/v1/query?{query}"))
+        query = urllib.parse.urlencode(parameters)
+        answer = json.loads(self.run_kubectl("get", "--raw", f"{service}/api/v1/{path}?{query}"))
         if answer["status"] != "success":
-            raise ClusterError(f"Prometheus refused {promql!r}: {answer.get('error')}")
+            raise ClusterError(f"Prometheus refused {parameters}: {answer.get('error')}")
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 

@@ -8,9 +8,11 @@ could not be told to its end.
 from __future__ import annotations
 
 import sys
+import time
 
 from tests.cluster import Cluster
 from tests.demo.cluster_part import ClusterStart, ClusterStory, say_how_to_look_around
+from tests.demo.dashboards import show_dashboards
 from tests.demo.local_part import serve_without_cluster
 from tests.demo.screen import Screen
 from tests.support.kube import Kube
@@ -53,6 +55,7 @@ def _tell(screen: Screen) -> None:
         with screen.step("A Kubernetes on this machine"):
             start.wait(screen)
     with Kube(cluster.kubectl, cluster.kubeconfig) as kube:
+        began_s = time.monotonic()
         story = ClusterStory(screen, cluster, kube)
         try:
             story.tell()
@@ -60,6 +63,7 @@ def _tell(screen: Screen) -> None:
                 _show_figures(screen, figures + story.figures)
         finally:
             with screen.step("What now"):
+                show_dashboards(screen, cluster, (time.monotonic() - began_s) / 60 + 0.5)
                 say_how_to_look_around(screen, cluster)
 
 

@@ -339,7 +339,7 @@ The cluster is left running. To look around:
   kubectl get wsgi,pods -n {NAMESPACE}
   kubectl describe wsgi {manifest.APP} -n {NAMESPACE}
   kubectl explain wsgiapp.spec
-  kubectl port-forward -n monitoring service/prometheus 9090
+  kubectl port-forward -n monitoring service/prometheus 9090    # then http://127.0.0.1:9090
   curl -H 'Host: {manifest.HOST}' {cluster.ingress_url}/
 To take it down, with everything it put on this machine:
   make cluster-down""")
