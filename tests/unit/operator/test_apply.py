@@ -185,6 +185,20 @@ async def test_refusal_of_one_child_is_told_and_the_others_are_written(
     assert live.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget"}
 
 
+async def test_refused_deletion_of_a_child_is_told_and_the_others_are_written(
+    cluster: FakeCluster, writer: Writer
+) -> None:
+    app = make_app(ingress={"hosts": ["shop.example.com"]})
+    live, _ = await writer.apply_owned(app, build_resources(app, PLATFORM, {}), {})
+    cluster.refusals["Ingress"] = ApiError(403, "protected by policy")
+    wanted = build_resources(APP, PLATFORM, {})
+    live, issues = await writer.apply_owned(APP, wanted, live)
+    assert [(t.reason, t.message) for t in issues] == [
+        ("ApplyRefused", "Ingress shop is not wanted any more: protected by policy")
+    ]
+    assert "Deployment" in live
+
+
 async def test_failure_of_the_api_server_is_no_trouble_of_the_app(
     cluster: FakeCluster, writer: Writer
 ) -> None:

@@ -263,6 +263,20 @@ async def test_copy_of_a_content_that_the_spec_no_longer_has_is_deleted(world: W
     assert ("ConfigMap", "web", COPY) not in world.cluster.objects
 
 
+async def test_copy_whose_deletion_is_refused_keeps_the_app_from_nothing(world: World) -> None:
+    app = world.resource("WsgiApp")
+    world.see({**app, "spec": make_manifest(source=None, image="shop:2")["spec"]})
+    await world.reconcile()
+    world.run_pods("")
+    world.cluster.refusals["ConfigMap"] = ApiError(403, "protected")
+    world.see({**world.resource("WsgiApp"), "status": {}})
+    await world.reconcile()
+    assert world.condition("Ready") == ("True", "Serving")
+    del world.cluster.refusals["ConfigMap"]
+    await world.reconcile()
+    assert ("ConfigMap", "web", COPY) not in world.cluster.objects
+
+
 async def test_config_map_of_another_that_looks_like_a_copy_stays(world: World) -> None:
     labels = copy_of(world)["metadata"]["labels"]
     metadata = {"name": "mine", "namespace": "web", "labels": labels}

@@ -79,18 +79,26 @@ class Writer:
             if issue is not None:
                 issues.append(issue)
         for slot in live.keys() - {slot_of(app, manifest) for manifest in desired}:
-            await self._prune(app, live[slot])
+            issues += await self._prune(app, live[slot])
         return {k: m for k, m in now.items() if is_owned(m, app)}, issues
 
-    async def _prune(self, app: App, live: Manifest) -> None:
+    async def _prune(self, app: App, live: Manifest) -> list[Issue]:
+        """Delete a resource that is no longer wanted; return why not, where that was refused."""
         kind = live["kind"]
         if not is_owned(live, app) or "deletionTimestamp" in live["metadata"]:
-            return
+            return []
         logger.info(
             "resource is no longer wanted: app=%s/%s kind=%s", app.namespace, app.name, kind
         )
-        await self._cluster.delete(live)
+        try:
+            await self._cluster.delete(live)
+        except ApiError as error:
+            if not error.is_refusal:
+                raise
+            name = live["metadata"]["name"]
+            return [Issue("ApplyRefused", f"{kind} {name} is not wanted any more: {error.message}")]
         self._metrics.applies.labels(kind=kind, changed="deleted").inc()
+        return []
 
     async def _check_alive(self, app: App) -> None:
         """Ask the API server itself before anything is created: resources of a WsgiApp that is gone

@@ -211,12 +211,20 @@ def find_unused(app: App, observed: Observed, copies: Collection[str]) -> set[st
 
 
 async def collect(app: App, observed: Observed, cluster: Cluster, cache: Cache) -> None:
-    """Delete the copies that nothing boots."""
+    """Delete the copies that nothing boots; one whose deletion is refused is tried again at the next look."""
     key = AppKey(app.namespace, app.name)
     for name in sorted(find_unused(app, observed, cache.copies(key))):
         live = await cluster.get("ConfigMap", app.namespace, name)
         if live is not None and is_owned(live, app) and LAST_GOOD_KEY in (live.get("data") or {}):
-            await cluster.delete(live)
+            try:
+                await cluster.delete(live)
+            except ApiError as error:
+                if not error.is_refusal:
+                    raise
+                logger.warning(
+                    "last good copy not deleted: app=%s name=%s error=%s", key, name, error
+                )
+                continue
             logger.info("last good copy is of no use any more: app=%s name=%s", key, name)
         cache.forget_copy(key, name)
 
