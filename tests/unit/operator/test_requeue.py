@@ -33,7 +33,9 @@ def look_again_s(
         states={pod.name: state for pod, state in zip(pods, states, strict=True)},
         failure=given.get("failure"),
     )
-    observed = Observed(status={}, owned={}, pods=pods, digests={})
+    observed = Observed(
+        status={}, owned={}, pods=pods, digests={}, secrets_issue=given.get("unread")
+    )
     return requeue_after(
         app or make_app(replicas=len(states)), observed, plan, given.get("issues", ()),
         silent_s=given.get("silent_s", 0.0), quiet_s=quiet_s, is_kept=given.get("is_kept", True),
@@ -73,3 +75,9 @@ def test_resource_that_a_finalizer_holds_is_looked_at_less_and_less(
 ) -> None:
     issues = [Issue("ResourceTerminating", "it waits for its finalizers")]
     assert look_again_s(ReloadState.CURRENT, quiet_s=quiet_s, issues=issues) == pause_s
+
+
+def test_refused_key_is_tried_again_and_a_missing_permission_waits_for_a_new_operator() -> None:
+    for reason, longest_s in (("Forbidden", LONGEST_WAIT_S), ("NotPermitted", RESYNC_S)):
+        pause_s = look_again_s(ReloadState.CURRENT, unread=Issue(reason, "no"))
+        assert longest_s * (1 - JITTER) <= pause_s <= longest_s * (1 + JITTER)

@@ -55,11 +55,14 @@ def requeue_after(
 def is_settled(app: App, observed: Observed, plan: ReloadPlan, *, is_kept: bool) -> bool:
     """Return whether nothing is left to happen that only an agent or the time tells.
 
-    After a failed reload a pod may take the content late, which its agent knows alone.
+    After a failed reload a pod may take the content late, which its agent knows alone. A policy that refuses the
+    key of an app's Secrets may be lifted; what the operator is installed without comes by a restart.
     """
+    unread = observed.secrets_issue
+    is_read = unread is None or unread.reason == "NotPermitted"
     is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
     is_loaded = plan.failure is None and plan.count(ReloadState.CURRENT) == len(plan.states)
-    return is_whole and is_loaded and (is_kept or app.replicas == 0)
+    return is_whole and is_loaded and is_read and (is_kept or app.replicas == 0)
 
 
 def jittered(pause_s: float) -> float:
