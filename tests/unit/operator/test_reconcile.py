@@ -599,6 +599,22 @@ async def test_an_upgrade_waits_for_its_turn_and_then_rolls_the_pods() -> None:
     assert "UpToDate" not in types
 
 
+async def test_app_whose_new_pods_could_not_start_does_not_stop_everybodys_upgrade() -> None:
+    world = await upgraded_world()
+    before = world.resource("Deployment")["spec"]["template"]
+    code = world.cluster.remove("ConfigMap", "web", CODE.name)
+    version = str(int(code["metadata"]["resourceVersion"]) + 1000)
+    gone = {**code, "metadata": {**code["metadata"], "resourceVersion": version}}
+    world.cache.record_content(gone, deleted=True)
+    await world.reconcile()
+    assert world.resource("Deployment")["spec"]["template"] == before
+    assert world.condition("UpToDate") == ("False", "WaitingForUpgrade")
+    assert world.condition("Ready") == ("False", "ConfigMapMissing")
+    assert (
+        world.reconciler.upgrades.ask(AppKey("web", "other"), world.resource("Deployment")) is None
+    )
+
+
 async def test_what_the_user_changes_does_not_wait() -> None:
     world = await upgraded_world()
     assert (

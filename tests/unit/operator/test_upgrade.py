@@ -343,5 +343,8 @@ def test_figures_say_how_far_it_is() -> None:
 def test_figures_go_with_the_lease() -> None:
     metrics = Metrics()
     Upgrades(1, lambda app: None, metrics).see(A, deployment(NEW, upgraded=True, ready=2))
+    metrics.queue_depth.set(300)
     metrics.drop_all_apps()
-    assert "upgrade_apps{" not in generate_latest(metrics.registry).decode()
+    text = generate_latest(metrics.registry).decode()
+    assert "upgrade_apps{" not in text
+    assert "wsgiapp_operator_queue_depth 0.0" in text

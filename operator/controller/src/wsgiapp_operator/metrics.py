@@ -140,6 +140,7 @@ class Metrics:
     def drop_all_apps(self) -> None:
         """Another replica reports them from now on."""
         self.upgrades.clear()
+        self.queue_depth.set(0)
         self.apps.figures.clear()
 
     def drop_app(self, namespace: str, name: str) -> None:

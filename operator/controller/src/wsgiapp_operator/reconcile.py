@@ -179,7 +179,8 @@ class Reconciler:
                     former_revision=former_revision(app, observed),
                 )
                 if is_turn and live is not None:
-                    waits = self.upgrades.ask(AppKey(app.namespace, app.name), live)
+                    key = AppKey(app.namespace, app.name)
+                    waits = self.upgrades.ask(key, live, observed.missing)
                 marked.append(mark_upgrade(manifest, live, is_turn=is_turn and waits is None))
             else:
                 marked.append(manifest)

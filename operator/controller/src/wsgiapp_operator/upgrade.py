@@ -9,7 +9,7 @@ it is rolled out is in its status. `Upgrades` is only an index of that, made ane
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from wsgiapp.names import (
     TEMPLATE_ANNOTATION,
     UPGRADE_ANNOTATION,
 )
-from wsgiapp.types import Manifest
+from wsgiapp.types import Manifest, Ref
 
 from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.metrics import Metrics
@@ -187,8 +187,11 @@ class Upgrades:
         self._wake_next()
         self._show()
 
-    def ask(self, app: AppKey, live: Manifest) -> Issue | None:
+    def ask(self, app: AppKey, live: Manifest, missing: Sequence[Ref] = ()) -> Issue | None:
         """Return None where the app takes its upgrade now, else why it waits.
+
+        `missing` are contents that do not exist: new pods could not mount them, and an upgrade that is stuck stops
+        everybody's.
 
         A template that was edited by hand while the app waits is replaced at once: its pods roll anyway, and
         what they were made from before is not known any more.
@@ -197,7 +200,7 @@ class Upgrades:
         looks = template_annotations(live).get(TEMPLATE_ANNOTATION), digest_pods(live)
         before = self._refused.get(app, looks)
         is_edited = before[0] == looks[0] and before != looks
-        why_not = self._find_stopped(app) if is_edited else self._refuse(app, live)
+        why_not = self._find_stopped(app) if is_edited else self._refuse(app, live, missing)
         self._refused[app] = before if is_edited else looks
         if why_not is None:
             del self._refused[app]
@@ -206,7 +209,7 @@ class Upgrades:
         self._show()
         return why_not
 
-    def _refuse(self, app: AppKey, live: Manifest) -> Issue | None:
+    def _refuse(self, app: AppKey, live: Manifest, missing: Sequence[Ref]) -> Issue | None:
         replicas = live["spec"].get("replicas", 1)
         if app in self._under_way or replicas == 0 or live["spec"].get("paused"):
             return None  # what an upgrade has broken, the next one may fix; and no pod is no risk
@@ -215,6 +218,12 @@ class Upgrades:
                 "WaitingForUpgrade",
                 "a new version of the operator or of the cluster changes the pods; they get it when all "
                 "of them are ready, or with the next change of the spec",
+            )
+        if missing:
+            return Issue(
+                "WaitingForUpgrade",
+                "a new version of the operator or of the cluster changes the pods; they get it when "
+                f"{missing[0].kind} {missing[0].name} is there, without which new pods cannot start",
             )
         if stopped := self._find_stopped(app):
             return stopped
