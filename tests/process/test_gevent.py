@@ -472,3 +472,60 @@ def test_a_child_that_a_request_forks_lives_apart_from_the_other_requests(folder
         assert {answer.result() for answer in asleep} == {mine}
         server.wait(lambda: (folder / "child").exists() and (folder / "child").read_text())
         assert server.get() == mine
+
+
+@pytest.mark.parametrize(
+    "raised", ["SystemExit", "KeyboardInterrupt", "SystemError", "killall", "alarm", "callback"]
+)
+def test_what_a_greenlet_of_the_app_raises_ends_no_other_request(folder: Path, raised: str):
+    write_app(
+        folder,
+        """
+        import gc, gevent, signal, time
+
+        def throw(error):
+            raise error
+
+        def on_alarm(number, frame):
+            raise ValueError("too late")
+
+        signal.signal(signal.SIGALRM, on_alarm)
+
+        def begin(what):
+            if what == "killall":
+                own = gevent.getcurrent()
+                all = [one for one in gc.get_objects() if isinstance(one, gevent.Greenlet)]
+                gevent.killall([one for one in all if one is not own], block=False)
+            elif what == "alarm":
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+            elif what == "callback":
+                gevent.get_hub().loop.run_callback(throw, SystemExit("of a callback"))
+            else:
+                gevent.spawn(throw, __builtins__[what]("of a greenlet"))
+            gevent.sleep(0.2)
+
+        asleep = 0
+
+        def app(environ, start_response):
+            global asleep
+            if environ["PATH_INFO"] == "/sleep":
+                asleep += 1
+                time.sleep(0.7)
+            elif environ["PATH_INFO"] == "/begin":
+                begin(environ["QUERY_STRING"])
+            start_response("200 OK", [])
+            return [b"%d" % asleep]
+        """,
+    )
+    with gevent(cwd=folder) as server, ThreadPoolExecutor(3) as pool:
+        workers = server.workers()
+        asleep = [get_later(pool, server, "/sleep") for _ in range(3)]
+        server.wait(lambda: int(server.get()[1]) == 3)
+        assert server.get(f"/begin?{raised}")[0] == 200
+        # Those that the app kills itself are answered too.
+        assert {answer.result()[0] for answer in asleep} == {500 if raised == "killall" else 200}
+        assert server.get()[0] == 200
+        assert server.workers() == workers
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert "reason=crash" not in server.log()

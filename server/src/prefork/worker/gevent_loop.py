@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import gevent
 from gevent.event import Event
+from gevent.exceptions import LoopExit
 
 from prefork._engine import Engine
 from prefork.base import children, messages, processes
@@ -48,7 +49,21 @@ class HubThread:
             self.loop_ended.send()
 
         ORIGINALS["start_new_thread"](run, ())
-        self.loop_is_over.wait()
+        self.wait_unmoved(self.loop_is_over, "a greenlet or a callback of the app's raised this; the worker goes on")
+
+    def wait_unmoved(self, event: Event, message: str) -> None:
+        """Wait for an event, whatever is thrown into the greenlet that waits.
+
+        The hub throws what is to end a program (SystemExit, KeyboardInterrupt, SystemError) and errors without a
+        greenlet into the main one, wherever in the app they come from. The requests that wait are not to end by it.
+        """
+        while not event.is_set():
+            try:
+                event.wait()
+            except LoopExit:
+                raise  # nothing is watched any more: the hub has been destroyed
+            except BaseException:
+                self.log.error(message, pid=os.getpid(), traceback=traceback.format_exc())
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Have the hub call `function`; returns at once."""
@@ -61,6 +76,7 @@ class HubThread:
     def _serve(self) -> None:
         try:
             self.server.start()
+            self.wait_unmoved(self.server.over, "the app raised this in a greenlet of the server's; the worker goes on")
             self.server.join()
         except BaseException:
             self.fail("hub ended")
