@@ -4,17 +4,21 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from prefork.errors import Exit
 
-from tests.process.harness import Prefork, write_app
+from tests.process.harness import PREFORK, Prefork, write_app
 from tests.support.wait import wait_until
 
 
@@ -264,3 +268,60 @@ def test_with_log_format_json_every_line_is_an_object(folder: Path) -> None:
     assert by_message["to the errors"]["stream"] == "stderr"
     assert {"own": "json"} in errors
     assert {"ready now", "paid 12"} <= {record.get("message") for record in out}
+
+
+def limit_files(server: Prefork, size: int) -> None:
+    """Let no process of the server write a file beyond this size: stands for a full disk."""
+    for pid in (server.process.pid, *server.workers(), server.mold()):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def test_full_disk_costs_log_lines_that_are_reported_and_no_request(folder: Path):
+    write_app(folder, "def app(environ, start_response): raise ValueError('seen')")
+    with Prefork("-w", "2", cwd=folder) as server:
+        limit_files(server, server.log_path.stat().st_size + 30)
+        for _ in range(20):
+            assert server.get()[0] == 500
+        limit_files(server, resource.RLIM_INFINITY)
+        for _ in range(20):
+            assert server.get()[0] == 500
+        reports = server.wait(
+            lambda: re.findall(r"^\S+Z WARNING +log lines were lost: .* lines=(\d+)$", server.log(), re.M)
+        )  # fmt: skip
+        # 30 bytes of one are there.
+        assert sum(map(int, reports)) + server.log().count("ValueError: seen") == 40
+        whole = re.compile(r"\S+Z [A-Z]+ +\S.*|  .*|")
+        cut = [line for line in server.log().splitlines() if not whole.fullmatch(line)]
+        assert all(len(line) <= 30 for line in cut), cut
+
+
+def test_full_disk_costs_access_log_lines_that_are_reported_and_no_request(folder: Path):
+    path = folder / "access"
+    # Long before, so that the limit does not concern the server's own log.
+    path.write_text('{"of": "an earlier run"}\n' * 10_000)
+    with Prefork("-w", "2", "--access-logfile", str(path), cwd=folder) as server:
+        limit_files(server, path.stat().st_size + 30)
+        for _ in range(20):
+            assert server.get()[0] == 200
+        time.sleep(0.1)  # what is written at once is written by then
+        limit_files(server, resource.RLIM_INFINITY)
+        for _ in range(20):
+            assert server.get("/again")[0] == 200
+        wait_until(lambda: path.read_text().count('"/again"') == 20, 10)
+        found = [line for line in path.read_text().splitlines()[10_000:] if line]
+        cut = [line for line in found if not line.endswith("}")]
+        assert [len(line) for line in cut] in ([], [30]), cut
+        assert all(json.loads(line) for line in found if line not in cut)
+        server.signal(signal.SIGTERM)
+        server.wait_exit()
+        reports = re.findall(r"access log lines were lost.* lines=(\d+)", server.log())
+        assert sum(map(int, reports)) == 40 - len(found) + len(cut)
+
+
+def test_start_that_cannot_say_why_it_fails_says_it_by_its_exit_code(folder: Path):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PREFORK, "-b", "unix:nowhere/socket", "app:app"], cwd=folder, stderr=full, check=False
+        )
+    assert done.returncode == Exit.LISTEN

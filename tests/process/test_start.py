@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from prefork.errors import Exit
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
 from tests.support.wait import wait_until
@@ -419,3 +420,31 @@ def test_address_that_cannot_be_bound_leaves_none_of_the_others_behind(folder: P
 
 def everything_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_stats_table_has_its_room_from_the_start(folder: Path):
+    """A hole in it, on a disk that is full by the time it is touched, would kill the process that touches it."""
+    with Prefork(cwd=folder) as server:
+        table = (server.run_dir / "stats").stat()
+        assert table.st_blocks * 512 >= table.st_size
+
+
+def test_pid_file_for_which_there_is_no_room_is_not_left_behind(folder: Path):
+    limited = ("/bin/sh", "-c", 'ulimit -f 0; exec "$0" "$@"', *PREFORK)
+    done = subprocess.run(
+        [*limited, "-b", "127.0.0.1:0", "-p", "pid", "--run-dir", "run", "app:app"], cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, not (folder / "pid").exists()) == (Exit.ENVIRONMENT, True), done.stderr
+    assert "pidfile is pid; it cannot be written: File too large" in done.stderr
+
+
+def test_working_directory_that_is_gone_is_said_in_a_sentence(folder: Path):
+    gone = ("/bin/sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$0" "$@"', *PREFORK)
+    done = subprocess.run(
+        [*gone, "app:app"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == Exit.ENVIRONMENT
+    assert done.stderr.splitlines() == [
+        "prefork: the working directory is not there any more, or cannot be seen: No such file or directory; "
+        "start prefork in another one"
+    ]

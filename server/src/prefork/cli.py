@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return operate(arguments, os.environ)
         return run_server(arguments)
     except StartupError as error:
-        print(f"prefork: {escape_controls(str(error))}", file=sys.stderr)
+        with suppress(
+            OSError
+        ):  # the exit code says it too, also where there is no room for the sentence
+            print(f"prefork: {escape_controls(str(error))}", file=sys.stderr, flush=True)
         write_termination_message(str(error))
         return error.code
     except KeyboardInterrupt:
@@ -54,7 +58,7 @@ def describe_interrupted(arguments: Sequence[str]) -> str:
 
 def run_server(arguments: Sequence[str]) -> int:
     """Serve, or carry out `--check-config` or `--print-config`."""
-    folder = Path.cwd()
+    folder = working_directory()
     environment = dict(os.environ)
     configuration = configure(arguments, environment, folder=folder, move=version_to_start_with)
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
@@ -89,6 +93,17 @@ def run_server(arguments: Sequence[str]) -> int:
         log,
         reread=lambda move: configure(arguments, environment, folder=folder, move=move),
     )
+
+
+def working_directory() -> Path:
+    """Return it. Raises StartupError where it has been removed, or where this user may not see it."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise StartupError(
+            f"the working directory is not there any more, or cannot be seen: {error.strerror}; start prefork in another one",
+            Exit.ENVIRONMENT,
+        ) from None
 
 
 def version_to_start_with(folder: Path) -> Path:

@@ -4,7 +4,7 @@
 //! smaller pieces, which end with a line. What could not be written is counted: [`AccessLog::take_lost`].
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub struct AccessLog {
     shared: Option<SharedLock>,
     format: Arc<Format>,
     state: Mutex<State>,
+    /// Lines could not be written to a file, so that it may end in the middle of one.
+    has_failed: AtomicBool,
     /// Lines that nobody will read, and that have not been reported.
     lost: AtomicU64,
     /// For the writer: there are lines, or the end has come.
@@ -96,6 +98,7 @@ impl AccessLog {
             shared: (lock_fd >= 0).then(|| SharedLock::new(lock_fd).ok()).flatten(),
             format,
             state: Mutex::default(),
+            has_failed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             wake: Condvar::new(),
             written: Condvar::new(),
@@ -156,14 +159,27 @@ impl AccessLog {
 
     /// Writes lines; those that had no room are only counted. A log that cannot be written stops nobody.
     fn put(&self, lines: &[u8], dropped: u64) {
-        let most = if sys::is_regular_file(self.fd) { usize::MAX } else { PIECE_BYTES_MAX };
-        let write_piece = |piece: &[u8]| sys::write_all_wait(self.fd, piece).is_ok();
+        let is_file = sys::is_regular_file(self.fd);
+        let most = if is_file { usize::MAX } else { PIECE_BYTES_MAX };
+        let write_piece = |piece: &[u8]| {
+            self.end_cut_line();
+            let is_written = sys::write_all_wait(self.fd, piece).is_ok();
+            self.has_failed.store(is_file && !is_written, Relaxed);
+            is_written
+        };
         let write = |piece: &[u8]| match &self.shared {
             Some(lock) => lock.hold(|| write_piece(piece)),
             None => write_piece(piece),
         };
         let lost = write_pieces(lines, most, write) + dropped;
         self.lost.fetch_add(lost, Relaxed);
+    }
+
+    /// After a full disk: lets no line begin behind the one that was cut off, by whichever worker.
+    fn end_cut_line(&self) {
+        if self.has_failed.load(Relaxed) && sys::ends_amid_line(self.fd) {
+            let _ = sys::write_all_wait(self.fd, b"\n");
+        }
     }
 
     /// Lines that were lost since this was last asked: their reader was too slow, or they could not be written.

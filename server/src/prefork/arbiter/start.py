@@ -122,11 +122,22 @@ def write_pidfile(named: str) -> Path | None:
                 f"pidfile is {named}; process {old} in it is alive: stop it or remove the file"
             )
             raise StartupError(message, Exit.ENVIRONMENT)
-        path.write_text(f"{os.getpid()}\n")
+        try:
+            path.write_text(f"{os.getpid()}\n")
+        except OSError:
+            remove_empty(path)
+            raise
     except OSError as error:
         message = f"pidfile is {named}; it cannot be written: {error.strerror}"
         raise StartupError(message, Exit.ENVIRONMENT) from None
     return path
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a file that had no room for its text."""
+    with suppress(OSError):
+        if path.is_file() and not path.stat().st_size:
+            path.unlink()
 
 
 def remove_pidfile(path: Path | None) -> None:

@@ -16,7 +16,7 @@ from prefork.base.log_sink import PATIENCE_S, Sink
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 STYLES = ("text", "json")
-LOST = "log lines were lost: whoever reads the log is too slow"
+LOST = "log lines were lost: their reader is too slow, or they cannot be written"
 
 
 class Log:

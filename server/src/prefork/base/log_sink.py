@@ -5,7 +5,8 @@ a traceback, goes out in pieces while a lock is held that all these processes sh
 gets between them. Whoever reads the pipe may stop: then a worker waits for a moment, the arbiter not at all; what
 cannot be written is kept up to a bound, the rest is counted and reported as soon as the pipe drains.
 
-A regular file takes everything in one write(2) and needs none of this.
+A regular file takes everything in one write(2) and needs none of this; where its disk is full, lines are lost,
+counted, and reported as soon as there is room again.
 """
 
 import errno
@@ -80,7 +81,7 @@ class Sink:
     def write(self, record: bytes) -> None:
         """Write a record, or keep it, or count it as lost. Never raises."""
         if self._send is None:
-            write_to_file(self.fd, record)
+            self._write_to_file(record)
         elif self._mutex.acquire(timeout=self.patience_s + 1):
             try:
                 self._keep(record)
@@ -104,11 +105,24 @@ class Sink:
 
     def flush(self) -> None:
         """Write what was kept, as far as there is room now."""
-        if (self._kept or self._lost) and self._mutex.acquire(blocking=False):
+        if self._send is None:
+            self._write_to_file(b"")
+        elif (self._kept or self._lost) and self._mutex.acquire(blocking=False):
             try:
                 self._drain()
             finally:
                 self._mutex.release()
+
+    def _write_to_file(self, record: bytes) -> None:
+        """Write to a regular file, or count the record as lost; before it, report what was lost earlier."""
+        if lost := self._lost:
+            report = self._describe_lost(lost)
+            if not write_all(self.fd, b"\n" + report if ends_amid_line(self.fd) else report):
+                self._lost += bool(record)
+                return
+            self._lost -= lost
+        if not write_all(self.fd, record):
+            self._lost += 1
 
     def _keep(self, record: bytes) -> None:
         if self._kept and self._kept_bytes + len(record) > KEPT_BYTES:
@@ -199,13 +213,26 @@ class Sink:
         fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)
 
 
-def write_to_file(fd: int, record: bytes) -> None:
-    """Write to a regular file. A full disk must not stop the server, and there is nowhere to report it."""
+def write_all(fd: int, record: bytes) -> bool:
+    """Write to a regular file; False when it does not take all of it, as on a full disk."""
     try:
         while record:
             record = record[os.write(fd, record) :]
     except OSError:
-        return
+        return False
+    return True
+
+
+def ends_amid_line(fd: int) -> bool:
+    """Whether a record in this file was cut off, by whichever process."""
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            return (
+                file.seek(0, os.SEEK_END) > 0
+                and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+            )
+    except OSError:
+        return True  # not to be known; an empty line does no harm
 
 
 class Sender(Protocol):

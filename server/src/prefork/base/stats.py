@@ -312,7 +312,8 @@ def create_private_table() -> BinaryIO:
 def begin_table(descriptor: int, worker_slots: int, bounds_us: Iterable[int]) -> Table:
     """Make a table of an empty file; `bounds_us` are those of the histograms, in ascending order."""
     size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
-    os.ftruncate(descriptor, size)
+    # Not a hole: a page for which its volume has no room later would kill the process that touches it (SIGBUS).
+    os.posix_fallocate(descriptor, 0, size)
     table = Table(descriptor, size, writable=True)
     table.set_bounds(bounds_us)
     for name, value in {

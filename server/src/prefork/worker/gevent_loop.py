@@ -49,7 +49,10 @@ class HubThread:
             self.loop_ended.send()
 
         ORIGINALS["start_new_thread"](run, ())
-        self.wait_unmoved(self.loop_is_over, "a greenlet or a callback of the app's raised this; the worker goes on")
+        self.wait_unmoved(
+            self.loop_is_over,
+            "a greenlet or a callback of the app's raised this; the worker goes on",
+        )
 
     def wait_unmoved(self, event: Event, message: str) -> None:
         """Wait for an event, whatever is thrown into the greenlet that waits.
@@ -76,7 +79,10 @@ class HubThread:
     def _serve(self) -> None:
         try:
             self.server.start()
-            self.wait_unmoved(self.server.over, "the app raised this in a greenlet of the server's; the worker goes on")
+            self.wait_unmoved(
+                self.server.over,
+                "the app raised this in a greenlet of the server's; the worker goes on",
+            )
             self.server.join()
         except BaseException:
             self.fail("hub ended")

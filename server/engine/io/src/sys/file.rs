@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::errno::{check, check_size, retry};
@@ -52,6 +53,19 @@ pub fn is_regular_file(fd: RawFd) -> bool {
     // SAFETY: `status` lives through the call.
     let result = unsafe { libc::fstat(fd, &raw mut status) };
     result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
+/// Whether a regular file ends in the middle of a line. `fd` may be open for writing only; true where that is not to be known.
+#[must_use]
+pub fn ends_amid_line(fd: RawFd) -> bool {
+    let last = || -> io::Result<Option<u8>> {
+        let file = std::fs::File::open(format!("/proc/self/fd/{fd}"))?;
+        let Some(at) = file.metadata()?.len().checked_sub(1) else { return Ok(None) };
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        Ok(Some(byte[0]))
+    };
+    !matches!(last(), Ok(None | Some(b'\n')))
 }
 
 /// A lock that processes share by the number of one of their open files.

@@ -17,8 +17,8 @@ mod waker;
 pub use clock::{monotonic_us, wall_us};
 pub use epoll::{BROKEN, EDGE, Epoll, Event, NO_EVENT, PEER_ENDED, READ, WRITE};
 pub use file::{
-    SharedLock, duplicate, is_regular_file, read_no_further, send_file, set_nonblocking,
-    write_all_wait,
+    SharedLock, duplicate, ends_amid_line, is_regular_file, read_no_further, send_file,
+    set_nonblocking, write_all_wait,
 };
 pub use listener::{accept, listen_queue, refuse_handshakes, refuses_handshakes};
 pub use passing::{receive_descriptor, send_descriptor, socket_pair};
