@@ -46,6 +46,16 @@ def test_settled_app_waits_for_events() -> None:
     assert look_again_s(ReloadState.CURRENT) >= RESYNC_S * (1 - JITTER)
 
 
+@pytest.mark.parametrize("state", [ReloadState.RELOADING, ReloadState.SETTLING])
+@pytest.mark.parametrize(
+    ("quiet_s", "pause_s"), [(0.0, 0.5), (5.0, 0.5), (20.0, 2.0), (3600.0, 5.0)]
+)
+def test_step_of_a_reload_that_takes_an_hour_is_not_looked_at_twice_a_second(
+    state: ReloadState, quiet_s: float, pause_s: float
+) -> None:
+    assert look_again_s(ReloadState.CURRENT, state, quiet_s=quiet_s) == pause_s
+
+
 def test_failed_reload_that_its_pod_may_take_late_is_looked_at() -> None:
     """Of a Secret no last good copy is made, so nothing else keeps such an app from being settled."""
     app = make_app(source=None, config=[DB], replicas=2)

@@ -15,6 +15,8 @@ from wsgiapp_operator.reload import ReloadPlan, ReloadState
 from wsgiapp_operator.state import Issue, Observed
 
 POLL_S = 0.5  # agents report the end of a reload only when asked
+LONGEST_POLL_S = 5.0
+POLL_SHARE = 0.1  # of how long a step of a reload has lasted: one of an hour may end a little later
 SETTLE_S = 2.0  # a ready pod's agent does not answer, or a resource is on its way out
 LONGEST_SILENT_WAIT_S = 30.0  # an agent refuses connections: nothing reports when it answers again
 FIRST_WAIT_S = 5.0
@@ -41,7 +43,7 @@ def requeue_after(
     the same, `is_kept` whether the newest contents are the last good ones.
     """
     if plan.is_running:
-        return POLL_S
+        return min(max(quiet_s * POLL_SHARE, POLL_S), LONGEST_POLL_S)
     if any(issue.reason == "ResourceTerminating" for issue in issues):
         return min(max(quiet_s, SETTLE_S), LONGEST_BLOCKED_WAIT_S)
     if plan.count(ReloadState.SILENT):
