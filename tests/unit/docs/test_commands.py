@@ -1,0 +1,112 @@
+"""Every command and manifest that the pages show works, or says where it is tried."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from wsgiapp.cel import check_rules
+from wsgiapp.parse import parse_app
+
+from tests.support.site import ROOT, pages
+from tests.unit.docs.commands import COMMANDS, HERE
+
+# Pages for the people who use the product; the others are about its insides.
+INSIDE = ("docs/decisions/", "docs/contracts.md", "CONTRIBUTING.md")
+PAGES = [
+    path
+    for path in [ROOT / "README.md", *pages(), *sorted((ROOT / "operator").glob("*/README.md"))]
+    if not path.relative_to(ROOT).as_posix().startswith(INSIDE)
+]
+
+
+def blocks(path: Path, languages: str) -> Iterator[str]:
+    """The fenced blocks of a page in one of these languages."""
+    pattern = rf"^( *)```(?:{languages})\n(.*?)^ *```"
+    for match in re.finditer(pattern, path.read_text(), re.MULTILINE | re.DOTALL):
+        yield textwrap.dedent(match[2])
+
+
+def commands(block: str) -> Iterator[str]:
+    """The commands of a block: those after `$` where it has such, else every line."""
+    lines = block.replace("\\\n", " ").splitlines()
+    prompted = [line[2:] for line in lines if line.startswith("$ ")]
+    for line in prompted or lines:
+        command = re.sub(r"\s+#\s.*$", "", line).strip().removesuffix("&").strip()
+        if command:
+            yield re.sub(r"  +", " ", command)
+
+
+ALL = sorted({c for path in PAGES for block in blocks(path, "sh|console") for c in commands(block)})
+
+
+def who_tries(command: str) -> list[str]:
+    return [by for pattern, by in COMMANDS if re.fullmatch(pattern, command)]
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_command_is_tried_somewhere(command: str) -> None:
+    found = who_tries(command)
+    assert found, f"{command!r} is on no line of tests/unit/docs/commands.py"
+    assert found[0] == HERE or found[0].startswith("yours: ") or (ROOT / found[0]).exists()
+
+
+def test_every_line_of_the_table_is_used() -> None:
+    unused = [p for p, _ in COMMANDS if not any(re.fullmatch(p, command) for command in ALL)]
+    assert unused == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with the names that the pages use."""
+    (tmp_path / "shop").mkdir()
+    app = "def application(environ, start_response): return []\napp = application\n"
+    (tmp_path / "shop" / "wsgi.py").write_text(app)
+    (tmp_path / "app.py").write_text(app)
+    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+    for name in ("flask", "shop", "wsgiapp"):
+        shutil.copyfile(ROOT / "manifests/examples/flask.yaml", tmp_path / f"{name}.yaml")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [c for c in ALL if who_tries(c)[:1] == [HERE]])
+def test_command_works(command: str, folder: Path) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "prefork":
+        arguments.append("--check-config")
+    local = ROOT / ".venv" / "bin" / program
+    argv = [str(local) if local.exists() else program, *arguments]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if program == "prefork":
+        assert "ignor" not in done.stderr, done.stderr
+    if program == "sed":
+        assert 'VERSION = "2"' in (folder / "flask.yaml").read_text()
+
+
+APP: dict[str, Any] = {"image": "registry.example/shop:1.4", "app": "shop.wsgi:application"}
+SPECS = [
+    (f"{path.relative_to(ROOT)}-{number}", block)
+    for path in PAGES
+    for number, block in enumerate(blocks(path, "yaml"))
+    if "kind: WsgiApp" in block or block.startswith("spec:")
+]
+
+
+@pytest.mark.parametrize(("name", "block"), SPECS, ids=[name for name, _ in SPECS])
+def test_manifest_is_valid(name: str, block: str) -> None:
+    for document in yaml.safe_load_all(block):
+        if document.get("kind", "WsgiApp") != "WsgiApp":
+            continue
+        manifest = {"metadata": {"name": "shop"}} | document
+        manifest["spec"] = APP | manifest["spec"]
+        parse_app(manifest)
+        check_rules(manifest)
