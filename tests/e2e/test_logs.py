@@ -39,7 +39,7 @@ def test_every_line_of_pods_and_operator_is_json(
     errors = [line for line in lines if line.get("message") == "error while answering"]
     assert [(e["target"], e["request_id"]) for e in errors] == [("/slow", traffic[1]["request_id"])]
     assert "KeyError" in errors[0]["traceback"]
-    assert {"agent answers", "generation serves"} <= {line.get("message") for line in lines}
+    assert {"agent listening", "generation active"} <= {line.get("message") for line in lines}
     assert "secret" not in json.dumps(traffic + errors)
     ours = read(operator.wait_ready(), "-n", NAMESPACE)
     assert any(line["message"].startswith("operating") for line in ours)

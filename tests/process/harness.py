@@ -146,7 +146,7 @@ class Prefork:
     def wait_serving(self, within_s: float = 20.0) -> None:
         def is_serving() -> bool:
             assert self.process.poll() is None, f"prefork ended\n{self.log()}"
-            return "generation serves" in self.log()
+            return "generation active" in self.log()
 
         self.wait(is_serving, within_s, what="does not serve")
 

@@ -156,7 +156,7 @@ def test_every_answer_has_its_line_the_servers_own_too(folder: Path) -> None:
         assert late["user_agent"] == "u"
         assert late["duration_us"] > 900_000
         # The app holds the GIL, so its worker could not say this.
-        server.wait_log(r"does not report its stuck call pid=\d+ running=\"GET /hold\?token=1\"")
+        server.wait_log(r"cannot report its request pid=\d+ running=\"GET /hold\?token=1\"")
 
 
 def test_crash_names_the_requests_that_were_lost(folder: Path) -> None:
@@ -164,14 +164,14 @@ def test_crash_names_the_requests_that_were_lost(folder: Path) -> None:
     with Prefork("--hide-query-strings", cwd=folder) as server:
         with pytest.raises(OSError):  # noqa: PT011 - however the connection ends
             server.get("/exit?token=secret")
-        server.wait_log(r'WARNING +worker ended .*how="exit code 7" running="GET /exit"')
+        server.wait_log(r'WARNING +worker exited .*how="exit code 7" running="GET /exit"')
         assert server.get("/")[0] == 200
         # A call has ended a moment after its answer is there.
         server.wait(
             lambda: server.ask({"op": "status"})["workers"]["busy"] == 0, what="the call goes on"
         )
         os.kill(server.workers()[0], signal.SIGKILL)
-        found = server.wait_log(r"WARNING +worker ended .*how=\"signal SIGKILL\"(.*)\n")
+        found = server.wait_log(r"WARNING +worker exited .*how=\"signal SIGKILL\"(.*)\n")
         assert found[1] == ""
 
 

@@ -39,7 +39,7 @@ def test_most_workers_that_are_allowed_start(folder: Path):
         server.wait_serving(120)
         assert server.get()[0] == 200
         assert len(server.workers()) == 512
-        assert "worker ended" not in server.log()
+        assert "worker exited" not in server.log()
         server.signal(signal.SIGTERM)
         assert server.wait_exit(120) == 0
 

@@ -308,7 +308,7 @@ def test_nothing_depends_on_which_standard_descriptors_are_open(
     )
     try:
         wait_until(
-            lambda: log.exists() and "generation serves" in log.read_text(),
+            lambda: log.exists() and "generation active" in log.read_text(),
             within_s=20,
             what="serves",
         )

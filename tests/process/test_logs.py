@@ -126,7 +126,7 @@ def test_log_pipe_that_nobody_reads_holds_up_no_supervision(folder: Path) -> Non
         lost = server.wait_log(r"WARNING +log lines were lost\S* .*pid=(\d+) lines=(\d+)", 20)
         assert int(lost[1]) == server.process.pid
         assert int(lost[2]) > 0
-        assert "worker ended" in server.log()
+        assert "worker exited" in server.log()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
 
@@ -176,7 +176,7 @@ def test_long_tracebacks_of_many_workers_on_one_pipe_are_whole(folder: Path, sty
             client.join()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-        wait_until(lambda: "prefork ends" in server.log(), 20)
+        wait_until(lambda: "prefork exited" in server.log(), 20)
         text = server.log()
     assert "log lines were lost" not in text
     if style != "text":
@@ -245,9 +245,9 @@ def test_with_log_format_json_every_line_is_an_object(folder: Path) -> None:
         f"--metrics=127.0.0.1:{free_port()}",
     )
     with Prefork(*options, cwd=folder, wait=False) as server:
-        server.wait_log('"generation serves"')
+        server.wait_log('"generation active"')
         port = int(server.wait_log(r'"listening":"127.0.0.1:(\d+)"')[1])
-        server.wait_log('"agent answers"')
+        server.wait_log('"agent listening"')
         for path in ("/log", "/print", "/boom"):
             connection = HTTPConnection("127.0.0.1", port, timeout=10)
             connection.request("GET", path)
@@ -258,8 +258,8 @@ def test_with_log_format_json_every_line_is_an_object(folder: Path) -> None:
         errors = [json.loads(line) for line in server.log().splitlines()]
         out = [json.loads(line) for line in server.out_path.read_text().splitlines()]
     by_message = {record.get("message"): record for record in errors}
-    assert by_message["prefork starts"]["level"] == "info"
-    assert by_message["prefork starts"]["workers"] == 2
+    assert by_message["prefork starting"]["level"] == "info"
+    assert by_message["prefork starting"]["workers"] == 2
     assert by_message["order 7"]["logger"] == "shop"
     assert "ZeroDivisionError" in by_message["cannot\nship"]["traceback"]
     boom = by_message["error while answering"]

@@ -179,7 +179,7 @@ def test_interrupted_wait_says_what_goes_on(folder: Path, operation: str):
             [*PREFORK, operation, "--run-dir", str(server.run_dir)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        begun = r"mold boots generation=2" if operation == "reload" else "prefork stops"
+        begun = r"loading app generation=2" if operation == "reload" else "prefork shutting down"
         server.wait_log(begun)
         waiting.send_signal(signal.SIGINT)
         out, error = waiting.communicate(timeout=20)

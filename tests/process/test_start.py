@@ -116,7 +116,7 @@ def test_traceback_of_a_broken_app_shows_the_app_and_not_the_server(folder: Path
 
 def test_check_config_of_a_good_app(folder: Path):
     ended = run_prefork("--check-config", "-w", "3", "app:app", cwd=folder)
-    assert (ended.returncode, "settings and app are good" in ended.stderr) == (0, True)
+    assert (ended.returncode, "configuration valid, app imports" in ended.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_check_config_of_a_good_app(folder: Path):
         (["--wokers", "2", "app:app"], USAGE, "prefork: unknown option --wokers; did you mean --workers?"),
         ([], USAGE, "prefork: no app is named; use prefork MODULE:CALLABLE"),
         (["-b", "1.2.3.4:99999", "app:app"], USAGE, "the port 99999 is not one of 0 to 65535"),
-        (["-b", "192.0.2.1:8000", "app:app"], LISTEN, "this machine has no such address"),
+        (["-b", "192.0.2.1:8000", "app:app"], LISTEN, "no network interface has this address"),
         (["-b", "no.such.host.invalid:80", "app:app"], LISTEN, "is not an address of this machine"),
         (["-b", "unix:/nonexistent/s", "app:app"], LISTEN, "cannot listen on unix:/nonexistent/s: No such file"),
         (["-b", "fd://77", "app:app"], LISTEN, "cannot listen on fd://77: Bad file descriptor"),
@@ -353,7 +353,7 @@ def test_ctrl_c_in_a_terminal_ends_everything(folder: Path):
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if "generation serves" in line:
+        if "generation active" in line:
             break
     os.killpg(process.pid, 2)
     rest = process.stderr.read()

@@ -121,7 +121,7 @@ def test_term_during_a_reload_stops_and_answers_the_reload(folder: Path):
     with Prefork(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
         answer = pool.submit(server.reload)
-        server.wait_log("mold boots generation=2")
+        server.wait_log("loading app generation=2")
         server.signal(signal.SIGTERM)
         assert answer.result()["message"] == "the server is stopping"
         assert server.wait_exit(10) == 0
@@ -130,7 +130,7 @@ def test_term_during_a_reload_stops_and_answers_the_reload(folder: Path):
 def test_term_during_the_first_boot_ends_with_0(folder: Path):
     (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
     with Prefork(cwd=folder, wait=False) as server:
-        server.wait_log("mold boots")
+        server.wait_log("loading app")
         server.signal(signal.SIGTERM)
         assert server.wait_exit(10) == 0
 
@@ -153,7 +153,7 @@ def test_usr1_opens_rotated_logs_again(folder: Path):
     with Prefork(
         "--log-file", str(log), "--access-logfile", str(access), cwd=folder, wait=False
     ) as server:
-        server.wait(lambda: log.exists() and "generation serves" in log.read_text())
+        server.wait(lambda: log.exists() and "generation active" in log.read_text())
         port = int(log.read_text().partition("listening=127.0.0.1:")[2].split()[0])
 
         def get() -> None:

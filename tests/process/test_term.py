@@ -92,7 +92,7 @@ def test_late_client_is_refused_soon_also_while_every_thread_is_busy(
             busy.send(f"GET /slow?ms={seconds * 1000} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         server.signal(signal.SIGTERM)
-        server.wait_log("prefork stops")
+        server.wait_log("prefork shutting down")
         with suppress(ConnectionRefusedError):
             connect(port, 2.5).close()
         if seconds:

@@ -102,7 +102,7 @@ def test_ttin_and_ttou_change_the_number_of_workers(folder: Path):
         for workers in (3, 2, 1):
             server.signal(signal.SIGTTOU)
             # Two of the same signal in one moment are one.
-            server.wait_log(f"workers wanted workers={workers} before={workers + 1}")
+            server.wait_log(f"worker count changed workers={workers} before={workers + 1}")
         server.wait_workers(1)
         server.signal(signal.SIGTTOU)
         assert server.get()[0] == 200
@@ -169,7 +169,7 @@ def test_call_that_holds_the_interpreter_lock_is_noticed_from_outside(folder: Pa
     with Prefork("-w", "1", "-t", "0.5", cwd=folder) as server:
         (victim,) = server.workers()
         assert server.get("/hold")[0] == 504
-        server.wait_log("worker does not report its stuck call")
+        server.wait_log("worker is hung and cannot report its request")
         assert server.get()[0] == 200
         server.wait(lambda: is_gone(victim), 5)
         server.wait_log(r'app\.py", line 6 in app')
@@ -225,10 +225,10 @@ def test_workers_that_crash_in_a_row_are_forked_with_growing_pauses(folder: Path
     )
     with Prefork("-w", "1", cwd=folder) as server:
         for _ in range(12):
-            ready, ended = server.log().count("worker ready"), server.log().count("worker ended")
+            ready, ended = server.log().count("worker ready"), server.log().count("worker exited")
             with pytest.raises((OSError, HTTPException), match=r"[Cc]los|[Rr]eset"):
                 server.get()
-            server.wait(lambda before=ended: server.log().count("worker ended") > before)
+            server.wait(lambda before=ended: server.log().count("worker exited") > before)
             if server.log().count("waiting before the next") >= 4:
                 break
             server.wait(lambda before=ready: server.log().count("worker ready") > before)
@@ -263,7 +263,7 @@ def test_worker_that_is_told_to_leave_finishes_its_request_and_is_replaced(folde
 def test_idle_worker_that_is_told_to_leave_is_replaced_and_no_crash(folder: Path):
     with Prefork("-w", "1", cwd=folder) as server:
         os.kill(server.workers()[0], signal.SIGTERM)
-        server.wait_log("worker ended .*reason=retired")
+        server.wait_log("worker exited .*reason=retired")
         assert server.get()[0] == 200
 
 
@@ -315,7 +315,7 @@ def test_child_that_an_app_forks_can_be_terminated_and_its_worker_serves_on(fold
         server.wait(lambda: is_gone(child), 5, what="the child is still there")
         assert server.get()[0] == 200
         assert server.workers() == worker
-        assert "worker ended" not in server.log()
+        assert "worker exited" not in server.log()
 
 
 def test_child_that_an_app_forks_holds_neither_addresses_nor_connections(folder: Path):

@@ -67,7 +67,7 @@ def run_server(arguments: Sequence[str]) -> int:
     for source in configuration.sources:
         log.info("settings read", source=source)
     for warning in configuration.warnings:
-        log.warning("setting ignored", what=warning)
+        log.warning("ignoring setting", what=warning)
     if options.print_config:
         write_out("\n".join(show_options(options)))
         return Exit.OK

@@ -104,7 +104,7 @@ class Agent:
             server = await listen(address.host, address.port, self.answer)
         except OSError as error:
             raise StartupError(explain(self.options.listen, error), Exit.LISTEN) from None
-        self.log.info("agent answers", listening=self.options.listen, run_dir=self.options.run_dir)
+        self.log.info("agent listening", address=self.options.listen, run_dir=self.options.run_dir)
         tasks = [asyncio.create_task(self.watch_parent(stop))]
         if self.probe is not None:
             tasks.append(asyncio.create_task(self.probe.run(self.table)))

@@ -33,13 +33,13 @@ def check(configuration: Configuration, log: Log) -> int:
     except BaseException as error:
         failure = describe_failure(error)
         log.error(
-            "app does not import", app=options.wsgi_app, error=last_line(failure), traceback=failure
+            "cannot import app", app=options.wsgi_app, error=last_line(failure), traceback=failure
         )
         # The import may have left threads that never end.
         processes.exit_now(Exit.APP)
     check_engine(imported.app, options, log)
     report_import(options.preload_app, imported.hazards, log)
-    log.info("settings and app are good", app=options.wsgi_app)
+    log.info("configuration valid, app imports", app=options.wsgi_app)
     processes.exit_now(Exit.OK)
 
 

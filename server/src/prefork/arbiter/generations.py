@@ -150,7 +150,7 @@ class Generations:
         for source in fresh.sources:
             self.log.info("settings read", source=source)
         for warning in fresh.warnings:
-            self.log.warning("setting ignored", what=warning)
+            self.log.warning("ignoring setting", what=warning)
         return GenerationConfig(
             self._keep_fixed(fresh.options),
             Hooks(fresh.hooks, self.log, fresh.imports),

@@ -134,7 +134,7 @@ class Arbiter:
         self.guard(self.wait_for_imports)
         self.guard(self.generations.hooks.call, "on_exit", self.own.server)
         self.agent.stop()
-        self.log.info("prefork ends", pid=os.getpid(), exit_code=int(self.exit_code))
+        self.log.info("prefork exited", pid=os.getpid(), exit_code=int(self.exit_code))
         return self.exit_code
 
     def turn(self) -> None:
@@ -271,7 +271,7 @@ class Arbiter:
         """A generation serves: its settings hold from now on."""
         before = self.generations.options.worker_count()
         config = self.generations.commit(action.generation)
-        self.log.info("generation serves", generation=action.generation, workers=self.fleet.desired)
+        self.log.info("generation active", generation=action.generation, workers=self.fleet.desired)
         self.own.notifier.ready(f"generation {action.generation} serves")
         if action.is_first:
             self.generations.call_hook("when_ready", self.own.server)
@@ -280,7 +280,7 @@ class Arbiter:
 
     def report_failed_boot(self, failed: DiscardGeneration) -> None:
         self.log.error(
-            "generation does not boot", generation=failed.generation, error=last_line(failed.traceback),
+            "generation failed to start", generation=failed.generation, error=last_line(failed.traceback),
             traceback=failed.traceback,
         )  # fmt: skip
         if self.fleet.current is None:
@@ -295,14 +295,14 @@ class Arbiter:
         if wanted < desired:
             self.log.warning("more workers need a restart", workers=desired, kept=wanted)
         if wanted != old:
-            self.log.info("workers wanted", workers=wanted, before=old)
+            self.log.info("worker count changed", workers=wanted, before=old)
             self.own.server.num_workers = wanted
             self.generations.call_hook("nworkers_changed", self.own.server, wanted, old)
             self.dispatch(ScaleRequested(wanted))
 
     def begin_stop(self) -> None:
         """Stop accepting here; the workers empty the accept queue and close their copies."""
-        self.log.info("prefork stops", workers=len(self.fleet.workers))
+        self.log.info("prefork shutting down", workers=len(self.fleet.workers))
         self.own.notifier.stopping()
         for listener in self.own.listeners:
             refuse_handshakes(listener)

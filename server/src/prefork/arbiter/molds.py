@@ -190,7 +190,7 @@ class Molds:
             else self.generations.configs[number]
         )
         self.log.info(
-            "mold boots", generation=number, **{f"content_{k}": v[:12] for k, v in config.content.items()}
+            "loading app", generation=number, **{f"content_{k}": v[:12] for k, v in config.content.items()}
         )  # fmt: skip
         self._forget(number)  # one that has reported its failure may not have ended yet
         ours, theirs = Channel.pair()

@@ -102,7 +102,7 @@ def find_unreported(watched: Iterable[Watched], table: Table, log: Log, now: flo
             handle.overdue_since = now
         elif now - handle.overdue_since >= UNREPORTED_S:
             log.error(
-                "worker does not report its stuck call", pid=worker.pid, running=table.running(worker.slot)
+                "worker is hung and cannot report its request", pid=worker.pid, running=table.running(worker.slot)
             )  # fmt: skip
             handle.is_unresponsive = True
             events.append(WorkerStuck(worker.id))

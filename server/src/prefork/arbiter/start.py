@@ -64,7 +64,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
             options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()
         )  # fmt: skip
         log.info(
-            "prefork starts", version=__version__, pid=os.getpid(), app=options.wsgi_app,
+            "prefork starting", version=__version__, pid=os.getpid(), app=options.wsgi_app,
             listening=",".join(listener.name for listener in listeners), workers=options.worker_count(),
             threads=options.threads, run_dir=run_dir.path,
         )  # fmt: skip

@@ -114,7 +114,7 @@ class Workers:
             self.dispatch(WorkerGone(order.worker, "its mold is gone"))
 
     def drain(self, number: int, mode: str, *, is_memory_short: bool) -> None:
-        self.log.info("worker drains", **self.describe(number), mode=mode)
+        self.log.info("draining worker", **self.describe(number), mode=mode)
         self.send(number, messages.Drain(mode, is_memory_short))
 
     def send(self, number: int, message: Message) -> None:
@@ -127,7 +127,7 @@ class Workers:
         handle = self.handles.get(order.worker)
         if handle is None or not handle.pid:
             return
-        self.log.warning("worker is overdue, killed", **self.describe(order.worker))
+        self.log.warning("killing worker that exceeded its timeout", **self.describe(order.worker))
         # SIGABRT: faulthandler writes all stacks, without the GIL. An app may have caught it.
         shows_stack = (order.with_stack or handle.is_unresponsive) and not order.is_last
         processes.kill(handle.pid, signal.SIGABRT if shows_stack else signal.SIGKILL)
@@ -142,7 +142,7 @@ class Workers:
         self.table.free(worker.slot)
         unexpected = action.reason in (ExitReason.CRASH, ExitReason.KILLED, ExitReason.TIMEOUT)
         (self.log.warning if unexpected else self.log.info)(
-            "worker ended", pid=worker.pid, slot=worker.slot, generation=worker.generation,
+            "worker exited", pid=worker.pid, slot=worker.slot, generation=worker.generation,
             reason=action.reason.value, how=action.how,
             **({"running": running} if unexpected and running else {}),
         )  # fmt: skip

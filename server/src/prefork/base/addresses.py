@@ -85,7 +85,7 @@ def explain(text: str, error: OSError) -> str:
     remedies = {
         errno.EADDRINUSE: "another process listens there; stop it or choose another --bind",
         errno.EACCES: "permission denied; choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE",
-        errno.EADDRNOTAVAIL: "this machine has no such address; use 0.0.0.0 for all of its own",
+        errno.EADDRNOTAVAIL: "no network interface has this address; use 0.0.0.0 for all addresses of this machine",
     }
     remedy = remedies.get(error.errno or 0, error.strerror or str(error))
     return f"cannot listen on {text}: {remedy}"

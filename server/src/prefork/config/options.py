@@ -377,7 +377,7 @@ class Options:
         kind=choice("debug", "info", "warning", "error", "critical"),
         default="info",
         section=LOGGING,
-        help="Least level that is logged.",
+        help="Minimum level to log.",
     )
     log_format: str = setting(
         "--log-format",

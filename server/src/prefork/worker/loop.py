@@ -166,7 +166,7 @@ class WorkerLoop:
 
     def outlive_arbiter(self) -> None:
         """The arbiter is gone: finish what runs, then go too, so that nothing serves unowned."""
-        self.log.critical("arbiter is gone, worker drains", pid=os.getpid())
+        self.log.critical("arbiter is gone, draining", pid=os.getpid())
         if not self.serves:
             self.is_over = True
             return
