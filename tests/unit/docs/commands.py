@@ -19,7 +19,8 @@ COMMANDS = [
     # this tree
     (r"make setup", FRESH),
     (r"make demo", DEMO),
-    (r"make test|make cluster", "tests/support/run-tests"),
+    (r"make [a-z-]+", "tests/support/run-tests"),
+    (r"\.venv/bin/python -m tests\..*", "yours: on an app and its Prometheus"),
     (r"export (CLUSTER|WSGIAPP_INGRESS_URL|WSGIAPP_IMAGE_LOADER)=.*", "yours: another cluster"),
     (r"export KUBECONFIG=\S+ PATH=\S+", DEMO),
     (r"python server/build_engine\.py --python [\d. ]+", "tests/unit/cluster/test_images.py"),
