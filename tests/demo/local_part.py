@@ -19,7 +19,7 @@ from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan, LoadReport
 from tests.support.wait import wait_until
 
-_SERVES = re.compile(r"serves on (http://\S+)")
+_SERVES = re.compile(r"serving \S+ on (http://\S+)")
 _LOAD_S = 8.0
 _SETTLE_S = 2.0
 

@@ -97,7 +97,7 @@ class Running:
 
     def wait_url(self) -> str:
         """Return http://HOST:PORT once the app serves."""
-        return self.wait_line(r"serves on (http://\S+)")[1]
+        return self.wait_line(r"serving \S+ on (http://\S+)")[1]
 
     def change(self, old: str, new: str) -> None:
         """Replace `old`, which must be there, in the manifest, as an editor does: by a rename."""
@@ -205,7 +205,7 @@ def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_p
 
 
 def test_what_is_left_out_is_said(flask: Running) -> None:
-    said = flask.wait_line(r"left out on this machine: (.*)")[1]
+    said = flask.wait_line(r"ignored here, for a cluster only: (.*)")[1]
     assert set(said.split(", ")) == {"healthCheck", "image", "ingress", "replicas", "resources"}
 
 
@@ -229,7 +229,7 @@ def test_broken_code_is_told_and_the_old_serves_until_it_is_mended(flask: Runnin
     flask.change('VERSION = "1"', "VERSION = 1 / 0")
     told = flask.wait_line(r"reload failed: (.*)")[1]
     assert "ZeroDivisionError: division by zero" in told
-    assert "generation 1 goes on serving" in told
+    assert "generation 1 keeps serving" in told
     assert version(url) == "1"
     flask.change("VERSION = 1 / 0", 'VERSION = "3"')
     flask.wait_line("reloaded in")
@@ -293,7 +293,7 @@ def test_manifest_that_cannot_be_served_is_told_and_harms_nothing(flask: Running
         ("threads: 400", "threads: [", r"flask\.yaml: line \d+: "),
     ):
         flask.change(old, new)
-        flask.wait_line(words + ".*goes on serving")
+        flask.wait_line(words + ".*keeps serving")
         assert version(url) == "1"
 
 

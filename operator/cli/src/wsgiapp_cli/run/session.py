@@ -131,7 +131,7 @@ class Session:
         try:
             new = self._read_plan(watch)
         except (ManifestError, Invalid) as error:
-            say(f"{error}; what was there before goes on serving")
+            say(f"{error}; the version before keeps serving")
             return serving
         content = self._write(new)
         match decide(serving, new):
@@ -154,7 +154,7 @@ class Session:
         if outcome.succeeded:
             say(f"reloaded in {time.monotonic() - began:.1f} s, generation {outcome.generation}")
             return new
-        say(f"reload failed: {outcome.message}; generation {outcome.generation} goes on serving")
+        say(f"reload failed: {outcome.message}; generation {outcome.generation} keeps serving")
         return serving
 
     async def _restart(self, serving: Plan, new: Plan, content: Mapping[str, str]) -> Plan:
@@ -172,11 +172,11 @@ class Session:
         return new
 
     def _announce(self, plan: Plan) -> None:
-        say(f"{plan.app.name} serves on http://127.0.0.1:{self._listener.getsockname()[1]}")
+        say(f"serving {plan.app.name} on http://127.0.0.1:{self._listener.getsockname()[1]}")
         if self._request.metrics:
             say(f"metrics on http://{self._request.metrics}/metrics")
         if plan.left_out:
-            say(f"left out on this machine: {', '.join(plan.left_out)}")
+            say(f"ignored here, for a cluster only: {', '.join(plan.left_out)}")
         say(f"packages come from {sys.prefix}")
         files = ", ".join(str(path) for path in self._request.files)
         code = "" if plan.app.source else f" and *.py below {self._place.here}"
@@ -205,7 +205,7 @@ def explain_exit(code: int) -> str:
     """Return what the end of the server means and what to do; the server has said why."""
     if code == BOOT_FAILED:
         return (
-            "the app did not start: the traceback is above. A package that is missing goes into this"
+            "the app did not start; the reason is above. A package that is missing is installed into this"
             f" environment: {sys.executable} -m pip install PACKAGE"
         )
     how = (
