@@ -1,5 +1,6 @@
 """Each test serves an app in a folder of its own."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import write_app
+
+# A shell that is not interactive lets its background jobs ignore Ctrl-C, and so would every program that is tried here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
