@@ -25,7 +25,7 @@ COMMANDS = [
     (r"export KUBECONFIG=\S+ PATH=\S+", DEMO),
     (r"python server/build_engine\.py --python [\d. ]+", "tests/unit/cluster/test_images.py"),
     # packages
-    (r"pip install prefork( wsgiapp-cli)?", "tests/support/packages.py"),
+    (r"pip install (--find-links dist )?prefork( wsgiapp-cli)?", "tests/support/packages.py"),
     # the server
     (r"prefork +-w .*", HERE),
     (r"prefork (reload|status|stop) --run-dir \S+", OPERATE),
@@ -46,7 +46,10 @@ COMMANDS = [
     (r"kubectl delete wsgiapps --all --all-namespaces", "yours: it deletes every app"),
     (r"kubectl delete crd wsgiapps\.wsgi\.dev", CHART),
     (r"kubectl delete namespace wsgiapp-system", "yours: it takes the operator away"),
-    (r"kubectl delete clusterrole,clusterrolebinding -l \S+", "yours: it takes the operator away"),
+    (
+        r"kubectl (--namespace kube-system )?delete (cluster)?role,\S+ -l \S+",
+        "yours: it takes the operator away",
+    ),
     (r"kubectl (annotate|label) crd wsgiapps\.wsgi\.dev .*", "yours: after a plain installation"),
     (r"kubectl annotate configmap shop-settings .*", "tests/e2e/test_reload_config.py"),
     (r"kubectl create secret tls shop-tls .*", "tests/e2e/test_routing.py"),
