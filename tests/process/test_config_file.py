@@ -262,3 +262,39 @@ def test_start_that_is_interrupted_says_so(folder: Path):
         server.signal(signal.SIGINT)
         assert server.wait_exit() == 130
         assert server.log() == "prefork: interrupted\n"
+
+
+@pytest.mark.parametrize("value", ["5", "'module.function'", "[]", "True"])
+def test_hook_that_cannot_be_called_is_refused(folder: Path, value: str):
+    (folder / "gunicorn.conf.py").write_text(f"on_starting = {value}\n")
+    done = run_prefork("--check-config", "app:app", cwd=folder)
+    assert done.returncode == 2
+    assert f"on_starting is {value}; it is called: use a function (from " in done.stderr
+
+
+def test_hook_that_is_none_is_none(folder: Path):
+    (folder / "gunicorn.conf.py").write_text("on_starting = None\n")
+    assert run_prefork("--check-config", "app:app", cwd=folder).returncode == 0
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0, 1, 2"])
+def test_config_file_that_closes_standard_descriptors_is_named_and_they_are_open_again(
+    folder: Path, closed: str
+):
+    (folder / "gunicorn.conf.py").write_text(
+        f"import os\nfor number in ({closed},): os.close(number)\n"
+    )
+    with Prefork(cwd=folder) as server:
+        for number in closed.split(", "):
+            server.wait_log(
+                f"WARNING .*a config file closed descriptor {number}, which is open again"
+            )
+        assert server.get()[0] == 200
+        assert server.reload("again")["result"] == "succeeded"
+        assert server.log().count("generation active") == 2
+
+
+def test_config_file_that_closes_standard_error_and_fails_says_why(folder: Path):
+    (folder / "gunicorn.conf.py").write_text("import os\nos.close(2)\nraise ValueError('seen')\n")
+    done = run_prefork("app:app", cwd=folder)
+    assert (done.returncode, "ValueError: seen" in done.stderr) == (2, True)

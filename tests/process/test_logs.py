@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -325,3 +325,37 @@ def test_start_that_cannot_say_why_it_fails_says_it_by_its_exit_code(folder: Pat
             [*PREFORK, "-b", "unix:nowhere/socket", "app:app"], cwd=folder, stderr=full, check=False
         )
     assert done.returncode == Exit.LISTEN
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_exception_with_a_huge_text_is_logged_by_head_and_tail_and_size(folder: Path, style: str):
+    write_app(
+        folder,
+        """
+        def app(environ, start_response):
+            raise ValueError("begin" + "x" * 50_000_000 + "end")
+        """,
+    )
+    with Prefork("--log-format", style, cwd=folder) as server:
+        port = int(server.wait_log(r"127\.0\.0\.1:(\d+)")[1])
+        began = time.monotonic()
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 500
+        assert time.monotonic() - began < 3  # 6 s and more when each character was looked at
+        record = server.log()
+        assert len(record) < 100_000
+        assert "ValueError: beginxxx" in record
+        assert "xxxend" in record
+        assert re.search(r"\.\.\. 4\d{7} of 5\d{7} bytes are left out \.\.\.", record)
+
+
+def test_import_that_fails_with_a_huge_text_is_reported_by_head_and_tail(folder: Path):
+    with Prefork(cwd=folder) as server:
+        write_app(folder, "raise ValueError('begin' + 'x' * 50_000_000 + 'end')")
+        answer = server.reload("huge")
+        assert answer["result"] == "failed"
+        assert len(json.dumps(answer)) < 300_000
+        assert "ValueError: beginxxx" in answer["traceback"]
+        assert answer["message"].endswith("xxxend")
+        assert server.get()[0] == 200

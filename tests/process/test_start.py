@@ -448,3 +448,38 @@ def test_working_directory_that_is_gone_is_said_in_a_sentence(folder: Path):
         "prefork: the working directory is not there any more, or cannot be seen: No such file or directory; "
         "start prefork in another one"
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--error-logfile", "nowhere/log"), Exit.ENVIRONMENT),
+        (("--error-logfile", "."), Exit.ENVIRONMENT),
+        (("--access-logfile", "nowhere/log"), Exit.ENVIRONMENT),
+        (("--access-logfile", "app.py/log"), Exit.ENVIRONMENT),
+        (("--pid", "nowhere/pid"), Exit.ENVIRONMENT),
+        (("--run-dir", "app.py"), Exit.ENVIRONMENT),
+        (("--run-dir", "app.py/run"), Exit.ENVIRONMENT),
+        (("-b", "unix:nowhere/socket"), Exit.LISTEN),
+    ],
+)
+def test_check_config_refuses_files_as_the_start_does(
+    folder: Path, arguments: tuple[str, ...], code: Exit
+):
+    checked = run_prefork("--check-config", *arguments, "app:app", cwd=folder)
+    bound = () if "-b" in arguments else ("-b", "127.0.0.1:0")
+    started = run_prefork(*bound, *arguments, "app:app", cwd=folder)
+    assert (checked.returncode, started.returncode) == (code, code)
+    assert checked.stderr.splitlines()[-1] == started.stderr.splitlines()[-1]
+
+
+def test_check_config_makes_no_file_and_warns_of_a_spool_that_cannot_be(folder: Path):
+    before = set(folder.iterdir())
+    done = run_prefork(
+        "--check-config", "--error-logfile", "log", "--access-logfile", "access", "--pid", "pid",
+        "--run-dir", "a/run", "-b", "unix:socket", "--spool-dir", "nowhere", "app:app", cwd=folder,
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(folder.iterdir()) == before
+    assert "set --spool-dir why=" in done.stderr

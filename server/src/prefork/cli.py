@@ -4,9 +4,10 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from prefork.base import processes, threads
@@ -14,9 +15,10 @@ from prefork.base.log import Log, escape_controls
 from prefork.base.standard_output import write_out
 from prefork.base.termination_log import write_termination_message
 from prefork.base.versions import boot_version, is_pinned
+from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.options import SETTINGS, Options
-from prefork.config.sources import configure
+from prefork.config.sources import Configuration, configure
 from prefork.errors import Exit, StartupError
 
 
@@ -36,9 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return operate(arguments, os.environ)
         return run_server(arguments)
     except StartupError as error:
-        with suppress(
-            OSError
-        ):  # the exit code says it too, also where there is no room for the sentence
+        # The exit code says it too, also where the stream has no room for the sentence, or is closed.
+        with suppress(OSError, ValueError):
             print(f"prefork: {escape_controls(str(error))}", file=sys.stderr, flush=True)
         write_termination_message(str(error))
         return error.code
@@ -60,7 +61,8 @@ def run_server(arguments: Sequence[str]) -> int:
     """Serve, or carry out `--check-config` or `--print-config`."""
     folder = working_directory()
     environment = dict(os.environ)
-    configuration = configure(arguments, environment, folder=folder, move=version_to_start_with)
+    configure_again = partial(read_settings, arguments, environment, folder)
+    configuration = configure_again(version_to_start_with)
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
     options = configuration.options
     log = Log(level=options.loglevel, style=options.log_format)
@@ -88,11 +90,19 @@ def run_server(arguments: Sequence[str]) -> int:
         require_gevent(options.pythonpath)
     if options.check_config:
         return check(configuration, log)
-    return run(
-        configuration,
-        log,
-        reread=lambda move: configure(arguments, environment, folder=folder, move=move),
-    )
+    return run(configuration, log, reread=configure_again)
+
+
+def read_settings(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, move: Move
+) -> Configuration:
+    """As `configure`; the standard descriptors that a config file closes are open again afterwards."""
+    with processes.keep_standard_descriptors() as closed:
+        configuration = configure(arguments, environment, folder=folder, move=move)
+    warnings = [
+        f"a config file closed descriptor {number}, which is open again" for number in closed
+    ]
+    return replace(configuration, warnings=(*configuration.warnings, *warnings))
 
 
 def working_directory() -> Path:

@@ -2,6 +2,22 @@
 
 import enum
 
+# Of a text that is logged or shown, in bytes of UTF-8.
+TEXT_LIMIT = 64 * 1024
+
+
+def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Return the text, or where it has more bytes than `limit` its head and tail, with the size between them; pure.
+
+    What an app or a config file raises has a text of any size, and what happened may be at either end.
+    """
+    encoded = text.encode("utf-8", "backslashreplace")
+    if (left_out := len(encoded) - limit) <= 0:
+        return encoded.decode()
+    head, tail = encoded[: limit // 2], encoded[-(limit // 2) :]
+    between = f"\n... {left_out} of {len(encoded)} bytes are left out ...\n"
+    return head.decode("utf-8", "ignore") + between + tail.decode("utf-8", "ignore")
+
 
 class Exit(enum.IntEnum):
     """Exit codes of every prefork command."""
@@ -19,7 +35,7 @@ class StartupError(Exception):
     """Something outside this program has to change first; `str()` says what, and to what."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
-        super().__init__(message)
+        super().__init__(shorten(message))
         self.code = code
 
 

@@ -1,8 +1,8 @@
 """`--check-config`: whether prefork would start; nothing is opened."""
 
 from prefork._engine import Engine
+from prefork.arbiter.file_check import check_files
 from prefork.base import processes
-from prefork.base.addresses import parse_addresses
 from prefork.base.digest import parse_content
 from prefork.base.log import Log
 from prefork.base.stats import create_private_table
@@ -17,12 +17,13 @@ from prefork.worker.boot import engine_settings
 from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
 from prefork.worker.inspection import import_and_inspect
+from prefork.worker.spool_report import report_unusable_spool
 
 
 def check(configuration: Configuration, log: Log) -> int:
     """Import the app and say whether prefork would start; nothing is opened."""
     options = configuration.options
-    parse_addresses(options.bind)
+    check_files(options)
     configuration.imports.adopt()
     versions = {path: boot_version(path) for path in parse_content(options.content).values()}
     enter_versions(versions)
@@ -39,6 +40,7 @@ def check(configuration: Configuration, log: Log) -> int:
         processes.exit_now(Exit.APP)
     check_engine(imported.app, options, log)
     report_import(options.preload_app, imported.hazards, log)
+    report_unusable_spool(options, log)
     log.info("configuration valid, app imports", app=options.wsgi_app)
     processes.exit_now(Exit.OK)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefork.base.log_sink import PATIENCE_S, Sink
+from prefork.errors import shorten
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 STYLES = ("text", "json")
@@ -73,7 +74,8 @@ class Log:
     def put(self, level: str, message: str, keys: Mapping[str, Any]) -> None:
         """Write one record, whatever the threshold."""
         format_record = format_json if self.style == "json" else format_text
-        self.sink.write(encode(format_record(time.time(), level, message, keys)))
+        bounded = {key: shorten(v) if isinstance(v, str) else v for key, v in keys.items()}
+        self.sink.write(encode(format_record(time.time(), level, shorten(message), bounded)))
 
     def _write(
         self, level: str, message: object, args: tuple[Any, ...], keys: dict[str, Any]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from prefork import errors
+
 # Of a text, in bytes of UTF-8; JSON makes six of one at most (a control character), and a packet holds that.
 TEXT_LIMIT = 20 * 1024
 
@@ -143,8 +145,5 @@ class Malformed(Message):
 
 
 def shorten(text: str) -> str:
-    """Keep the end of a long traceback: the error is in its last line."""
-    encoded = text.encode("utf-8", "backslashreplace")
-    if len(encoded) > TEXT_LIMIT:
-        return "…" + encoded[-TEXT_LIMIT:].decode("utf-8", "ignore")
-    return encoded.decode()
+    """Return what a packet has room for of a long traceback."""
+    return errors.shorten(text, TEXT_LIMIT)

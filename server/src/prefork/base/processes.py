@@ -7,16 +7,19 @@ or `finally` of the arbiter is left in a worker, and a worker ends as any Python
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple, NoReturn
 
 from prefork.base import children, exit_functions
 
 # Bound before an app is imported: gevent puts functions in their place in `os` that need its hub, and make one.
 _fork, _waitpid = os.fork, os.waitpid
+
+STANDARD = (0, 1, 2)
 
 Role = Callable[[], int]
 
@@ -78,13 +81,37 @@ def fork_orphan(role: Role) -> None:
 
 def open_standard_descriptors() -> None:
     """Open those of 0, 1 and 2 that are closed, on /dev/null: a socket in their place would be taken for them."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
+    for number in STANDARD:
+        if not is_open(number):
             os.set_inheritable(
                 os.open(os.devnull, os.O_RDWR), True
             )  # the lowest free number: this one
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def keep_standard_descriptors() -> Iterator[list[int]]:
+    """Have 0, 1 and 2 open again afterwards; what is yielded then holds those that were closed meanwhile."""
+    copies = {number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in STANDARD}
+    closed: list[int] = []
+    try:
+        yield closed
+    finally:
+        for number, copy in copies.items():
+            # Whoever closed all there are has closed the copy too.
+            with contextlib.suppress(OSError):
+                if not is_open(number):
+                    closed.append(number)
+                    os.dup2(copy, number)
+                os.close(copy)
+        open_standard_descriptors()
 
 
 def begin() -> None:

@@ -135,6 +135,8 @@ def sort_names(
             values[name] = value
         elif name in HOOKS and callable(value):
             hooks[name] = value
+        elif name in HOOKS and not (value is None or inspect.ismodule(value)):
+            raise StartupError(f"{name} is {value!r}; it is called: use a function (from {source})")
         elif name in UNSUPPORTED_HOOKS and callable(value):
             warnings.append(f"{name} is not called by prefork (from {source})")
         elif name in unsupported and not is_unset(value):

@@ -444,7 +444,7 @@ class Options:
         kind=flag(),
         default=False,
         section=COMMANDS,
-        help="Check the settings, import the app, and exit: 0 when both are good.",
+        help="Check the settings and the files they name, import the app, and exit: 0 when all are good. Makes no file and opens no socket.",
         is_command=True,
     )
     print_config: bool = setting(

@@ -25,7 +25,6 @@ from prefork.base import (
     messages,
     processes,
     shared_counts,
-    spool_dir,
 )
 from prefork.base.channel import Channel
 from prefork.base.log import Log
@@ -40,6 +39,7 @@ from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
 from prefork.worker.inspection import Imported, import_and_inspect
+from prefork.worker.spool_report import report_unusable_spool
 
 # Bound before the app is imported: gevent puts a function in its place that needs its hub.
 _sleep = time.sleep
@@ -82,7 +82,8 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
     enter_versions(mold.versions)
     extend_search_path(mold.options.pythonpath, mold.versions)
-    report_unusable_spool(mold)
+    # Once per generation.
+    report_unusable_spool(mold.options, mold.log, generation=mold.generation)
     app: WsgiApp | None = None
     started: tuple[int, ...] = ()
     if mold.preload:
@@ -118,18 +119,6 @@ def take_settings(mold: Mold) -> None:
     mold.server.cfg = mold.options
     mold.server.WORKERS = {}
     fd_limits.allow_open_files(mold.options.worker_connections)
-
-
-def report_unusable_spool(mold: Mold) -> None:
-    """Log once per generation what its workers will have to do without."""
-    directory = spool_dir.resolve(mold.options.spool_dir)
-    why = spool_dir.explain_unusable(directory) if mold.options.spool_size else None
-    if why:
-        mold.log.warning(
-            "request bodies above 1 MiB cannot be spooled, a slow upload will occupy an app thread: set --spool-dir",
-            generation=mold.generation,
-            why=why,
-        )
 
 
 class UnsafePreload(Exception):  # noqa: N818 - nothing failed
