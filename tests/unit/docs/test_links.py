@@ -48,3 +48,12 @@ def test_navigation_of_the_site_names_pages_that_there_are() -> None:
 def test_each_picture_of_a_diagram_has_its_source() -> None:
     for source in (DOCS / "img").glob("*.mmd"):
         assert source.with_suffix(".svg").exists()
+
+
+@pytest.mark.parametrize("page", ["comparison.md", "operations/security.md"])
+def test_what_is_said_to_show_a_claim_exists(page: str) -> None:
+    shown = re.findall(
+        r"`((?:tests|server|operator)/[\w/.-]+|\.github/[\w/.-]+)`", (DOCS / page).read_text()
+    )
+    assert shown
+    assert [path for path in shown if not (ROOT / path).exists()] == []
