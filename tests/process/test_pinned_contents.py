@@ -471,3 +471,21 @@ def test_reload_that_names_a_content_which_is_not_there_fails_and_the_old_genera
             in server.ask({"op": "reload", "id": "y", "content": {"source": "../x"}})["error"]
         )
         assert body(server, "/") == "1"
+
+
+def test_version_that_cannot_be_pinned_now_is_pinned_later_and_the_agent_stays(folder: Path):
+    with running_pod(folder) as pod, pod.server() as server:
+        digest = pod.source.write(pod.code("2"))
+        in_the_way = pod.versions / "source" / f"{digest[:16]}.new"
+        in_the_way.write_text("of another agent")
+        request_reload(pod.request, "later", source=digest)
+        wait_until(
+            lambda: (
+                (report := pod.agent.status()["reload"]) and "cannot be pinned" in report["message"]
+            ),
+            UNHURRIED_S,
+        )
+        assert body(server, "/") == "1"
+        in_the_way.unlink()
+        pod.agent.wait_reload("later", "succeeded")
+        assert body(server, "/") == "2"

@@ -171,7 +171,11 @@ class PinnedContents:
             key = self.key.of(name)
             if (found := with_key(digest_files(files), key)) != digest:
                 return explain_late(name, found, digest)
-            self.store.keep(name, files, key)
+            try:
+                self.store.keep(name, files, key)
+            except OSError as error:
+                # Tried again: the volume may be read-only for a moment, or another agent be at work on it.
+                return f"content {name} cannot be pinned: {error.filename}: {error.strerror}"
         return ""
 
     def question(self, wanted: Mapping[str, str]) -> dict[str, Any]:
