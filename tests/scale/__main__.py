@@ -47,7 +47,9 @@ def main() -> int:
                 rest_s=arguments.rest_s
                 if size == sizes[-1]
                 else min(SHORT_REST_S, arguments.rest_s),
-                changes=arguments.changes,
+                changes=min(
+                    arguments.changes, size
+                ),  # each app once: a second change would hide the first
             )
             figures = asyncio.run(run_size(plan, paths, RESULTS / f"operator-{size}.log"))
             measured.append(figures.to_json())
