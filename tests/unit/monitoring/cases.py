@@ -42,6 +42,17 @@ def waits(up_to_a_quarter: str, up_to_2_5: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def waits_with_low_bounds(sum_s: str) -> tuple[tuple[str, str], ...]:
+    """100 requests a minute, all of which waited longer than the highest bound, 0.1 s."""
+    name = "wsgi_http_request_queue_duration_seconds"
+    return (
+        pod(f"{name}_bucket", "0x30", 'le="0.1"'),
+        pod(f"{name}_bucket", "0+100x30", 'le="+Inf"'),
+        pod(f"{name}_count", "0+100x30"),
+        pod(f"{name}_sum", sum_s),
+    )
+
+
 def contents(first: str, second: str, until: str = "x30") -> tuple[tuple[str, str], ...]:
     """Two pods of one app, and the version of its code that each serves."""
     other = TARGET.replace("x2k4z", "b7n9q").replace("10.0.0.1", "10.0.0.2")
@@ -81,6 +92,8 @@ CASES = (
     quiet("WsgiErrorBudgetBurnsSlowly", "5 in 10,000 fail", *answers("0+9995x90", "0+5x90"), at="1h"),
     # Load.
     fires("WsgiSaturated", "half of the requests wait 2.5 s", *waits("0+50x30", "0+100x30"), at="15m", labels=POD),
+    fires("WsgiSaturated", "all wait 2 s, and the highest bound is 0.1 s", *waits_with_low_bounds("0+200x30"), at="15m", labels=POD),
+    quiet("WsgiSaturated", "all wait 0.2 s, and the highest bound is 0.1 s", *waits_with_low_bounds("0+20x30"), at="15m"),
     quiet("WsgiSaturated", "2 in 100 wait", *waits("0+98x30", "0+100x30"), at="15m"),
     quiet("WsgiSaturated", "a burst", *waits("0+50x30", "0+100x30"), at="4m"),
     fires("WsgiAcceptQueueNearLimit", "1,700 of 2,048", pod("wsgi_listen_queue_depth", "1700x9"), pod("wsgi_listen_queue_limit", "2048x9"), at="2m", labels=ONE),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from charts.generate import RULES
+from charts.generate import ROOT, RULES
 from tests.unit.monitoring.cases import CASES, Case
 from tests.unit.monitoring.conftest import ALERTS, RULES_OF_FILE
 from tests.unit.monitoring.exported import names_of_all_metrics
@@ -19,6 +19,14 @@ Promtool = Callable[..., str]
 
 def test_promtool_finds_nothing_wrong(promtool: Promtool) -> None:
     assert f"{len(RULES_OF_FILE)} rules found" in promtool("check", "rules", "--lint-fatal", RULES)
+
+
+def test_nothing_reads_a_bucket_by_its_bound() -> None:
+    """An app may have other buckets (`--duration-buckets`, `durationBucketsSeconds`)."""
+    boards = [path.read_text() for path in (ROOT / "monitoring" / "dashboards").glob("*.json")]
+    assert boards
+    for text in [RULES.read_text(), *boards]:
+        assert not re.search(r"\ble\s*(=|!=)", text.replace("\\", ""))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.why}")

@@ -9,9 +9,10 @@ needs more raises UnknownCel, and a unit test reads every rule.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from wsgiapp.names import KIND
@@ -63,7 +64,7 @@ def find_rules(
 # --- CEL ------------------------------------------------------------------------------------------
 
 TOKEN = re.compile(
-    r"""\s*(?: (?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*") | (?P<number>\d+)
+    r"""\s*(?: (?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*") | (?P<number>\d+(?:\.\d+)?)
            | (?P<name>[A-Za-z_]\w*) | (?P<sign>&&|\|\||[=!<>]=|[-+<>!?:.,()\[\]]) )""",
     re.VERBOSE,
 )
@@ -94,6 +95,16 @@ def matches(text: str, pattern: str) -> bool:
     return re.search(pattern.replace("$", r"\Z"), text) is not None
 
 
+def is_sorted(items: Sequence[Any]) -> bool:
+    """CEL's `isSorted`, of Kubernetes' library for lists: equal neighbours are sorted."""
+    return all(low <= high for low, high in itertools.pairwise(items))
+
+
+# What is said of a list by what holds for its items.
+MACROS: Mapping[str, Callable[[Iterable[bool]], bool]] = {
+    "all": all,
+    "exists_one": lambda found: sum(map(bool, found)) == 1,
+}
 METHODS: Mapping[str, Callable[[Any, Any], Any]] = {
     "matches": matches,
     "startsWith": str.startswith,
@@ -158,12 +169,16 @@ class _Reader:
         return value
 
     def _call(self, value: Expression, name: str) -> Expression:
-        if name == "all":
+        if name in MACROS:
             variable = self._name()
             self._expect(",")
             test = self._choice()
             self._expect(")")
-            return lambda scope: all(test({**scope, variable: item}) for item in value(scope))
+            combine = MACROS[name]
+            return lambda scope: combine(test({**scope, variable: x}) for x in value(scope))
+        if name == "isSorted":
+            self._expect(")")
+            return lambda scope: is_sorted(value(scope))
         if name not in METHODS:
             raise self._unknown()
         argument = self._choice()
@@ -182,8 +197,9 @@ class _Reader:
         if token[0] in "'\"":
             text = re.sub(r"\\(.)", r"\1", token[1:-1])
             return lambda scope: text
-        if token.isdigit():
-            return lambda scope: int(token)
+        if token[0].isdigit():
+            number = float(token) if "." in token else int(token)
+            return lambda scope: number
         if token in ("has", "string", "type") and self._take("("):
             return self._function(token)
         if token in CONSTANTS:

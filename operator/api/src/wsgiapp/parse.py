@@ -171,6 +171,7 @@ def parse_server(server: Manifest) -> Server:
         access_log_fields=tuple(server.get("accessLogFields", ())),
         hides_query_strings=server["hideQueryStrings"],
         log_format=server["logFormat"].lower(),
+        duration_buckets_s=tuple(server.get("durationBucketsSeconds", ())),
         python=server["python"],
         config_file=server.get("configFile"),
         image=server.get("image"),

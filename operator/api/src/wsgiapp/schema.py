@@ -22,6 +22,7 @@ TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "boolean": bool,
     "integer": int,
+    "number": (int, float),
 }
 
 
@@ -141,7 +142,7 @@ def check_scalar(value: Any, schema: Schema, path: str) -> None:
         raise Invalid(path, f"is '{value}'; use {join(schema['enum'])}")
     if isinstance(value, str):
         check_text(value, schema, path)
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = schema.get("minimum", value), schema.get("maximum", value)
         if not low <= value <= high:
             raise Invalid(path, f"is {value}; use {low} to {high}")

@@ -65,6 +65,7 @@ class Server:
     access_log_fields: tuple[str, ...]  # () for prefork's own choice
     hides_query_strings: bool
     log_format: str
+    duration_buckets_s: tuple[float, ...]  # () for prefork's own choice
     python: str
     config_file: str | None
     image: str | None  # None: the operator's own

@@ -67,7 +67,9 @@ def bounds(most: int) -> Kind:
     def parse(value: Any) -> tuple[float, ...]:
         items = value.split(",") if isinstance(value, str) else list(value)
         numbers = tuple(float(item) for item in items)
-        is_ascending = all(low < high for low, high in itertools.pairwise(numbers))
+        # In microseconds, as the stats table has them.
+        whole_us = [round(number * 1e6) for number in numbers]
+        is_ascending = all(low < high for low, high in itertools.pairwise(whole_us))
         if not (
             1 <= len(numbers) <= most
             and is_ascending

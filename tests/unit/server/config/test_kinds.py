@@ -14,7 +14,24 @@ def test_bounds_are_read_from_text_and_from_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "1,1", "2,1", "0", "-1", "x", "nan", "3601", "1,2,3,4", [], None, 3, [None]]
+    "value",
+    [
+        "",
+        "1,1",
+        "2,1",
+        "0",
+        "-1",
+        "x",
+        "nan",
+        "3601",
+        "0.0000014,0.0000011",
+        "1,1.0000001",
+        "1,2,3,4",
+        [],
+        None,
+        3,
+        [None],
+    ],
 )
 def test_bounds_that_cannot_be_are_refused(value: object) -> None:
     with pytest.raises((ValueError, TypeError)):

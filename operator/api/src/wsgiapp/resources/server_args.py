@@ -40,6 +40,7 @@ def server_arguments(
     if server.max_worker_memory_bytes:
         arguments.append(f"--max-worker-memory={server.max_worker_memory_bytes}")
     arguments += log_arguments(server)
+    arguments += metric_arguments(server)
     arguments += proxy_arguments(app)
     arguments += further
     arguments += [f"--content={content.name}={content.mount_path}" for content in app.pinned]
@@ -57,6 +58,15 @@ def log_arguments(server: Server) -> list[str]:
             arguments.append(f"--access-log-fields={','.join(server.access_log_fields)}")
     if server.hides_query_strings:
         arguments.append("--hide-query-strings")
+    return arguments
+
+
+def metric_arguments(server: Server) -> list[str]:
+    """Return what the histograms of request times keep."""
+    arguments = []
+    if server.duration_buckets_s:
+        bounds = ",".join(str(bound).removesuffix(".0") for bound in server.duration_buckets_s)
+        arguments.append(f"--duration-buckets={bounds}")
     return arguments
 
 
