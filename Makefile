@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages docs lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages sbom docs lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -71,6 +71,9 @@ scale: setup .venv/.bench  ## the operator with up to 5,000 apps on a control pl
 
 packages: setup .venv/.packages  ## wheels and sdists in dist/, checked, and tried in empty environments
 	@nice $(PY) -m tests.support.packages
+
+sbom: packages  ## what is in the two images, Debian packages included, as CycloneDX lists in dist/sbom
+	@nice $(PY) -m tests.support.image_sbom
 
 docs: setup .venv/.docs  ## the documentation site in build/site; a broken link fails
 	@$(PY) -m tests.support.site

@@ -155,10 +155,10 @@ def install_promtool(paths: Paths) -> Path:
     return promtool
 
 
-def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) -> None:
+def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) -> list[str]:
     """Unpack exactly these packages of a Debian suite into `root`, without their scripts.
 
-    The package index comes from the mirror this machine uses, checked by Debian's own keys.
+    Returns what each says of itself (its control file). The package index comes from the mirror this machine uses, checked by Debian's own keys.
     """
     mirror = debian_mirror()
     with tempfile.TemporaryDirectory(prefix="wsgiapp-apt-") as scratch:
@@ -195,8 +195,7 @@ def unpack_debian(names: Sequence[str], suite: str, root: Path, paths: Paths) ->
             paths.logs / f"apt-{suite}.log",
             cwd=apt / "debs",
         )
-        for deb in sorted((apt / "debs").glob("*.deb")):
-            _unpack(deb, root)
+        return [_unpack(deb, root) for deb in sorted((apt / "debs").glob("*.deb"))]
 
 
 def debian_mirror() -> str:
@@ -214,7 +213,7 @@ def debian_mirror() -> str:
     )
 
 
-def _unpack(deb: Path, root: Path) -> None:
+def _unpack(deb: Path, root: Path) -> str:
     unwanted = [f"--exclude=./usr/share/{name}/*" for name in ("doc", "man", "locale", "lintian")]
     data = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
     with data:
@@ -223,3 +222,4 @@ def _unpack(deb: Path, root: Path) -> None:
             stdin=data.stdout,
             check=True,
         )
+    return run(["dpkg-deb", "--field", deb])

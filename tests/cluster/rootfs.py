@@ -6,6 +6,7 @@ What those scripts would have done and is needed is done here: links, users, cer
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.commands import run
@@ -34,7 +35,7 @@ def make_rootfs(base: Base, root: Path, paths: Paths) -> None:
     for folder in ("bin", "lib", "lib64", "sbin"):
         (root / "usr" / folder).mkdir(parents=True, exist_ok=True)
         (root / folder).symlink_to(f"usr/{folder}")
-    unpack_debian(base.debian, base.suite, root, paths)
+    write_dpkg_status(root, unpack_debian(base.debian, base.suite, root, paths))
     for folder in ("proc", "sys", "dev", "root", "run", "tmp", "var/tmp", "usr/local/bin"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp"):
@@ -46,6 +47,19 @@ def make_rootfs(base: Base, root: Path, paths: Paths) -> None:
     _finish_python(base, root)
     run(["ldconfig", "-r", root])
     shutil.rmtree(root / "var/cache")  # ldconfig's, with times in it
+
+
+def write_dpkg_status(root: Path, controls: Sequence[str]) -> None:
+    """Record the packages as installed, where dpkg would: scanners and component lists read it there.
+
+    `controls` are the packages' control files.
+    """
+    status = root / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True, exist_ok=True)
+    installed = "\nStatus: install ok installed\n"
+    records = (control.strip().replace("\n", installed, 1) + "\n" for control in controls)
+    status.write_text("\n".join(records))
+    (status.parent / "arch-native").write_text("amd64\n")
 
 
 def _write_certificates(root: Path) -> None:

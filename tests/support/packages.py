@@ -4,8 +4,8 @@
 
 prefork gets one wheel for each Python, linked against glibc 2.28 by zig, from the crates of server/engine/crates.txt;
 the interpreters need not be installed. Each wheel that fits an interpreter of this machine is installed into an empty
-environment of that interpreter and has to serve a request. Next to the packages lie CycloneDX lists of the Python
-packages in both images; the wheels of prefork hold one of their crates (PEP 770).
+environment of that interpreter and has to serve a request. The wheels of prefork hold a CycloneDX list of their crates
+(PEP 770); in dist/sbom are the parts of the images' lists that come from here (tests/support/image_sbom.py).
 """
 
 from __future__ import annotations
@@ -21,21 +21,19 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cluster import golang
 from tests.cluster.paths import Paths
+from tests.support.image_sbom import REQUIREMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Paths.from_environ().cache
 TOOLS = CACHE / "packages" / "bin"
 UV = CACHE / "uv" / "bin" / "uv"
 PURE = ("operator/api", "operator/cli", "operator/controller")
-SBOMS = {
-    "prefork-image": "server/requirements-agent.txt",
-    "operator-image": "operator/controller/requirements.txt",
-}
 APP = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -56,8 +54,9 @@ def main() -> int:
     build_server(out, arguments.python)
     for folder in PURE:
         run(TOOLS / "python", "-m", "build", "--no-isolation", "--outdir", out, ROOT / folder)
-    for name, requirements in SBOMS.items():
-        write_sbom(out / "sbom" / f"{name}.cdx.json", ROOT / requirements)
+    for name, requirements in REQUIREMENTS.items():
+        list_python(out / "sbom" / f"{name}.cdx.json", ROOT / requirements)
+    take_crates(out, out / "sbom" / "prefork-crates.cdx.json")
     check(out)
     for python in interpreters():
         try_wheels(out, python)
@@ -74,13 +73,22 @@ def build_server(out: Path, versions: list[str]) -> None:
     run(*command, "--interpreter", *versions, folder=ROOT / "server")
 
 
-def write_sbom(path: Path, requirements: Path) -> None:
-    """A CycloneDX list of what a file of hashed requirements brings."""
+def list_python(path: Path, requirements: Path) -> None:
+    """A CycloneDX list of what a file of hashed requirements brings to the distribution beside it."""
     path.parent.mkdir(exist_ok=True)
-    output = ("--output-reproducible", "--of", "JSON", "-o", path)
-    run(TOOLS / "cyclonedx-py", "requirements", *output, requirements)
+    output = ("--output-reproducible", "--short-PURLs", "--of", "JSON", "-o", path)
+    about = ("--pyproject", requirements.with_name("pyproject.toml"))
+    run(TOOLS / "cyclonedx-py", "requirements", *about, *output, requirements)
     if not json.loads(path.read_text()).get("components"):
         raise SystemExit(f"{path} lists nothing")
+
+
+def take_crates(out: Path, path: Path) -> None:
+    """The list of the engine's crates, from the newest Python's wheel: the same in all of them."""
+    *_, wheel = sorted(out.glob("prefork-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        (listed,) = (name for name in archive.namelist() if "/sboms/" in name)
+        path.write_bytes(archive.read(listed))
 
 
 def check_workflows() -> None:
