@@ -14,7 +14,7 @@ from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.ownership import find_obstacle
 
 from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.samples import PLATFORM, make_app, make_manifest
+from tests.unit.operator.samples import NOW, PLATFORM, make_app, make_manifest
 
 APP = make_app()
 
@@ -180,7 +180,11 @@ async def test_refusal_of_one_child_is_told_and_the_others_are_written(
     cluster.refusals["Deployment"] = ApiError(403, "exceeded quota: compute")
     live, issues = await writer.apply_owned(APP, build_resources(APP, PLATFORM, {}), {})
     assert [(t.reason, t.message) for t in issues] == [
-        ("ApplyRefused", "Deployment shop: exceeded quota: compute")
+        (
+            "ApplyRefused",
+            "the API server refuses Deployment shop: exceeded quota: compute; change the spec, or the policy, "
+            "quota or role that refuses it",
+        )
     ]
     assert live.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget"}
 
@@ -193,9 +197,9 @@ async def test_refused_deletion_of_a_child_is_told_and_the_others_are_written(
     cluster.refusals["Ingress"] = ApiError(403, "protected by policy")
     wanted = build_resources(APP, PLATFORM, {})
     live, issues = await writer.apply_owned(APP, wanted, live)
-    assert [(t.reason, t.message) for t in issues] == [
-        ("ApplyRefused", "Ingress shop is not wanted any more: protected by policy")
-    ]
+    assert [issue.reason for issue in issues] == ["ApplyRefused"]
+    assert "the deletion of Ingress shop, which is not wanted any more" in issues[0].message
+    assert "protected by policy" in issues[0].message
     assert "Deployment" in live
 
 
@@ -227,7 +231,7 @@ async def test_nothing_is_created_for_an_app_that_is_gone(
 async def test_status_of_an_app_that_is_gone_is_told(cluster: FakeCluster, writer: Writer) -> None:
     manifest = cluster.remove("WsgiApp", "web", "shop")
     with pytest.raises(OwnerDeleted):
-        await writer.write_status(manifest, {"replicas": 0})
+        await writer.write_status(manifest, {"replicas": 0}, NOW)
 
 
 async def test_status_never_lands_on_a_namesake(cluster: FakeCluster, writer: Writer) -> None:
@@ -237,7 +241,7 @@ async def test_status_never_lands_on_a_namesake(cluster: FakeCluster, writer: Wr
     anew["metadata"]["uid"] = "another"
     cluster.put(anew)
     with pytest.raises(OwnerDeleted) as deleted:
-        await writer.write_status(old, {"replicas": 3})
+        await writer.write_status(old, {"replicas": 3}, NOW)
     assert deleted.value.uid == "app-uid"
     assert "status" not in cluster.objects["WsgiApp", "web", "shop"]
 
@@ -249,7 +253,7 @@ async def test_status_of_an_app_that_was_changed_meanwhile_is_made_anew(
     assert seen is not None
     cluster.put({**seen, "spec": {**seen["spec"], "replicas": 9}})
     with pytest.raises(RequeueAfter):
-        await writer.write_status(seen, {"replicas": 3})
+        await writer.write_status(seen, {"replicas": 3}, NOW)
     assert "status" not in cluster.objects["WsgiApp", "web", "shop"]
 
 

@@ -233,6 +233,47 @@ async def test_key_of_another_owner_is_not_used() -> None:
     assert "shop-digest-key already exists" in told["message"]
 
 
+async def test_key_that_an_orphaning_deletion_left_is_used_as_it_is() -> None:
+    world = SecretWorld(config=[RESTART_DB])
+    await world.reconcile()
+    key, template = world.app_key, world.resource("Deployment")["spec"]["template"]
+    for identity in (("Secret", "web", "shop-digest-key"), ("Deployment", "web", "shop")):
+        # What `kubectl delete --cascade=orphan` leaves: the labels, and no owner.
+        left = world.cluster.objects[identity]
+        metadata = {k: v for k, v in left["metadata"].items() if k != "ownerReferences"}
+        world.cluster.objects[identity] = {**left, "metadata": metadata}
+    again = make_manifest(config=[RESTART_DB])
+    again["metadata"]["uid"] = "another-uid"
+    world.cluster.remove("WsgiApp", "web", "shop")
+    world.start_operator()
+    world.secrets = NamedSecrets(world.cluster, world.cache)  # type: ignore[arg-type]  # a fake
+    world.reconciler = replace(world.reconciler, secrets=world.secrets)
+    world.see(again)
+    await world.reconcile()
+    assert "SecretsRead" not in world.conditions()
+    assert world.app_key == key
+    assert world.resource("Deployment")["spec"]["template"] == template, "no pod is replaced"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"labels": {"app.kubernetes.io/managed-by": "wsgiapp-operator", "wsgi.dev/app": "other"}},
+        {"labels": {"wsgi.dev/app": "shop"}},
+        {
+            "labels": {"app.kubernetes.io/managed-by": "wsgiapp-operator", "wsgi.dev/app": "shop"},
+            "ownerReferences": [{"kind": "Vault", "name": "v", "uid": "v", "controller": True}],
+        },
+    ],
+)
+async def test_secret_that_only_looks_like_a_key_is_not_used(foreign: dict[str, Any]) -> None:
+    world = SecretWorld(config=[RELOAD_DB])
+    manifest = {**secret("x", "shop-digest-key"), "data": {"key": "eA=="}}
+    world.cluster.put({**manifest, "metadata": {**manifest["metadata"], **foreign}})
+    await world.reconcile()
+    assert world.conditions()["SecretsRead"]["reason"] == "NameConflict"
+
+
 @pytest.mark.parametrize(
     "spec", [{"config": [RELOAD_DB]}, {"config": [RESTART_DB]}, {"envFrom": [ENV_DB]}]
 )

@@ -675,3 +675,92 @@ async def test_app_whose_spec_gets_invalid_does_not_keep_its_turn() -> None:
     await world.reconcile()
     assert world.condition("Ready") == ("False", "InvalidSpec")
     assert world.reconciler.upgrades.ask(other, settled) is None
+
+
+REFUSALS = [
+    ApiError(400, 'admission webhook "policy" denied the request: no'),
+    ApiError(403, "is forbidden: ValidatingAdmissionPolicy 'no-annotations' denied request"),
+    ApiError(422, 'admission webhook "policy" denied the request: no'),
+    ApiError(500, 'Internal error occurred: failed calling webhook "policy": no endpoints'),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: str(refusal.status))
+async def test_reload_request_that_is_refused_is_told_and_the_rest_goes_on(
+    world: World, refusal: ApiError
+) -> None:
+    second = world.write_code("VERSION = 2")
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"service": {"port": 81}}}))
+    world.cluster.refusals["Pod"] = refusal
+    again_s = await world.reconcile()
+    reason = "WebhookFailed" if refusal.status == 500 else "ReloadRefused"
+    assert world.condition("Reloaded") == ("False", reason)
+    assert world.condition("Ready") == ("False", reason)
+    assert world.condition("Stalled")[0] == ("False" if refusal.status == 500 else "True")
+    message = world.resource("WsgiApp")["status"]["conditions"][0]["message"]
+    assert "wsgi.dev/reload on Pod shop-0" in message
+    assert refusal.message in message
+    assert world.resource("Service")["spec"]["ports"][0]["port"] == 81
+    assert world.events().count(reason) == 1
+    assert again_s is not None
+    assert again_s >= 1, "not asked again twice a second"
+    del world.cluster.refusals["Pod"]
+    await world.reconcile(8)
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+    assert set(world.agents.serves.values()) == {second}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: str(refusal.status))
+async def test_status_that_is_refused_is_told_by_an_event_and_the_rest_goes_on(
+    world: World, refusal: ApiError
+) -> None:
+    second = world.write_code("VERSION = 2")
+    world.cluster.refusals["WsgiApp"] = refusal
+    again_s = await world.reconcile(5)
+    assert again_s is not None
+    assert again_s <= LONGEST_BLOCKED_WAIT_S * (1 + JITTER)
+    assert world.agents.serves["shop-0"] == second, "pods were asked all the same"
+    events = [m for (kind, _, _), m in world.cluster.objects.items() if kind == "Event"]
+    told = [event for event in events if event["type"] == "Warning"]
+    assert len(told) == 1, "one that is counted up"
+    assert "status of WsgiApp shop" in told[0]["message"]
+    assert refusal.message in told[0]["message"]
+    del world.cluster.refusals["WsgiApp"]
+    await world.reconcile(8)
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+async def test_refused_status_of_an_invalid_spec_is_told_by_an_event(world: World) -> None:
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"image": 5}}))
+    world.cluster.refusals["WsgiApp"] = REFUSALS[1]
+    await world.reconcile()
+    assert "StatusRefused" in world.events()
+
+
+# What has each kind written: a field that is changed, or None where the object is made anew.
+WRITTEN: dict[str, dict[str, Any] | None] = {
+    "ServiceAccount": None,
+    "Service": {"service": {"port": 81}},
+    "PodDisruptionBudget": {"disruptionBudget": {"maxUnavailable": 2}},
+    "Deployment": {"rollout": {"maxSurge": 2}},
+    "Ingress": {"ingress": {"hosts": ["shop.example.com"]}},
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: str(refusal.status))
+async def test_whatever_is_refused_the_status_says_so_and_the_rest_goes_on(
+    world: World, kind: str, refusal: ApiError
+) -> None:
+    world.see(merge(world.resource("WsgiApp"), {"spec": WRITTEN[kind] or {}}))
+    if WRITTEN[kind] is None:
+        world.cache.forget(world.cluster.remove(kind, "web", "shop"))
+    second = world.write_code("VERSION = 2")
+    world.cluster.refusals[kind] = refusal
+    await world.reconcile(5)
+    ready = world.resource("WsgiApp")["status"]["conditions"][0]
+    assert ready["reason"] == ("WebhookFailed" if refusal.status == 500 else "ApplyRefused")
+    assert f"{kind} shop" in ready["message"]
+    assert refusal.message in ready["message"]
+    if kind != "Ingress":  # which changes the pods' arguments, so that they are replaced
+        assert second in world.agents.serves.values()

@@ -26,7 +26,7 @@ from wsgiapp_operator.diff import is_subset, with_applied_hash
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import find_obstacle, is_owned, slot_of
+from wsgiapp_operator.ownership import explain_refusal, find_obstacle, is_owned, slot_of
 from wsgiapp_operator.reload import ReloadPlan
 from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import show_time
@@ -96,7 +96,11 @@ class Writer:
             if not error.is_refusal:
                 raise
             name = live["metadata"]["name"]
-            return [Issue("ApplyRefused", f"{kind} {name} is not wanted any more: {error.message}")]
+            return [
+                explain_refusal(
+                    f"the deletion of {kind} {name}, which is not wanted any more", error
+                )
+            ]
         self._metrics.applies.labels(kind=kind, changed="deleted").inc()
         return []
 
@@ -173,10 +177,14 @@ class Writer:
             raise RequeueAfter(f"{kind} {name} has changed meanwhile", 0.5) from error
         if live is not None:
             now[slot_of(app, manifest)] = live
-        return Issue("ApplyRefused", f"{kind} {name}: {error.message}")
+        return explain_refusal(f"{kind} {name}", error)
 
-    async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> None:
-        """Put the request on the pods that are next; a pod that went meanwhile is passed over."""
+    async def request_reload(self, app: App, plan: ReloadPlan, now: datetime) -> Issue | None:
+        """Put the request on the pods that are next; return why that was refused, where it was.
+
+        A pod that went meanwhile is passed over.
+        """
+        refused = None
         for pod, request in plan.ask:
             text = json.dumps({"id": request.id, "content": dict(request.content)}, sort_keys=True)
             annotations = {RELOAD_ANNOTATION: text, RELOAD_STARTED_ANNOTATION: show_time(now)}
@@ -185,18 +193,28 @@ class Writer:
             try:
                 self._cache.put(await self._cluster.merge("Pod", app.namespace, pod.name, patch))
             except ApiError as error:
-                # 404: gone; 422: a namesake with another uid, which is immutable.
-                if error.status not in (404, CONFLICT, 422):
+                if error.status in (404, CONFLICT) or is_namesake(error):
+                    logger.info("pod passed over: app=%s pod=%s error=%s", name, pod.name, error)
+                elif error.is_refusal:
+                    refused = refused or explain_refusal(
+                        f"the annotation {RELOAD_ANNOTATION} on Pod {pod.name}",
+                        error,
+                        "ReloadRefused",
+                    )
+                else:
                     raise
-                logger.info("pod passed over: app=%s pod=%s error=%s", name, pod.name, error)
                 continue
             logger.info("reload requested: app=%s pod=%s id=%s", name, pod.name, request.id)
+        return refused
 
-    async def write_status(self, manifest: Manifest, status: Manifest) -> None:
-        """Write the status of a WsgiApp, given as it was read.
+    async def write_status(
+        self, manifest: Manifest, status: Manifest, now: datetime
+    ) -> Issue | None:
+        """Write the status of a WsgiApp, given as it was read; return why that was refused, where it was.
 
         Only its resourceVersion keeps the status off a namesake: the API server ignores a wrong uid
-        there. Raises OwnerDeleted where the WsgiApp was deleted, RequeueAfter where it was changed.
+        there. What cannot be said in the status is said in an Event. Raises OwnerDeleted where the WsgiApp was
+        deleted, RequeueAfter where it was changed.
         """
         metadata = manifest["metadata"]
         named = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")}
@@ -204,15 +222,23 @@ class Writer:
         try:
             self._cache.put(await self._cluster.apply_status(body))
         except ApiError as error:
+            key = f"{metadata['namespace']}/{metadata['name']}"
+            if error.is_refusal:
+                issue = explain_refusal(
+                    f"the status of WsgiApp {metadata['name']}", error, "StatusRefused"
+                )
+                logger.warning("status not written: app=%s error=%s", key, error)
+                await self.post_event(manifest, Event("Warning", *issue), now)
+                return issue
             if error.status not in (404, CONFLICT):
                 raise
             there = await self._cluster.get(KIND, metadata["namespace"], metadata["name"])
-            key = f"{metadata['namespace']}/{metadata['name']}"
             if uid_of(there) != metadata["uid"] or there is None:
                 raise OwnerDeleted(key, metadata["uid"]) from error
             self._cache.put(there)
             raise RequeueAfter(f"WsgiApp {key} has changed meanwhile", 0.1) from error
         self._metrics.status_writes.inc()
+        return None
 
     async def post_event(self, manifest: Manifest, event: Event, now: datetime) -> None:
         """Create an Event about a WsgiApp, or count one up that this operator made of the same text.
@@ -270,6 +296,11 @@ class Writer:
 def is_blocked(kind: str, issues: Sequence[Issue]) -> bool:
     """Return whether `kind` would use a ServiceAccount or Service that is another's."""
     return kind in ("Deployment", "Ingress") and any(i.reason == "NameConflict" for i in issues)
+
+
+def is_namesake(error: ApiError) -> bool:
+    """Return whether a patch met another object of the same name: its uid, which was given, is immutable."""
+    return error.status == 422 and "metadata.uid" in error.message
 
 
 def uid_of(manifest: Manifest | None) -> str | None:

@@ -48,8 +48,14 @@ class ApiError(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether repeating the same request will get the same answer: the object is the problem."""
-        return self.status in (400, 403, 422)
+        """Whether repeating the same request will get the same answer: the object is the problem, or a
+        webhook that has to admit it and does not answer."""
+        return self.status in (400, 403, 422) or self.is_webhook_failure
+
+    @property
+    def is_webhook_failure(self) -> bool:
+        """Whether an admission webhook did not answer: the API server calls that an error of its own (500)."""
+        return self.status == 500 and "failed calling webhook" in self.message
 
 
 class Cluster:

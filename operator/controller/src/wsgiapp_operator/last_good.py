@@ -20,7 +20,7 @@ from wsgiapp.types import App, Content, Manifest
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import ApiError, Cluster
 from wsgiapp_operator.metrics import Metrics
-from wsgiapp_operator.ownership import find_obstacle, is_owned
+from wsgiapp_operator.ownership import explain_refusal, find_obstacle, is_owned
 from wsgiapp_operator.pods import find_copies
 from wsgiapp_operator.reload import BUSY, ReloadPlan
 from wsgiapp_operator.state import Observed, Pod
@@ -187,7 +187,7 @@ async def keep(app: App, good: LastGood, cluster: Cluster, cache: Cache, metrics
         except ApiError as error:
             if not error.is_refusal:
                 raise
-            return f"ConfigMap {copy['metadata']['name']} is refused: {error.message}"
+            return explain_refusal(f"ConfigMap {copy['metadata']['name']}", error).message
         cache.record_content(written)
         metrics.applies.labels(kind="ConfigMap", changed="true").inc()
     logger.info("last good content kept: app=%s/%s contents=%s", app.namespace, app.name, good.mark)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsgiapp.digest import with_key
-from wsgiapp.names import DIGEST_KEY_FIELD, digest_key_name
+from wsgiapp.names import APP_LABEL, DIGEST_KEY_FIELD, digest_key_name
 from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Manifest, Ref
 
@@ -112,7 +112,7 @@ class NamedSecrets:
         if live is None:
             # One that was deleted is made anew as it was: pods have named their contents by it.
             live = await self._make_key(app, key)
-        if not is_owned(live, app):
+        if not is_owned(live, app) and not is_left_over(live, app):
             return explain_obstacle(app, live)
         self._cache.record_content(live)
         found = base64.b64decode((live.get("data") or {}).get(DIGEST_KEY_FIELD, ""))
@@ -187,6 +187,16 @@ def secrets_to_read(app: App) -> set[Ref]:
 
 def key_ref(app: App) -> Ref:
     return Ref("Secret", digest_key_name(app.name))
+
+
+def is_left_over(live: Manifest, app: App) -> bool:
+    """Return whether a Secret is the key that an earlier WsgiApp of the same name has left.
+
+    `kubectl delete --cascade=orphan` leaves it without an owner and with our labels. The pods name their contents
+    by it, so it is used as it is: the operator has no permission to change a Secret, or to give it an owner.
+    """
+    is_labelled = (live["metadata"].get("labels") or {}).get(APP_LABEL) == app.name
+    return is_labelled and find_obstacle(app, live) is None
 
 
 def pause_between(count: int) -> float:

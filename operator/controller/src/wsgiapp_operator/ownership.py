@@ -1,8 +1,9 @@
-"""Whether an object of an owned resource's name may be written. Pure."""
+"""Whether an object of an owned resource's name may be written, and why the API server refused it. Pure."""
 
 from wsgiapp.names import KIND, MANAGED_BY, MANAGED_BY_LABEL
 from wsgiapp.types import App, Manifest
 
+from wsgiapp_operator.client import ApiError
 from wsgiapp_operator.state import Issue
 
 
@@ -46,4 +47,19 @@ def terminating(live: Manifest) -> Issue:
     return Issue(
         "ResourceTerminating",
         f"{live['kind']} {metadata['name']} is being deleted and is made anew when it is gone{detail}",
+    )
+
+
+def explain_refusal(what: str, error: ApiError, reason: str = "ApplyRefused") -> Issue:
+    """Return what the API server refuses, its words, and the remedy."""
+    if error.is_webhook_failure:
+        return Issue(
+            "WebhookFailed",
+            f"the API server cannot admit {what}: {error.message}; bring that webhook back, or exclude what the "
+            "operator writes from it. The operator tries again",
+        )
+    return Issue(
+        reason,
+        f"the API server refuses {what}: {error.message}; change the spec, or the policy, quota or role that "
+        "refuses it",
     )

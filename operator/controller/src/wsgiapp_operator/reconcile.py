@@ -119,19 +119,20 @@ class Reconciler:
             is_good=is_good(app, observed),
             remembered=read_failure(observed.status),
         )
-        if plan.ask:
-            await self.writer.request_reload(app, plan, self.now())
+        refused = await self.writer.request_reload(app, plan, self.now())
+        if refused is not None:
+            plan = replace(plan, ask=())  # looked at again as for what stands in the way
         observed, why_not_kept = await self._keep_last_good(app, observed, plan)
         await collect(app, observed, self.cluster, self.cache)
-        status = build_status(app, observed, plan, issues, self.now(), waits=waits)
+        status = build_status(app, observed, plan, issues, self.now(), waits=waits, refused=refused)
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
-        await self._report(app, manifest, status)
+        unwritten = await self._report(app, manifest, status)
         return requeue_after(
             app,
             observed,
             plan,
-            issues,
+            [*issues, *(issue for issue in (refused, unwritten) if issue is not None)],
             silent_s=self.agents.pause_s(observed.pods),
             quiet_s=time.monotonic() - self.last_status_write[key],
             is_kept=is_newest_kept(app, observed),
@@ -201,20 +202,23 @@ class Reconciler:
         }
         return replace(observed, copies=copies), why_not
 
-    async def _report(self, app: App, manifest: Manifest, status: Manifest) -> None:
-        """Write the status where it says something new, and Events for what began or ended."""
+    async def _report(self, app: App, manifest: Manifest, status: Manifest) -> Issue | None:
+        """Write the status where it says something new, and Events for what began or ended; return why the
+        status was refused, where it was."""
         before = manifest.get("status") or {}
         key, moment = AppKey(app.namespace, app.name), time.monotonic()
         self.metrics.record_app(app.namespace, app.name, app.image, status["conditions"])
         is_due = moment - self.last_status_write.setdefault(key, moment) >= BUSY_S
         if not differs(before, status, busy_counts=is_due):
-            return
-        await self.writer.write_status(manifest, status)
+            return None
+        if refused := await self.writer.write_status(manifest, status, self.now()):
+            return refused
         self.last_status_write[key] = moment
         for event in choose_events(before, status):
             await self.writer.post_event(manifest, event, self.now())
             if event.reason in ENDS_OF_RELOAD:
                 self.metrics.reloads.labels(result=ENDS_OF_RELOAD[event.reason]).inc()
+        return None
 
     async def _report_invalid(self, manifest: Manifest, error: Invalid) -> None:
         before = manifest.get("status") or {}
@@ -223,7 +227,7 @@ class Reconciler:
         named, image = manifest["metadata"], str(manifest.get("spec", {}).get("image", ""))
         self.metrics.record_app(named["namespace"], named["name"], image, status["conditions"])
         if status != before:
-            await self.writer.write_status(manifest, status)
+            await self.writer.write_status(manifest, status, self.now())
 
     def _forget(self, key: AppKey) -> None:
         self.cache.refer(key, ())

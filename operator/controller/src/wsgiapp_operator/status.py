@@ -27,6 +27,7 @@ STALLED = frozenset(
         "NameConflict",
         "ApplyRefused",
         "ReloadFailed",
+        "ReloadRefused",
         "ProgressDeadlineExceeded",
         "RouteTaken",
         "TLSDiffers",
@@ -66,9 +67,11 @@ def build_status(
     now: datetime,
     *,
     waits: Issue | None = None,
+    refused: Issue | None = None,
 ) -> Manifest:
-    """Return the status of `app`; `issues` are what stood in the way of writing the owned resources, and
-    `waits` says why its pods do not have the newest version of operator and cluster yet."""
+    """Return the status of `app`; `issues` are what stood in the way of writing the owned resources,
+    `waits` says why its pods do not have the newest version of operator and cluster yet, and `refused` why
+    pods could not be asked to reload."""
     deployment = observed.owned.get("Deployment", {})
     counts = count_pods(deployment, app.replicas)
     pods = [pod for pod in observed.pods if not pod.terminating]
@@ -76,7 +79,7 @@ def build_status(
     conditions = [
         available_condition(app, deployment, counts, issue),
         progressing_condition(app, deployment, counts, issue),
-        reloaded_condition(app, observed, plan),
+        reloaded_condition(app, observed, plan, refused),
     ]
     conditions.insert(0, ready_condition(app, observed.missing, issues, issue, counts, conditions))
     if app.ingress is not None:
@@ -312,7 +315,9 @@ def progressing_condition(
     return Condition(type="Progressing", status=status, reason=reason, message=message)
 
 
-def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condition:
+def reloaded_condition(
+    app: App, observed: Observed, plan: ReloadPlan, refused: Issue | None
+) -> Condition:
     total, current = len(plan.states), plan.count(ReloadState.CURRENT)
     status, reason = "Unknown", "Starting"
     message = f"{current} of {max(total, app.replicas)} pods report the newest content"
@@ -331,6 +336,8 @@ def reloaded_condition(app: App, observed: Observed, plan: ReloadPlan) -> Condit
             f"{name_contents(app)}, the next change is tried on this pod first"
             f"{explain_immutable(app, observed)}"
         )
+    elif refused is not None:
+        status, (reason, message) = "False", refused
     elif plan.is_running or plan.count(ReloadState.OUTDATED):
         reason, message = "Reloading", f"{current} of {total} pods serve the new content"
     elif plan.count(ReloadState.SILENT):
