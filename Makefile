@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages sbom docs lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages try-wheels sbom docs lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -61,7 +61,7 @@ fuzz: setup     ## fuzz the engine's parser and response writer (FUZZ_SECONDS=30
 	@nice $(PY) -m tests.support.fuzz --seconds $(or $(FUZZ_SECONDS),30) $(if $(KEEP),--keep)
 
 fresh:          ## setup, the demo without a cluster and unit tests in a bare Debian of their own (SUITE=bookworm|trixie)
-	@mkdir -p build && nice tests/support/fresh-machine $(or $(SUITE),bookworm)
+	@nice tests/support/fresh-machine $(or $(SUITE),bookworm)
 
 bench: setup .venv/.bench  ## prefork against its peers in one run; writes docs/benchmarks.md
 	@$(PY) -m tests.bench
@@ -71,6 +71,9 @@ scale: setup .venv/.bench  ## the operator with up to 5,000 apps on a control pl
 
 packages: setup .venv/.packages  ## wheels and sdists in dist/, checked, and tried in empty environments
 	@nice $(PY) -m tests.support.packages
+
+try-wheels: packages  ## the wheels in a bare Debian of their own, installed by pip (SUITE=bookworm|trixie|sid)
+	@nice tests/support/wheels-on-debian $(or $(SUITE),trixie)
 
 sbom: packages  ## what is in the two images, Debian packages included, as CycloneDX lists in dist/sbom
 	@nice $(PY) -m tests.support.image_sbom

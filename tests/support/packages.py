@@ -14,13 +14,9 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,17 +24,13 @@ from pathlib import Path
 from tests.cluster import golang
 from tests.cluster.paths import Paths
 from tests.support.image_sbom import REQUIREMENTS
+from tests.support.try_wheels import try_wheels
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Paths.from_environ().cache
 TOOLS = CACHE / "packages" / "bin"
 UV = CACHE / "uv" / "bin" / "uv"
 PURE = ("operator/api", "operator/cli", "operator/controller")
-APP = """
-def application(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"served by the wheel"]
-"""
 
 
 def main() -> int:
@@ -59,7 +51,7 @@ def main() -> int:
     take_crates(out, out / "sbom" / "prefork-crates.cdx.json")
     check(out)
     for python in interpreters():
-        try_wheels(out, python)
+        try_with(out, python)
     return 0
 
 
@@ -115,66 +107,19 @@ def interpreters() -> Iterator[Path]:
         yield from (path for path in found if path.exists())
 
 
-def try_wheels(out: Path, python: Path) -> None:
-    """Install prefork alone, serve with it; then the other distributions, and call their commands."""
+def try_with(out: Path, python: Path) -> None:
+    """Try the packages in an empty environment of this interpreter."""
     with tempfile.TemporaryDirectory() as scratch:
-        bin_ = Path(scratch) / "env" / "bin"
-        run(UV, "venv", "-q", "--python", python, bin_.parent)
-        install = (UV, "pip", "install", "-q", "--python", bin_ / "python", "--find-links", out)
-        run(*install, "--no-index", "prefork")
-        (Path(scratch) / "hello.py").write_text(APP)
-        serve(bin_ / "prefork", Path(scratch))
-        run(*install, "wsgiapp-cli", "wsgiapp-operator")
-        run(bin_ / "wsgiapp", "render", "-f", ROOT / "manifests/examples/flask.yaml", quiet=True)
-        run(bin_ / "wsgiapp-operator", "--help", quiet=True)
-    print(f"  ok {python}", flush=True)
+        environment = Path(scratch) / "env"
+        run(UV, "venv", "-q", "--seed", "--python", python, environment)
+        print(f"  .. {python}", flush=True)
+        try_wheels(environment / "bin", out)
 
 
-def serve(prefork: Path, folder: Path) -> None:
-    """Start the installed server on a port of its choice and ask it once."""
-    run(prefork, "--check-config", "hello:application", folder=folder, quiet=True)
-    port = free_port()
-    command = [str(prefork), "-w", "1", "-b", f"127.0.0.1:{port}", "hello:application"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stderr=log)
-    try:
-        if (answer := ask(f"http://127.0.0.1:{port}/")) != b"served by the wheel":
-            raise SystemExit(f"{prefork} answered {answer!r}: {(folder / 'log').read_text()}")
-    finally:
-        server.terminate()
-        if (code := server.wait(30)) != 0:
-            raise SystemExit(f"{prefork} ended with {code}: {(folder / 'log').read_text()}")
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def ask(url: str) -> bytes:
-    """What `url` answers, as soon as something listens there."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                return bytes(response.read())
-        except (urllib.error.URLError, ConnectionError):
-            if time.monotonic() > deadline:
-                return b"nothing"
-            time.sleep(0.1)
-
-
-def run(*command: object, folder: Path = ROOT, quiet: bool = False) -> None:
+def run(*command: object, folder: Path = ROOT) -> None:
     """One command that must succeed."""
     environment = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "UV_SYSTEM_CERTS": "true"}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE if quiet else None,
-        check=False,
-    )
+    done = subprocess.run([str(part) for part in command], cwd=folder, env=environment, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{Path(str(command[0])).name} failed with {done.returncode}")
 
