@@ -98,10 +98,29 @@ the mean too. While pods with old and new bounds run side by side, quantiles ove
 
 ## Formats
 
-The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape asks for it. Native histograms need the protobuf format or OpenMetrics 2.0, which the
-Python client library does not write ([prometheus/client_python#918](https://github.com/prometheus/client_python/issues/918)); Prometheus can
-make native histograms with these buckets itself (`convert_classic_histograms_to_nhcb: true` in the scrape configuration). There are no exemplars; the access log
-has the trace id and the times of each request.
+The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape asks for it, as Prometheus does.
+
+### Exemplars
+
+`spec.server.exemplars: true` of a WsgiApp, or `--exemplars`, keeps for each bucket of the three histograms the trace id of its newest request, with the request's time and when
+it ended. A click on a slow point in Grafana then leads to a trace of a request that was that slow. It takes
+
+- requests with a header `traceparent` (W3C Trace Context) whose flags say that the trace is sampled: others are in no tracing backend;
+- Prometheus with `--enable-feature=exemplar-storage` (with the Prometheus Operator: `enableFeatures: [exemplar-storage]`), which scrapes OpenMetrics by default;
+- in Grafana, an internal link of the data source from the exemplars' label `trace_id` to the tracing data source.
+
+Only the OpenMetrics format has exemplars; the text format is the same with and without. They add no series. A trace id comes from the client, as the rest of `traceparent` does:
+take that header from outside only where the ingress makes or checks it.
+
+### Native histograms
+
+Prometheus makes native histograms of these by itself: with `convert_classic_histograms_to_nhcb: true` in the scrape configuration (`convertClassicHistogramsToNHCB` of a
+PodMonitor, the chart's `metrics.podMonitor.nativeHistograms`) each histogram becomes one series with custom buckets, those above. Keep the classic series too
+(`always_scrape_classic_histograms: true`, which the chart sets with it): this project's rules and dashboards read them.
+`histogram_quantile(0.95, sum by (namespace, wsgiapp) (rate(wsgi_http_response_time_seconds[5m])))` is then the 95th percentile.
+
+The agent itself writes no native histograms: that takes Prometheus' protobuf format, which its client library does not have, or OpenMetrics 2.0, which is a draft
+([prometheus/client_python#918](https://github.com/prometheus/client_python/issues/918)).
 """
 
 

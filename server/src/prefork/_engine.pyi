@@ -22,6 +22,8 @@ class Layout(TypedDict):
     codes: list[str]
     bounds_max: int
     content_bytes: int
+    exemplars: int
+    exemplar_cells: int
 
 LAYOUT: Layout
 
@@ -51,6 +53,9 @@ def call_finalizer(object: object) -> None:
 
     For objects that only something immortal refers to, and that the interpreter would therefore never finalize.
     """
+
+def exemplar_check(trace_high: int, trace_low: int, value_us: int, time_us: int) -> int:
+    """Return the last cell of an exemplar in the stats table, from the others (unsigned, 64 bits each)."""
 
 def listen_queue(fd: int) -> tuple[int, int]:
     """Return (depth, limit) of a listening socket's accept queue, in connections; (0, 0) for a unix socket.

@@ -396,7 +396,8 @@ def test_pod_monitors_pass_the_schema_of_the_prometheus_operator(
 ) -> None:
     """And the rules do."""
     assert [e for e in render() if e["kind"] == "PodMonitor"] == []
-    for chosen in ({}, {"interval": "15s", "labels": {"release": "prometheus"}}):
+    further = {"interval": "15s", "labels": {"release": "prometheus"}, "nativeHistograms": True}
+    for chosen in ({}, further):
         values = {
             "metrics": {"podMonitor": {"enabled": True, **chosen}, "rules": {"enabled": True}}
         }

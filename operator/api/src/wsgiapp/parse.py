@@ -172,6 +172,7 @@ def parse_server(server: Manifest) -> Server:
         hides_query_strings=server["hideQueryStrings"],
         log_format=server["logFormat"].lower(),
         duration_buckets_s=tuple(server.get("durationBucketsSeconds", ())),
+        keeps_exemplars=server["exemplars"],
         python=server["python"],
         config_file=server.get("configFile"),
         image=server.get("image"),

@@ -66,6 +66,7 @@ class Server:
     hides_query_strings: bool
     log_format: str
     duration_buckets_s: tuple[float, ...]  # () for prefork's own choice
+    keeps_exemplars: bool
     python: str
     config_file: str | None
     image: str | None  # None: the operator's own

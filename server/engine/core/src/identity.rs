@@ -73,6 +73,16 @@ pub fn trace_id<'a>(head: &Head, buf: &'a [u8]) -> Option<&'a [u8]> {
     (is_well_formed && has_flags && ends_well).then_some(id)
 }
 
+/// The trace id of `traceparent` where its sender has sampled the trace (the flags' last bit): where not, no
+/// backend has anything under that id.
+#[must_use]
+pub fn sampled_trace_id(head: &Head, buf: &[u8]) -> Option<u128> {
+    let id = std::str::from_utf8(trace_id(head, buf)?).ok()?;
+    let flags = head.only_value(buf, NameId::TRACEPARENT)?.get(54)?;
+    let is_sampled = char::from(*flags).to_digit(16)? & 1 == 1;
+    is_sampled.then(|| u128::from_str_radix(id, 16).ok())?
+}
+
 /// The number by which the agent shows that a request is a probe of the server's own: 16 hexadecimal digits of
 /// `X-Prefork-Probe`. It is believed when it is the stats table's `boot_id`, which no client knows.
 #[must_use]
@@ -182,6 +192,18 @@ mod tests {
         ] {
             assert_eq!(trace(&bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_trace_that_is_not_sampled_is_in_no_backend() {
+        let sampled = |flags: &str| {
+            let id = "0bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+            let (head, bytes) = parsed(&format!("traceparent: 00-{id}-{flags}\r\n"));
+            sampled_trace_id(&head, &bytes)
+        };
+        let id = 0x0bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+        assert_eq!(["01", "03", "ff"].map(sampled), [Some(id); 3]);
+        assert_eq!(["00", "02", "fe", "0", "0x"].map(sampled), [None; 5]);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! Takes what it needs of a request as a [`Received`], so it does not know connections either.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prefork_core::{Head, Method, identity};
 
 use crate::access_line::Record;
 use crate::shared::Shared;
+use crate::stats::exemplars::Traced;
 use crate::stats::{Table, cell};
 
 /// The request that is counted and logged.
@@ -64,7 +67,8 @@ pub fn note_answer(shared: &Shared, request: &Received<'_>, outcome: &CallResult
     shared.table.add(cell::bytes_in, request.size);
     shared.table.count_answer(request.method() as usize, status);
     shared.table.observe_call(status, queue_us, duration_us);
-    if shared.log.is_some() {
+    if shared.notes_calls {
+        keep_exemplar(shared, request, status, queue_us, duration_us);
         log(shared, &Record { status, body_bytes, duration_us, queue_us, ..request.record() });
     }
 }
@@ -77,6 +81,7 @@ pub fn note_timeout(shared: &Shared, request: &Received<'_>, duration_us: u64, q
     shared.table.add(cell::bytes_in, request.size);
     shared.table.count_answer(request.method() as usize, 504);
     shared.table.observe_call(504, queue_us, duration_us);
+    keep_exemplar(shared, request, 504, queue_us, duration_us);
     let refusal = Some("app_timeout");
     log(shared, &Record { status: 504, refusal, duration_us, queue_us, ..request.record() });
 }
@@ -88,6 +93,30 @@ fn count_probe(shared: &Shared, request: &Received<'_>) -> bool {
         shared.table.add(cell::probes, 1);
     }
     is_probe
+}
+
+/// Keeps the request's trace beside the buckets that it was counted in, if that is wanted and it has one.
+fn keep_exemplar(
+    shared: &Shared,
+    request: &Received<'_>,
+    status: u16,
+    queue_us: u64,
+    duration_us: u64,
+) {
+    if !shared.table.keeps_exemplars() {
+        return;
+    }
+    let Some(head) = request.head else { return };
+    if let Some(trace_id) = identity::sampled_trace_id(head, request.bytes) {
+        let time_us = unix_us();
+        shared.table.keep_exemplar(&Traced { trace_id, status, queue_us, duration_us, time_us });
+    }
+}
+
+/// Microseconds since 1970; 0 where the clock is before that.
+fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
 }
 
 fn log(shared: &Shared, record: &Record<'_>) {

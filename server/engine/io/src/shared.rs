@@ -38,6 +38,9 @@ pub struct Shared {
     pub table: Table,
     /// Where answers are logged, if they are.
     pub log: Option<AccessLog>,
+    /// Whether a call is more than its counts: it is logged, or its trace is kept. One question for both, so
+    /// that a request pays nothing where both are off.
+    pub notes_calls: bool,
     /// For the ids of requests that come without one.
     process: u64,
     request_count: AtomicU64,
@@ -57,6 +60,7 @@ impl Shared {
             spool_failure: Mutex::default(),
             has_spool_failure: AtomicBool::new(false),
             settings,
+            notes_calls: log.is_some() || table.keeps_exemplars(),
             table,
             log,
             process: sys::random_number(),

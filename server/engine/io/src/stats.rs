@@ -4,6 +4,8 @@
 //! little-endian u64, so a reader never sees half a value. A slot's counters have one writing process; its threads
 //! add atomically. Nothing here knows connections or Python.
 
+pub mod exemplars;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{
@@ -11,10 +13,12 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
+use exemplars::EXEMPLARS_BYTES;
+
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
 /// Readers refuse any other.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of each slot; slot 0 holds what retired workers had counted.
@@ -55,7 +59,7 @@ pub const LINES: usize = 16;
 pub const LINE_CELLS: usize = 16;
 
 /// Cells of the header, in order from cell 0.
-pub const HEADER: [&str; 27] = [
+pub const HEADER: [&str; 28] = [
     "magic",
     "version",
     "boot_id",
@@ -83,7 +87,9 @@ pub const HEADER: [&str; 27] = [
     "boot_count",
     "crash_loop_backoff_us",
     "content_seq",
+    "exemplars_at",
 ];
+const EXEMPLARS_AT_CELL: usize = 27;
 
 macro_rules! slot_cells {
     ($($(#[$doc:meta])* $name:ident = $cells:expr;)*) => {
@@ -213,6 +219,8 @@ pub struct Table {
     slots: usize,
     /// A copy of the header's: nobody changes them while the server runs.
     bounds_us: [u64; BOUNDS_MAX],
+    /// First cell of this worker's exemplars, where there is room for them.
+    exemplars: Option<usize>,
 }
 
 // SAFETY: the mapping is shared memory made for concurrent use; every access goes through atomics.
@@ -235,13 +243,7 @@ impl Table {
         let bytes = usize::try_from(status.st_size).unwrap_or(0);
         let slots = bytes.saturating_sub(HEADER_BYTES) / SLOT_BYTES;
         if slot == 0 || slot >= slots {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "slot is {slot}, but the stats table of {bytes} bytes has slots 1 to {}",
-                    slots.max(1) - 1
-                ),
-            ));
+            return Err(no_such_slot(slot, bytes, slots.max(1) - 1));
         }
         // SAFETY: a fresh shared mapping of the whole file; the arbiter never shrinks the file.
         let start = unsafe {
@@ -258,7 +260,8 @@ impl Table {
             return Err(io::Error::last_os_error());
         }
         let bounds_us = [u64::MAX; BOUNDS_MAX];
-        let mut table = Self { cells: start.cast(), bytes, slot, slots, bounds_us };
+        let cells = start.cast();
+        let mut table = Self { cells, bytes, slot, slots, bounds_us, exemplars: None };
         let (magic, version) = (table.load_at(0), table.load_at(1));
         if (magic, version) != (MAGIC, VERSION) {
             return Err(io::Error::new(
@@ -268,8 +271,24 @@ impl Table {
                 ),
             ));
         }
+        table.find_slots()?;
         table.bounds_us = std::array::from_fn(|at| table.load_at(BOUNDS_AT + at));
         Ok(table)
+    }
+
+    /// Finds this worker's slot and exemplars in the file, and that they are inside it.
+    fn find_slots(&mut self) -> io::Result<()> {
+        let exemplars_at = usize::try_from(self.load_at(EXEMPLARS_AT_CELL)).unwrap_or(usize::MAX);
+        let end = if exemplars_at == 0 { self.bytes } else { exemplars_at };
+        self.slots = end.saturating_sub(HEADER_BYTES) / SLOT_BYTES;
+        let room = self.bytes.saturating_sub(exemplars_at) / EXEMPLARS_BYTES;
+        let has_room = exemplars_at == 0 || exemplars_at.is_multiple_of(8) && self.slots <= room;
+        if self.slot >= self.slots || !has_room {
+            return Err(no_such_slot(self.slot, self.bytes, self.slots.max(1) - 1));
+        }
+        let exemplars = (exemplars_at + self.slot * EXEMPLARS_BYTES) / 8;
+        self.exemplars = (exemplars_at != 0).then_some(exemplars);
+        Ok(())
     }
 
     fn load_at(&self, index: usize) -> u64 {
@@ -378,6 +397,13 @@ impl Table {
     }
 }
 
+fn no_such_slot(slot: usize, bytes: usize, last: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("slot is {slot}, but the stats table of {bytes} bytes has slots 1 to {last}"),
+    )
+}
+
 fn one_less(idle: u64) -> Option<u64> {
     idle.checked_sub(1)
 }
@@ -412,6 +438,11 @@ mod tests {
         starts.push(cell::END);
         assert!(starts.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(cell::END * 8 <= SLOT_BYTES && HEADER.len() * 8 <= HEADER_BYTES);
+    }
+
+    #[test]
+    fn cells_of_the_header_are_where_the_engine_reads_them() {
+        assert_eq!(HEADER[EXEMPLARS_AT_CELL], "exemplars_at");
     }
 
     #[test]

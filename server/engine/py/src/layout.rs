@@ -1,6 +1,6 @@
 //! `LAYOUT`: the stats table's layout as Python values.
 
-use prefork_io::stats;
+use prefork_io::stats::{self, exemplars};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -27,6 +27,8 @@ pub fn layout(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     layout.set_item("codes", stats::CODES.to_vec())?;
     layout.set_item("bounds_max", stats::BOUNDS_MAX)?;
     layout.set_item("content_bytes", stats::CONTENT_CELLS * 8)?;
+    layout.set_item("exemplars", exemplars::EXEMPLARS)?;
+    layout.set_item("exemplar_cells", exemplars::EXEMPLAR_CELLS)?;
     layout.set_item("lines", stats::LINES)?;
     layout.set_item("line_bytes", stats::LINE_CELLS * 8)?;
     Ok(layout)

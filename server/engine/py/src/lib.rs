@@ -37,6 +37,7 @@ mod _engine {
         module.add_function(wrap_pyfunction!(crate::immortal::make_immortal, module)?)?;
         module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
         module.add_function(wrap_pyfunction!(super::refuse_handshakes, module)?)?;
+        module.add_function(wrap_pyfunction!(super::exemplar_check, module)?)?;
         module.add_function(wrap_pyfunction!(super::listen_queue, module)?)
     }
 }
@@ -51,6 +52,12 @@ fn set_child_subreaper() -> PyResult<()> {
 #[pyfunction]
 fn refuse_handshakes(fd: i32) -> PyResult<()> {
     Ok(prefork_io::sys::refuse_handshakes(fd)?)
+}
+
+/// Return the last cell of an exemplar, from the others.
+#[pyfunction]
+fn exemplar_check(trace_high: u64, trace_low: u64, value_us: u64, time_us: u64) -> u64 {
+    prefork_io::stats::exemplars::check([trace_high, trace_low, value_us, time_us])
 }
 
 /// Return (depth, limit) of a listening socket's accept queue.

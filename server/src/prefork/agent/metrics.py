@@ -7,6 +7,8 @@ bounded: no path, no pid, no host; `worker` is the slot's number, which a replac
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -18,10 +20,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as OpenMetricsExemplar
+from prometheus_client.samples import Timestamp
 
 from prefork.agent.metric_table import ROWS
 from prefork.agent.readiness import Fault, Reason
 from prefork.agent.table import TableFile
+from prefork.base.exemplars import Exemplar
 from prefork.base.stats import (
     CODE_CLASSES,
     CODES,
@@ -101,7 +106,7 @@ class TableCollector(Collector):
         yield from collect_readiness(self.find_fault(now))
         table = self.table.get()
         if table is not None:
-            yield from collect_requests(table.sum_counters(), table.bounds_us)
+            yield from collect_requests(table.sum_counters(), table.bounds_us, table.exemplars())
             yield from collect_header(table)
             yield from collect_workers(table, now)
 
@@ -122,21 +127,38 @@ def collect_readiness(fault: Fault | None) -> Iterator[Metric]:
     yield family("wsgi_not_ready", {(reason.value,): int(reason is found) for reason in Reason})
 
 
-def collect_requests(sums: dict[str, list[int]], bounds_us: list[int]) -> Iterator[Metric]:
+class Counts(NamedTuple):
+    """What is known of one histogram: its cells in the stats table, and exemplars by bucket."""
+
+    cells: list[int]
+    exemplars: Mapping[int, Exemplar]
+
+
+def collect_requests(
+    sums: dict[str, list[int]],
+    bounds_us: list[int],
+    exemplars: Mapping[tuple[str, int], Exemplar] = MappingProxyType({}),
+) -> Iterator[Metric]:
     """Yield what engines counted, summed over living and retired workers."""
+
+    def counts(name: str, start: int = 0) -> Counts:
+        cells = range(start, start + HISTOGRAM_CELLS)
+        found = {at - start: exemplars[name, at] for at in cells if (name, at) in exemplars}
+        return Counts(sums[name][start : start + HISTOGRAM_CELLS], found)
+
     yield family("wsgi_http_requests_total", count_requests(sums["requests"]))
-    by_class: dict[tuple[str, ...], list[int]] = {}
+    by_class: dict[tuple[str, ...], Counts] = {}
     for index, code_class in enumerate(CODE_CLASSES):
-        cells = sums["duration"][index * HISTOGRAM_CELLS : (index + 1) * HISTOGRAM_CELLS]
+        of_class = counts("duration", index * HISTOGRAM_CELLS)
         # 2xx always, so that rates are there from the first scrape on.
-        if any(cells) or code_class == "2xx":
-            by_class[(code_class,)] = cells
+        if any(of_class.cells) or code_class == "2xx":
+            by_class[(code_class,)] = of_class
     yield histogram("wsgi_http_request_duration_seconds", by_class, bounds_us)
     for name, cell in (
         ("wsgi_http_request_queue_duration_seconds", "queue"),
         ("wsgi_http_response_time_seconds", "response"),
     ):
-        yield histogram(name, {(): sums[cell]}, bounds_us)
+        yield histogram(name, {(): counts(cell)}, bounds_us)
     for name, cell, divisor in SUMMED_COUNTERS:
         yield family(name, {(): sums[cell][0] / divisor})
 
@@ -156,20 +178,28 @@ def count_requests(cells: list[int]) -> Mapping[tuple[str, ...], float]:
     return by_class
 
 
-def histogram(
-    name: str, values: Mapping[tuple[str, ...], list[int]], bounds_us: list[int]
-) -> Metric:
-    """Return a histogram; the stats table counts per bucket, Prometheus wants sums up to each bound."""
+def histogram(name: str, values: Mapping[tuple[str, ...], Counts], bounds_us: list[int]) -> Metric:
+    """Return a histogram; the stats table counts per bucket, Prometheus wants sums up to each bound.
+
+    Exemplars are shown in the OpenMetrics format alone; Prometheus' text format has none.
+    """
     row = ROWS[name]
     made = HistogramMetricFamily(name, row.help, labels=row.labels)
-    for labels, cells in values.items():
+    for labels, (cells, exemplars) in values.items():
         total = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip([*bounds_us, None], cells, strict=False):
+        buckets: list[tuple[str, float] | tuple[str, float, OpenMetricsExemplar]] = []
+        for number, (bound, count) in enumerate(zip([*bounds_us, None], cells, strict=False)):
             total += count
-            buckets.append(("+Inf" if bound is None else repr(bound / 1e6), total))
+            le = "+Inf" if bound is None else repr(bound / 1e6)
+            found = exemplars.get(number)
+            buckets.append((le, total, show_exemplar(found)) if found else (le, total))
         made.add_metric(labels, buckets, sum_value=cells[-1] / 1e6)
     return made
+
+
+def show_exemplar(found: Exemplar) -> OpenMetricsExemplar:
+    time_s = Timestamp(found.time_us // 1_000_000, found.time_us % 1_000_000 * 1000)
+    return OpenMetricsExemplar({"trace_id": found.trace_id}, found.value_us / 1e6, time_s)
 
 
 def collect_header(table: Table) -> Iterator[Metric]:

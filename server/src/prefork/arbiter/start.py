@@ -55,6 +55,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
             run_dir.stats,
             worker_slots=2 * workers_max + 4,
             bounds_us=[round(bound * 1e6) for bound in options.duration_buckets],
+            keeps_exemplars=options.exemplars,
             previous=run_dir.stats_of_last_run,
         )
         set_child_subreaper()

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prefork._engine import LAYOUT
+from prefork.base import exemplars
+from prefork.base.exemplars import Exemplar
 from prefork.errors import Exit, StartupError
 
 METHODS: tuple[str, ...] = tuple(LAYOUT["methods"])
@@ -216,6 +218,20 @@ class Table:
         start = self._at(slot)
         self._bytes[start * 8 : (start + SLOT_CELLS) * 8] = bytes(SLOT_CELLS * 8)
         self.add_header("fold_seq")
+        if self.header("exemplars_at"):
+            exemplars.fold(self._exemplars(slot), self._exemplars(RETIRED_SLOT))
+
+    def exemplars(self) -> dict[tuple[str, int], Exemplar]:
+        """Return the newest exemplar of each bucket, by the name of its histogram's cells and its cell in them."""
+        if not self.header("exemplars_at"):
+            return {}
+        slots = [RETIRED_SLOT, *self.taken_slots()]
+        newest = exemplars.read_newest(self._exemplars(slot) for slot in slots)
+        return {exemplar_place(number): exemplar for number, exemplar in newest.items()}
+
+    def _exemplars(self, slot: int) -> memoryview:
+        start = self.header("exemplars_at") // 8 + slot * exemplars.SLOT_CELLS
+        return self._cells[start : start + exemplars.SLOT_CELLS]
 
     def continue_from(self, previous: "Table") -> None:
         """Start with the totals of an earlier run of the server, so that no counter goes back.
@@ -256,8 +272,21 @@ class Table:
         return HEADER_CELLS + slot * SLOT_CELLS + (LAYOUT["slot"][name] if name else 0)
 
 
+def exemplar_place(number: int) -> tuple[str, int]:
+    """Return which histogram of the slot, and which of its cells, an exemplar belongs to."""
+    histogram, bucket = divmod(number, BOUNDS_MAX + 1)
+    if histogram < len(CODE_CLASSES):
+        return "duration", histogram * HISTOGRAM_CELLS + bucket
+    return ("queue", "response")[histogram - len(CODE_CLASSES)], bucket
+
+
 def create_table(
-    path: Path, *, worker_slots: int, bounds_us: Iterable[int] = (), previous: Path | None = None
+    path: Path,
+    *,
+    worker_slots: int,
+    bounds_us: Iterable[int] = (),
+    keeps_exemplars: bool = False,
+    previous: Path | None = None,
 ) -> tuple[Table, int]:
     """Create the table as a new file; return it and its descriptor.
 
@@ -269,7 +298,7 @@ def create_table(
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o660)
         # The umask must not take the group's right: the agent may run as another user of that group.
         os.fchmod(descriptor, 0o660)
-        table = begin_table(descriptor, worker_slots, bounds_us)
+        table = begin_table(descriptor, worker_slots, bounds_us, keeps_exemplars=keeps_exemplars)
         take_over(table, [path, *([previous] if previous else [])])
         os.rename(draft, path)
     except OSError as error:
@@ -309,9 +338,12 @@ def create_private_table() -> BinaryIO:
     return file
 
 
-def begin_table(descriptor: int, worker_slots: int, bounds_us: Iterable[int]) -> Table:
+def begin_table(
+    descriptor: int, worker_slots: int, bounds_us: Iterable[int], *, keeps_exemplars: bool = False
+) -> Table:
     """Make a table of an empty file; `bounds_us` are those of the histograms, in ascending order."""
-    size = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
+    end_of_slots = LAYOUT["header_bytes"] + (1 + worker_slots) * LAYOUT["slot_bytes"]
+    size = end_of_slots + keeps_exemplars * (1 + worker_slots) * exemplars.SLOT_CELLS * 8
     # Not a hole: a page for which its volume has no room later would kill the process that touches it (SIGBUS).
     os.posix_fallocate(descriptor, 0, size)
     table = Table(descriptor, size, writable=True)
@@ -320,6 +352,7 @@ def begin_table(descriptor: int, worker_slots: int, bounds_us: Iterable[int]) ->
         "version": LAYOUT["version"],
         "boot_id": int.from_bytes(os.urandom(8)) >> 1,
         "slots": worker_slots,
+        "exemplars_at": end_of_slots if keeps_exemplars else 0,
         "arbiter_pid": os.getpid(),
         "magic": LAYOUT["magic"],
     }.items():

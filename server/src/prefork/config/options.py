@@ -400,6 +400,13 @@ class Options:
         section=LOGGING,
         help="Upper bounds of the buckets of all histograms of request times.",
     )
+    exemplars: bool = setting(
+        "--exemplars",
+        kind=flag(),
+        default=False,
+        section=LOGGING,
+        help="Keep for each bucket of these histograms the trace id of its newest request whose header traceparent says that it is sampled; the agent shows them as exemplars in the OpenMetrics format.",
+    )
 
     # Operation
     health_path: str = setting(
@@ -478,6 +485,6 @@ SETTINGS: tuple[Setting, ...] = tuple(to_setting(column) for column in fields(Op
 
 # What a reload may change; the rest belongs to the arbiter's start (sockets, files, run directory).
 FIXED_AT_START = frozenset({
-    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "log_format", "metrics", "duration_buckets", "run_dir", "content",
+    "config", "chdir", "bind", "backlog", "umask", "accesslog", "errorlog", "log_format", "metrics", "duration_buckets", "exemplars", "run_dir", "content",
     "pidfile", "check_config", "print_config",
 })  # fmt: skip

@@ -1,7 +1,13 @@
 """Metrics out of the cells of the table."""
 
 from prefork.agent.metric_table import ROWS, SECTIONS
-from prefork.agent.metrics import REQUEST_SERIES, collect_requests, count_requests, histogram
+from prefork.agent.metrics import (
+    REQUEST_SERIES,
+    Counts,
+    collect_requests,
+    count_requests,
+    histogram,
+)
 from prefork.base.stats import CODES, COUNTERS, HISTOGRAM_CELLS, METHODS
 
 QUEUE = "wsgi_http_request_queue_duration_seconds"
@@ -9,7 +15,7 @@ QUEUE = "wsgi_http_request_queue_duration_seconds"
 
 def test_histograms_are_summed_up_to_each_bound():
     cells = [1, 2, 0, 4, *[0] * (HISTOGRAM_CELLS - 5), 9_000_000]
-    family = histogram(QUEUE, {(): cells}, [1_000, 2_500, 30_000_000])
+    family = histogram(QUEUE, {(): Counts(cells, {})}, [1_000, 2_500, 30_000_000])
     values = {sample.labels.get("le", sample.name): sample.value for sample in family.samples}
     assert values == {
         "0.001": 1, "0.0025": 3, "30.0": 3, "+Inf": 7, f"{QUEUE}_count": 7, f"{QUEUE}_sum": 9.0,

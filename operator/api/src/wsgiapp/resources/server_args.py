@@ -67,6 +67,8 @@ def metric_arguments(server: Server) -> list[str]:
     if server.duration_buckets_s:
         bounds = ",".join(str(bound).removesuffix(".0") for bound in server.duration_buckets_s)
         arguments.append(f"--duration-buckets={bounds}")
+    if server.keeps_exemplars:
+        arguments.append("--exemplars")
     return arguments
 
 
