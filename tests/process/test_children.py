@@ -345,3 +345,95 @@ def test_an_app_that_patches_threads_is_refused_with_a_remedy(folder: Path, wher
         assert "has replaced Python's threads" in done.stderr
         assert "--worker-class gevent" in done.stderr
         assert "remove the patching" in done.stderr
+
+
+IMPORT_WITH_REMAINS = """
+    import atexit, multiprocessing, os, pathlib, subprocess, sys, tempfile, time
+    def background():
+        pathlib.Path(f"child-{os.getpid()}").touch()
+        time.sleep(60)
+    multiprocessing.get_context("fork").Process(target=background, daemon=True).start()
+    program = subprocess.Popen(["sleep", "60"])
+    pathlib.Path(f"child-{program.pid}").touch()
+    FOLDER = tempfile.TemporaryDirectory()
+    while len(list(pathlib.Path().glob("child-*"))) % 2:
+        time.sleep(0.01)
+    if os.path.exists("slow"):
+        time.sleep(60)
+    if os.path.exists("broken"):
+        raise OSError("broken")
+    def run(environ): return "ok"
+"""
+
+
+def assert_nothing_is_left(folder: Path, temporary: Path) -> None:
+    """Of the imports so far; begins anew."""
+    marks = list(folder.glob("child-*"))
+    assert marks
+    for mark in marks:
+        pid = int(mark.name.partition("-")[2])
+        wait_until(lambda pid=pid: is_gone(pid), within_s=8, what=f"child {pid} is still there")
+        mark.unlink()
+    wait_until(lambda: not list(temporary.glob("tmp*")), within_s=8, what="folder is still there")
+
+
+@pytest.fixture
+def temporary(folder: Path) -> Path:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    return temporary
+
+
+@pytest.mark.parametrize("preload", ["auto", "never"])
+def test_an_import_that_fails_leaves_no_child_and_no_folder_behind(
+    folder: Path, temporary: Path, preload: str
+):
+    options = ("-w", "1", f"--preload={preload}")
+    environment = {"TMPDIR": str(temporary)}
+    (folder / "broken").touch()
+    with serve(
+        folder, IMPORT_WITH_REMAINS, *options, environment=environment, wait=False
+    ) as server:
+        assert server.wait_exit() == 3
+    assert_nothing_is_left(folder, temporary)
+    (folder / "broken").unlink()
+    with serve(folder, IMPORT_WITH_REMAINS, *options, environment=environment) as server:
+        served = {mark: mark.rename(folder / f"of-{mark.name}") for mark in folder.glob("child-*")}
+        kept = set(temporary.iterdir())
+        (folder / "broken").touch()
+        for _ in range(2):
+            assert server.reload()["result"] == "failed"
+        failed = [mark for mark in folder.glob("child-*") if mark not in served]
+        assert failed
+        for mark in failed:
+            pid = int(mark.name.partition("-")[2])
+            wait_until(lambda pid=pid: is_gone(pid), within_s=8, what=f"child {pid} is still there")
+        wait_until(
+            lambda: set(temporary.iterdir()) <= kept, within_s=8, what="folder is still there"
+        )
+        assert server.get() == (200, "ok")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+def test_an_import_that_takes_too_long_leaves_no_child_behind(folder: Path, temporary: Path):
+    (folder / "slow").touch()
+    with serve(
+        folder, IMPORT_WITH_REMAINS, "-w", "1", "--boot-timeout", "2",
+        environment={"TMPDIR": str(temporary)}, wait=False,
+    ) as server:  # fmt: skip
+        assert server.wait_exit() == 3
+    for mark in folder.glob("child-*"):
+        pid = int(mark.name.partition("-")[2])
+        wait_until(lambda pid=pid: is_gone(pid), within_s=8, what=f"child {pid} is still there")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_check_config_leaves_nothing_of_the_import_behind(folder: Path, temporary: Path, code: int):
+    if code:
+        (folder / "broken").touch()
+    write_app(folder, textwrap.dedent(IMPORT_WITH_REMAINS) + textwrap.dedent(APP))
+    environment = {"TMPDIR": str(temporary)}
+    checked = run_prefork("--check-config", "app:app", cwd=folder, environment=environment)
+    assert checked.returncode == code, checked.stderr
+    assert_nothing_is_left(folder, temporary)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefork.worker.mold import END_S
+from prefork.worker.import_end import END_S
 
 from tests.process.harness import Prefork, is_gone, run_prefork, write_app
 from tests.support.wait import children_of, wait_until

@@ -89,7 +89,7 @@ def run_server(arguments: Sequence[str]) -> int:
     if options.worker_class == "gevent":
         require_gevent(options.pythonpath)
     if options.check_config:
-        return check(configuration, log)
+        check(configuration, log)
     return run(configuration, log, reread=configure_again)
 
 

@@ -1,8 +1,9 @@
 """`--check-config`: whether prefork would start; nothing is opened."""
 
+from typing import NoReturn
+
 from prefork._engine import Engine
 from prefork.arbiter.file_check import check_files
-from prefork.base import processes
 from prefork.base.digest import parse_content
 from prefork.base.log import Log
 from prefork.base.stats import create_private_table
@@ -16,12 +17,14 @@ from prefork.worker.app_import import WsgiApp, enter_versions, extend_search_pat
 from prefork.worker.boot import engine_settings
 from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
+from prefork.worker.holdings import own_children
+from prefork.worker.import_end import end_check
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.spool_report import report_unusable_spool
 
 
-def check(configuration: Configuration, log: Log) -> int:
-    """Import the app and say whether prefork would start; nothing is opened."""
+def check(configuration: Configuration, log: Log) -> NoReturn:
+    """Import the app and say whether prefork would start; nothing is opened, and nothing of the import is left."""
     options = configuration.options
     check_files(options)
     configuration.imports.adopt()
@@ -36,13 +39,12 @@ def check(configuration: Configuration, log: Log) -> int:
         log.error(
             "cannot import app", app=options.wsgi_app, error=last_line(failure), traceback=failure
         )
-        # The import may have left threads that never end.
-        processes.exit_now(Exit.APP)
+        end_check(own_children(), log.fd, Exit.APP)
     check_engine(imported.app, options, log)
     report_import(options.preload_app, imported.hazards, log)
     report_unusable_spool(options, log)
     log.info("configuration valid, app imports", app=options.wsgi_app)
-    processes.exit_now(Exit.OK)
+    end_check(own_children(), log.fd)
 
 
 def check_engine(app: WsgiApp, options: Options, log: Log) -> None:

@@ -25,7 +25,7 @@ from prefork.arbiter.events import (
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import NoRoomError
 from prefork.arbiter.orphans import Orphans
-from prefork.arbiter.proc import read_private
+from prefork.arbiter.proc import children_of, read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel, Sent
@@ -44,9 +44,15 @@ class MoldHandle:
     channel: Channel
     stack_fd: int  # where it writes its stack when it hangs or crashes
     is_ready: bool = False
+    is_ending: bool = False  # its import has failed
     is_hung: bool = False
     children: tuple[int, ...] = ()  # processes that the import started
     unsafe: str = ""  # what its import left that processes must not share; it is about to end
+
+    def note_children(self) -> None:
+        """Before it is killed in the middle of its import, of which it has reported nothing yet."""
+        if not self.is_ready:
+            self.children = children_of(self.pid)
 
     def take_stack(self) -> str:
         """Return what was written there, and close it."""
@@ -128,18 +134,22 @@ class Molds:
     def abort(self, number: int) -> None:
         """Kill a mold so that it writes its stack first."""
         if number in self.handles:
-            self.handles[number].is_hung = True
-            processes.kill(self.handles[number].pid, signal.SIGABRT)
+            handle = self.handles[number]
+            handle.is_hung = True
+            handle.note_children()
+            processes.kill(handle.pid, signal.SIGABRT)
 
     def stop(self, number: int) -> None:
         """Let a mold end: it does when its channel is closed and its workers are gone."""
         self.sizes.pop(number, None)
-        handle = self._forget(number)
+        handle = self.handles.get(number)
         # One that is still importing, or hangs, does not look at its channel.
-        if handle is not None and (handle.is_hung or not handle.is_ready):
+        if handle is not None and (handle.is_hung or not (handle.is_ready or handle.is_ending)):
+            handle.note_children()
             processes.kill(handle.pid, signal.SIGKILL)
+        self._forget(number)
 
-    def _forget(self, number: int) -> MoldHandle | None:
+    def _forget(self, number: int) -> None:
         """Close what belongs to a mold that is to end, or is ending; its process is still to be reaped."""
         handle = self.handles.pop(number, None)
         if handle is not None:
@@ -147,7 +157,6 @@ class Molds:
             os.close(handle.stack_fd)
             if handle.pid:
                 self.ending[handle.pid] = handle.children
-        return handle
 
     def kill_ending(self) -> None:
         """End the molds that take too long for their end."""
@@ -170,8 +179,11 @@ class Molds:
             return False
         number, handle = found
         handle.pid = 0  # the kernel may reuse it
-        self.bereaved += handle.children  # its workers go on, and may need them
         self._read(number, handle)
+        if handle.is_ready:
+            self.bereaved += handle.children  # its workers go on, and may need them
+        else:
+            self.orphans.take(handle.children, time.monotonic())
         if self.handles.get(number) is handle:
             self.handles.pop(number)
             drop_channel(self.selector, handle.channel)
@@ -226,7 +238,8 @@ class Molds:
                     self.dispatch(MoldReady(number))
                 case messages.PreloadUnsafe(found):
                     handle.unsafe = found
-                case messages.BootFailed(traceback):
+                case messages.BootFailed(traceback, children):
+                    handle.is_ending, handle.children = True, tuple(children)
                     self.dispatch(MoldFailed(number, traceback))
                 case messages.Malformed(why):
                     self.log.error(

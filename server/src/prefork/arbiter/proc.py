@@ -40,6 +40,12 @@ def parent_of(pid: int, proc: Path = Path("/proc")) -> int:
     return int(status.rpartition(")")[2].split()[1])  # the name may hold anything
 
 
+def children_of(pid: int, proc: Path = Path("/proc")) -> tuple[int, ...]:
+    """Return the pids of a process' children."""
+    pids = (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
+    return tuple(child for child in pids if parent_of(child, proc) == pid)
+
+
 def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:
     """Return (ListenOverflows, ListenDrops) of this network namespace since its start."""
     try:

@@ -210,7 +210,8 @@ class Workers:
                 self.dispatch(WorkerReady(number))
             case messages.HealthChecked(attempt, problem):
                 self.dispatch(HealthAnswered(number, attempt, problem))
-            case messages.BootFailed(traceback):
+            case messages.BootFailed(traceback, children):
+                handle.children = tuple(children)
                 self.dispatch(WorkerFailed(number, traceback))
             case messages.MaxRequestsReached():
                 self.dispatch(RecycleRequested(number, ExitReason.MAX_REQUESTS))

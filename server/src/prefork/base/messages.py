@@ -43,9 +43,13 @@ class PreloadUnsafe(Message):
 
 @dataclass(frozen=True)
 class BootFailed(Message):
-    """The app does not import; the sender exits. Sent by molds and by workers."""
+    """The app does not import; the sender exits. Sent by molds and by workers.
+
+    `children` were started by the import and still run.
+    """
 
     traceback: str
+    children: list[int] = field(default_factory=list)
 
 
 # worker → arbiter

@@ -34,7 +34,9 @@ from prefork.worker.app_import import WsgiApp
 from prefork.worker.error_report import ErrorReport
 from prefork.worker.fork_safety import summarize
 from prefork.worker.health import ask_health
+from prefork.worker.holdings import own_children
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker
+from prefork.worker.import_end import run_exit_functions
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, LoopParts, WorkerLoop
 
@@ -107,8 +109,11 @@ def run_worker(
         log.error(
             "worker did not boot", pid=os.getpid(), generation=generation, error=last_line(failure)
         )
-        channel.send(messages.BootFailed(messages.shorten(failure)))
-        processes.exit_now(Exit.APP)
+        started = own_children()
+        channel.send(messages.BootFailed(messages.shorten(failure), list(started)))
+        run_exit_functions(started, log.fd, Exit.APP)
+        exit_functions.spare_inherited()
+        return Exit.APP
     signals.install()  # the import may have set handlers of its own
     worker.booted = True
     channel.send(ready)

@@ -79,6 +79,11 @@ def observe(*, objects: bool = False, shown: int = 3) -> Holdings:
     )
 
 
+def own_children() -> tuple[int, ...]:
+    """Return the pids of this process' children that run."""
+    return tuple(pid for pid, _ in _children())
+
+
 def holder_of_descriptor(number: int) -> str:
     """Return the name that leads to the object with this descriptor, as `store.LOG (store.py:3)`; "" if unknown."""
     for candidate in gc.get_objects():

@@ -10,12 +10,11 @@ import gc
 import io
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from prefork.base import (
     children,
@@ -37,16 +36,11 @@ from prefork.worker import gunicorn_loggers
 from prefork.worker.app_import import WsgiApp, enter_versions, extend_search_path
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
+from prefork.worker.holdings import own_children
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
+from prefork.worker.import_end import end_import
 from prefork.worker.inspection import Imported, import_and_inspect
 from prefork.worker.spool_report import report_unusable_spool
-
-# Bound before the app is imported: gevent puts a function in its place that needs its hub.
-_sleep = time.sleep
-
-# For what the import registered for the end of the process, and for children that it started.
-END_S = 5
-CHILDREN_END_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,10 +85,12 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             app, started = preload(mold)
         except UnsafePreload as unsafe:
             mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
-            return end_import(mold, unsafe.children)
+            return end_import(unsafe.children, mold.stack_fd)
         except BaseException as error:
-            mold.channel.send(messages.BootFailed(messages.shorten(describe_failure(error))))
-            processes.exit_now(Exit.APP)
+            started = own_children()
+            failure = messages.shorten(describe_failure(error))
+            mold.channel.send(messages.BootFailed(failure, list(started)))
+            return end_import(started, mold.stack_fd, Exit.APP)
         disregard_signals()  # the import may have set handlers of its own
     mold.channel.send(messages.MoldReady(list(started)))
     return serve_forks(mold, app)
@@ -173,53 +169,13 @@ def serve_forks(mold: Mold, app: WsgiApp | None) -> int:
         processes.exit_now(Exit.OK)
     os.close(held_by_workers)
     os.read(workers_gone, 1)
-    return end_import(mold, ())
+    return end_import((), mold.stack_fd)
 
 
 def buffered_streams() -> list[IO[Any]]:
     """Return the streams that may hold what the import has printed, also those that it has replaced since."""
     kinds = (io.TextIOWrapper, io.BufferedWriter)
     return [stream for stream in gc.get_objects() if issubclass(type(stream), kinds)]
-
-
-def end_import(mold: Mold, started: tuple[int, ...]) -> int:
-    """End as the process that imported the app: what the import registered is carried out, its children end.
-
-    Exit functions and destructors that hang are left after END_S each; those that hang in C code a little
-    later, where no handler of a signal runs.
-    """
-
-    def leave(*_: object) -> NoReturn:
-        end_children(started)
-        processes.exit_now(Exit.OK)
-
-    faulthandler.dump_traceback_later(END_S + 2 * CHILDREN_END_S + 1, exit=True, file=mold.stack_fd)
-    signal.signal(signal.SIGALRM, leave)
-    signal.setitimer(signal.ITIMER_REAL, END_S)
-    exit_functions.run()
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    others = (t for t in threading.enumerate() if t is not threading.main_thread())
-    if any(not thread.daemon for thread in others):  # Python would wait for it
-        leave()
-    end_children(started)
-    # What is left are destructors, and the interpreter's own end, where handlers do not run any more.
-    gc.unfreeze()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, END_S)
-    exit_functions.run_destructors()
-    return Exit.OK
-
-
-def end_children(pids: tuple[int, ...]) -> None:
-    """End these children; one that does not end by SIGTERM in time is killed."""
-    for number, until in ((signal.SIGTERM, CHILDREN_END_S), (signal.SIGKILL, CHILDREN_END_S)):
-        for pid in pids:
-            processes.kill(pid, number)
-        deadline = time.monotonic() + until
-        while pids and time.monotonic() < deadline:
-            processes.reap()
-            pids = tuple(pid for pid in pids if os.path.exists(f"/proc/{pid}"))
-            _sleep(0.01)
 
 
 def fork_worker(

@@ -1,0 +1,79 @@
+"""The end of a process that has imported the app, whether the import succeeded or not.
+
+What the import registered for that is carried out, and the children that it started end.
+"""
+
+import faulthandler
+import gc
+import os
+import signal
+import threading
+import time
+from typing import NoReturn
+
+from prefork.base import exit_functions, processes
+from prefork.errors import Exit
+
+# Bound before the app is imported: gevent puts a function in its place that needs its hub.
+_sleep = time.sleep
+
+# For what the import registered for the end of the process, and for children that it started.
+END_S = 5
+CHILDREN_END_S = 1.0
+
+
+def end_import(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) -> Exit:
+    """End as the process that imported the app; return `code`, with which it is to exit.
+
+    As `run_exit_functions`, and destructors have as long again.
+    """
+    run_exit_functions(started, stack_fd, code)
+    # What is left are destructors, and the interpreter's own end, where handlers do not run any more.
+    gc.unfreeze()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, END_S)
+    exit_functions.run_destructors()
+    return code
+
+
+def end_check(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) -> NoReturn:
+    """As `end_import`, and exit with `code` whatever hangs."""
+    run_exit_functions(started, stack_fd, code)
+    signal.setitimer(signal.ITIMER_REAL, END_S)
+    exit_functions.note_destructors()
+    exit_functions.run_destructors()
+    processes.exit_now(code)
+
+
+def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> None:
+    """Carry out what is registered for the end of the process; then the import's children, `started`, end.
+
+    Functions that hang are left after END_S, and the process exits with `code`; those that hang in C code a
+    little later, where no handler of a signal runs, with their stack in `stack_fd`.
+    """
+
+    def leave(*_: object) -> NoReturn:
+        end_children(started)
+        processes.exit_now(code)
+
+    faulthandler.dump_traceback_later(END_S + 2 * CHILDREN_END_S + 1, exit=True, file=stack_fd)
+    signal.signal(signal.SIGALRM, leave)
+    signal.setitimer(signal.ITIMER_REAL, END_S)
+    exit_functions.run()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    others = (t for t in threading.enumerate() if t is not threading.main_thread())
+    if any(not thread.daemon for thread in others):  # Python would wait for it
+        leave()
+    end_children(started)
+
+
+def end_children(pids: tuple[int, ...]) -> None:
+    """End these children; one that does not end by SIGTERM in time is killed."""
+    for number, until in ((signal.SIGTERM, CHILDREN_END_S), (signal.SIGKILL, CHILDREN_END_S)):
+        for pid in pids:
+            processes.kill(pid, number)
+        deadline = time.monotonic() + until
+        while pids and time.monotonic() < deadline:
+            processes.reap()
+            pids = tuple(pid for pid in pids if os.path.exists(f"/proc/{pid}"))
+            _sleep(0.01)
