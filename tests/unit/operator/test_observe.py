@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from wsgiapp_operator.agents import parse_agent_status
-from wsgiapp_operator.pods import parse_pod, parse_reload_request
+from wsgiapp_operator.pods import parse_pod, parse_reload_request, parse_time
 from wsgiapp_operator.state import Issue
 
 
@@ -137,7 +137,17 @@ def test_normal_states_are_no_trouble(container: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "no json", "[]", '{"id": 1}', '{"id": "x", "content": 3}']
+    "text",
+    [
+        None,
+        "",
+        "no json",
+        "[]",
+        '{"id": 1}',
+        '{"id": "x", "content": 3}',
+        "[" * 100_000,
+        "9" * 5000,
+    ],
 )
 def test_garbled_request_counts_as_none(text: str | None) -> None:
     assert parse_reload_request(text) is None
@@ -162,3 +172,8 @@ def test_agent_status_is_read() -> None:
 def test_answer_that_is_no_status_is_refused(status: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         parse_agent_status(status, "")
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2026-11-22T12:00:00", "2026-11-22", "9" * 5000])
+def test_time_that_cannot_be_compared_counts_as_none(text: str) -> None:
+    assert parse_time(text) is None

@@ -85,8 +85,6 @@ class World:
             upgrades=Upgrades(1, self.woken.append, self.metrics),
             now=lambda: NOW,
         )
-        for app in self.cache.apps():
-            self.reconciler.upgrades.see(app, self.cache.get("Deployment", *app))
 
     def see(self, manifest: Manifest) -> Manifest:
         """Store an object and let the watch tell of it."""
@@ -764,3 +762,66 @@ async def test_whatever_is_refused_the_status_says_so_and_the_rest_goes_on(
     assert refusal.message in ready["message"]
     if kind != "Ingress":  # which changes the pods' arguments, so that they are replaced
         assert second in world.agents.serves.values()
+
+
+async def test_upgrade_that_begins_is_in_the_status_before_it_is_in_the_deployment() -> None:
+    world = await upgraded_world()
+    world.cluster.writes.clear()
+    await world.reconcile()
+    written = [kind for verb, kind, _ in world.cluster.writes if kind in ("WsgiApp", "Deployment")]
+    assert written[:2] == ["WsgiApp", "Deployment"]
+    assert world.resource("WsgiApp")["status"]["podTemplate"]["upgrading"] is True
+    assert world.condition("Ready")[0] == "False", "the status is whole again"
+
+    world.run_pods(next(iter(world.agents.serves.values())))
+    await world.reconcile()
+    assert "upgrading" not in world.resource("WsgiApp")["status"]["podTemplate"]
+    world.cluster.writes.clear()
+    await world.reconcile(3)
+    assert world.cluster.writes == []
+
+
+async def test_operator_that_is_killed_while_an_app_is_upgraded_leaves_it_counted() -> None:
+    world = await upgraded_world()
+    settled = world.resource("Deployment")
+    await world.reconcile()
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    assert world.reconciler.upgrades.ask(AppKey("web", "other"), settled) is None
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    world.reconciler.upgrades.see_all(world.cache)
+    assert world.reconciler.upgrades.ask(AppKey("web", "other"), settled) is not None
+
+
+async def test_upgrade_waits_where_the_status_that_counts_it_is_refused() -> None:
+    world = await upgraded_world()
+    before = world.resource("Deployment")["spec"]["template"]
+    world.cluster.refusals["WsgiApp"] = REFUSALS[1]
+    await world.reconcile()
+    assert world.resource("Deployment")["spec"]["template"] == before
+    assert (
+        world.reconciler.upgrades.ask(AppKey("web", "other"), world.resource("Deployment")) is None
+    )
+
+
+async def test_annotations_of_one_app_stop_no_upgrade_of_another() -> None:
+    world = await upgraded_world()
+    await world.reconcile()
+    world.run_pods(next(iter(world.agents.serves.values())))
+    await world.reconcile()
+    world.see(merge(world.resource("WsgiApp"), {"spec": {"image": "shop:broken"}}))
+    await world.reconcile()
+    live = world.resource("Deployment")
+    stuck = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
+    name = live["spec"]["template"]["metadata"]["annotations"]["wsgi.dev/template"]
+    marked = merge(live, {"metadata": {"annotations": {"wsgi.dev/upgrade": name}}})
+    world.see({**marked, "status": {**live["status"], "conditions": stuck, "availableReplicas": 1}})
+    await world.reconcile()
+    world.start_operator()
+    await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
+    await world.reconcile()
+    other = world.resource("Deployment")
+    whole = {**other["status"], "availableReplicas": other["spec"]["replicas"],
+             "observedGeneration": other["metadata"]["generation"]}  # fmt: skip
+    assert world.reconciler.upgrades.ask(AppKey("web", "other"), {**other, "status": whole}) is None

@@ -337,6 +337,16 @@ async def test_forged_ingress_is_seen_as_the_one_that_has_the_host(
     assert town.status("one")["url"] == "http://one.web.svc"
 
 
+async def test_forged_ingress_of_another_class_than_its_app_s_is_seen_as_well(town: Town) -> None:
+    town.declare("mine", "blog", className="other")
+    await town.settle()
+    uid = town.cluster.objects["WsgiApp", "blog", "mine"]["metadata"]["uid"]
+    town.see(foreign_ingress("forged", "blog", HOST, owner=uid))
+    town.declare("one")
+    await town.settle()
+    assert town.routed("one")[:2] == ("False", "RouteTaken")
+
+
 async def test_what_a_deleted_app_leaves_takes_no_host_from_those_that_have_it(town: Town) -> None:
     town.declare("one", path="/one")
     town.declare("two", path="/two")

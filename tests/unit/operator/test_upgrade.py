@@ -8,19 +8,25 @@ from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
-from wsgiapp.names import PODS_ANNOTATION, REVISION_ANNOTATION, UPGRADE_ANNOTATION
+from wsgiapp.names import PODS_ANNOTATION, REVISION_ANNOTATION, TEMPLATE_ANNOTATION
 from wsgiapp.resources import Platform, build_resources
 from wsgiapp.types import Manifest
 from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.status import show_time
 from wsgiapp_operator.upgrade import (
+    LONGEST_BOOT,
+    LONGEST_STANDSTILL,
+    Applied,
     Upgrade,
     Upgrades,
+    describe_template,
     find_patience,
+    follow_applied,
     is_upgrade,
-    mark_upgrade,
+    read_applied,
     read_upgrade,
+    show_applied,
 )
 
 from tests.unit.operator.samples import NOW, PLATFORM, make_app
@@ -33,7 +39,6 @@ def deployment(
     platform: Platform = PLATFORM,
     *,
     ready: int = 3,
-    upgraded: bool = False,
     stuck: bool = False,
     reason: str = "ReplicaSetUpdated",
     digests: dict[str, str] | None = None,
@@ -42,11 +47,24 @@ def deployment(
     """Return a Deployment as it is in the cluster, its pods made from the newest template."""
     built = build_resources(make_app(**spec), platform, digests or {})
     made: Manifest = next(m for m in built if m["kind"] == "Deployment")
-    made = mark_upgrade(made, None, is_turn=upgraded)
     replicas = made["spec"]["replicas"]
     counts = {"replicas": replicas, "updatedReplicas": replicas, "availableReplicas": ready}
     progressing = {"type": "Progressing", "status": "False" if stuck else "True", "reason": reason}
     return {**made, "status": {**counts, "conditions": [progressing]}}
+
+
+def by_upgrade(made: Manifest) -> Applied:
+    """Return what the status remembers where an upgrade brought the template of `made`."""
+    return describe_template(made)._replace(upgrading=True)
+
+
+def read_by_upgrade(made: Manifest) -> Upgrade:
+    return read_upgrade(made, by_upgrade(made))
+
+
+def see(gate: Upgrades, app: AppKey, made: Manifest) -> None:
+    """Let `gate` see a Deployment whose template an upgrade brought."""
+    gate.see(app, made, by_upgrade(made))
 
 
 @pytest.fixture
@@ -108,8 +126,8 @@ def test_what_befalls_an_app_after_its_upgrade_does_not_count(
     upgrades: Callable[..., Upgrades],
 ) -> None:
     gate = upgrades(1)
-    later = deployment(NEW, upgraded=True, ready=1, reason="NewReplicaSetAvailable")
-    gate.see(A, later)
+    later = deployment(NEW, ready=1, reason="NewReplicaSetAvailable")
+    see(gate, A, later)
     newest = replace(PLATFORM, prefork_image="wsgiapp/prefork:10")
     assert is_upgrade(deployment(newest), later)
     assert gate.ask(A, later) is not None, "only an app whose pods are all ready gets a turn"
@@ -117,30 +135,30 @@ def test_what_befalls_an_app_after_its_upgrade_does_not_count(
 
 
 def test_the_word_complete_counts_only_for_pods_of_the_newest_template() -> None:
-    begun = deployment(NEW, upgraded=True, reason="NewReplicaSetAvailable")
+    begun = deployment(NEW, reason="NewReplicaSetAvailable")
     begun["status"] |= {"updatedReplicas": 0}
-    assert read_upgrade(begun) is Upgrade.UNDER_WAY
+    assert read_upgrade(begun, by_upgrade(begun)) is Upgrade.UNDER_WAY
     begun["status"] |= {"updatedReplicas": 3, "availableReplicas": 0, "observedGeneration": 1}
     begun["metadata"]["generation"] = 2
-    assert read_upgrade(begun) is Upgrade.UNDER_WAY
+    assert read_upgrade(begun, by_upgrade(begun)) is Upgrade.UNDER_WAY
 
 
 def test_paused_app_takes_no_place_of_those_that_roll(upgrades: Callable[..., Upgrades]) -> None:
     gate, paused = upgrades(1), {"rollout": {"paused": True}}
     assert gate.ask(A, deployment(**paused)) is None
-    gate.see(A, deployment(NEW, upgraded=True, ready=2, **paused))
+    see(gate, A, deployment(NEW, ready=2, **paused))
     assert gate.ask(B, deployment()) is None
-    gate.see(A, deployment(NEW, upgraded=True, ready=2))
+    see(gate, A, deployment(NEW, ready=2))
     assert gate.ask(C, deployment()) is not None, "it counts once it rolls"
 
 
 def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None:
     now = [NOW]
     gate = Upgrades(1, lambda app: None, Metrics(), lambda: now[0])
-    slow = deployment(NEW, upgraded=True, ready=2, rollout={"progressDeadlineSeconds": 86400})
+    slow = deployment(NEW, ready=2, rollout={"progressDeadlineSeconds": 86400})
     moved = {"lastUpdateTime": show_time(NOW)}
     slow["status"]["conditions"] = [{**c, **moved} for c in slow["status"]["conditions"]]
-    gate.see(A, slow)
+    see(gate, A, slow)
     waits = gate.ask(B, deployment())
     assert waits is not None
     assert waits.reason == "WaitingForUpgrade"
@@ -151,7 +169,7 @@ def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None
     assert "web/a" in waits.message
     moved["lastUpdateTime"] = show_time(now[0])
     slow["status"]["conditions"] = [{**c, **moved} for c in slow["status"]["conditions"]]
-    gate.see(A, slow)
+    see(gate, A, slow)
     waits = gate.ask(B, deployment())
     assert waits is not None
     assert waits.reason == "WaitingForUpgrade", "it moves on"
@@ -170,9 +188,9 @@ def test_the_end_of_the_rollout_before_is_no_standstill_of_this_one() -> None:
     gate = Upgrades(2, lambda app: None, Metrics(), lambda: NOW)
     settled = moved_at(deployment(), NOW - timedelta(days=3))
     assert gate.ask(A, settled) is None
-    begun = moved_at(deployment(NEW, upgraded=True), NOW - timedelta(days=3))
+    begun = moved_at(deployment(NEW), NOW - timedelta(days=3))
     begun["metadata"]["generation"], begun["status"]["observedGeneration"] = 2, 1
-    gate.see(A, begun)
+    see(gate, A, begun)
     assert gate.ask(B, deployment()) is None
 
 
@@ -189,7 +207,7 @@ def test_the_end_of_the_rollout_before_is_no_standstill_of_this_one() -> None:
 def test_pods_that_may_take_long_are_no_standstill(spec: dict[str, Any]) -> None:
     now = [NOW]
     gate = Upgrades(1, lambda app: None, Metrics(), lambda: now[0])
-    gate.see(A, moved_at(deployment(NEW, upgraded=True, ready=2, **spec), NOW))
+    see(gate, A, moved_at(deployment(NEW, ready=2, **spec), NOW))
     for passed, reason in ((1800, "WaitingForUpgrade"), (2500, "UpgradeStopped")):
         now[0] = NOW + timedelta(seconds=passed)
         waits = gate.ask(B, deployment())
@@ -235,12 +253,12 @@ def test_an_edit_by_hand_brings_no_version_that_has_stopped(
     upgrades: Callable[..., Upgrades],
 ) -> None:
     gate = upgrades(2)
-    gate.see(A, deployment(NEW, upgraded=True, ready=2, stuck=True))
+    see(gate, A, deployment(NEW, ready=2, stuck=True))
     assert gate.ask(B, deployment()) is not None
     waits = gate.ask(B, by_hand())
     assert waits is not None
     assert waits.reason == "UpgradeStopped"
-    gate.see(A, deployment(NEW, upgraded=True))
+    see(gate, A, deployment(NEW))
     assert gate.ask(B, by_hand()) is None, "it was noticed before"
 
 
@@ -251,18 +269,91 @@ def test_what_drifts_by_hand_is_no_upgrade() -> None:
 
 
 def test_an_upgrade_is_under_way_until_all_pods_serve() -> None:
-    assert read_upgrade(deployment(NEW, upgraded=True, ready=2)) is Upgrade.UNDER_WAY
-    assert read_upgrade(deployment(NEW, upgraded=True, ready=2, stuck=True)) is Upgrade.STUCK
-    assert read_upgrade(deployment(NEW, upgraded=True)) is Upgrade.NONE
-    assert read_upgrade(deployment(NEW, ready=2)) is Upgrade.NONE, "its user's own rollout"
+    assert read_by_upgrade(deployment(NEW, ready=2)) is Upgrade.UNDER_WAY
+    assert read_by_upgrade(deployment(NEW, ready=2, stuck=True)) is Upgrade.STUCK
+    assert read_by_upgrade(deployment(NEW)) is Upgrade.NONE
+    assert (
+        read_upgrade(deployment(NEW, ready=2), describe_template(deployment(NEW))) is Upgrade.NONE
+    ), "its user's own rollout"
 
 
-def test_the_mark_goes_with_the_template_that_it_is_about() -> None:
-    live = deployment(NEW, upgraded=True)
-    kept = mark_upgrade(deployment(NEW), live, is_turn=False)
-    assert UPGRADE_ANNOTATION in kept["metadata"]["annotations"]
-    changed = mark_upgrade(deployment(NEW, image="shop:2"), live, is_turn=False)
-    assert UPGRADE_ANNOTATION not in changed["metadata"].get("annotations", {})
+def test_what_is_remembered_goes_with_the_template_that_it_is_about() -> None:
+    begun = deployment(NEW, ready=2)
+    kept = follow_applied(deployment(NEW), begun, by_upgrade(begun))
+    assert kept == by_upgrade(begun)
+    assert kept is not None
+    assert read_applied({"podTemplate": show_applied(kept)}) == kept
+    done = follow_applied(deployment(NEW), deployment(NEW), kept)
+    assert done == describe_template(begun), "every pod has it"
+    changed = deployment(NEW, image="shop:2", ready=2)
+    assert follow_applied(changed, changed, kept) == describe_template(changed), "the user's own"
+    assert follow_applied(changed, begun, kept) == kept, "it could not be written"
+
+
+FORGED = {PODS_ANNOTATION: "x", "wsgi.dev/upgrade": "x"}
+
+
+def forge(live: Manifest, **of_template: str) -> Manifest:
+    """Return a Deployment as somebody who may edit it can make it."""
+    template = live["spec"]["template"]
+    metadata = template["metadata"]
+    annotations = {**metadata["annotations"], **of_template}
+    template = {**template, "metadata": {**metadata, "annotations": annotations}}
+    marks = {**FORGED, "wsgi.dev/upgrade": annotations[TEMPLATE_ANNOTATION]}
+    return {
+        **live,
+        "metadata": {**live["metadata"], "annotations": marks},
+        "spec": {**live["spec"], "template": template},
+    }
+
+
+def test_no_annotation_of_an_apps_deployment_counts_its_rollout_as_an_upgrade() -> None:
+    own = deployment(image="shop:broken", ready=2, stuck=True)
+    applied = describe_template(own)
+    assert read_upgrade(forge(own), applied) is Upgrade.NONE
+    assert read_upgrade(forge(own), None) is Upgrade.NONE
+
+
+def test_no_annotation_makes_a_change_of_the_spec_an_upgrade() -> None:
+    """Otherwise a broken image of one app would be given a turn, and stop everybody's upgrade."""
+    live, wanted = deployment(), deployment(image="shop:broken")
+    looks = describe_template(wanted)
+    forged = forge(live, **{REVISION_ANNOTATION: looks.revision})
+    forged["metadata"]["annotations"][PODS_ANNOTATION] = looks.pods
+    assert not is_upgrade(wanted, forged, describe_template(live))
+
+
+@pytest.mark.parametrize("annotation", [TEMPLATE_ANNOTATION, REVISION_ANNOTATION])
+def test_template_that_is_edited_by_hand_is_put_back_and_is_no_upgrade(annotation: str) -> None:
+    live = deployment()
+    assert not is_upgrade(live, forge(live, **{annotation: "forged"}), describe_template(live))
+
+
+def test_no_annotation_spares_an_app_its_turn() -> None:
+    live = deployment()
+    forged = forge(live, **{REVISION_ANNOTATION: "forged"})
+    assert is_upgrade(deployment(NEW), forged, describe_template(live))
+
+
+def test_upgrade_whose_write_was_refused_asks_again() -> None:
+    wanted = deployment(NEW)
+    assert is_upgrade(wanted, deployment(), by_upgrade(wanted))
+    assert read_upgrade(deployment(), by_upgrade(wanted)) is Upgrade.NONE
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{}, {"podTemplate": {}}, {"podTemplate": {"name": "t", "revision": "r"}}],
+)
+def test_status_of_before_remembers_nothing(status: Manifest) -> None:
+    assert read_applied(status) is None
+
+
+def test_a_probe_of_a_sidecar_holds_up_no_upgrade_for_days() -> None:
+    endless = {"failureThreshold": 10**6, "periodSeconds": 3600}
+    sidecar = {"name": "mine", "image": "busybox", "startupProbe": endless}
+    slow = deployment(podTemplate={"spec": {"containers": [sidecar]}})
+    assert find_patience(slow) == LONGEST_STANDSTILL + LONGEST_BOOT
 
 
 def test_no_more_apps_than_allowed_are_on_the_way(
@@ -275,9 +366,9 @@ def test_no_more_apps_than_allowed_are_on_the_way(
     assert waits.reason == "WaitingForUpgrade"
     assert "2 apps" in waits.message
     assert gate.ask(A, live) is None, "asking again is no second turn"
-    gate.see(A, deployment(NEW, upgraded=True, ready=1))
+    see(gate, A, deployment(NEW, ready=1))
     assert woken == []
-    gate.see(A, deployment(NEW, upgraded=True))
+    see(gate, A, deployment(NEW))
     assert woken == [C]
     assert gate.ask(C, live) is None
     assert gate.ask(D, live) is not None
@@ -301,8 +392,8 @@ def test_the_first_app_that_does_not_become_ready_stops_the_others(
 ) -> None:
     gate, live = upgrades(2), deployment()
     assert gate.ask(A, live) is None
-    broken = deployment(NEW, upgraded=True, ready=1, stuck=True)
-    gate.see(A, broken)
+    broken = deployment(NEW, ready=1, stuck=True)
+    see(gate, A, broken)
     waits = gate.ask(B, live)
     assert waits is not None
     assert waits.reason == "UpgradeStopped"
@@ -325,14 +416,14 @@ def test_an_app_that_is_not_ready_waits_and_holds_up_no_other(
 
 def test_a_new_operator_knows_who_is_on_the_way(upgrades: Callable[..., Upgrades]) -> None:
     gate = upgrades(1)
-    gate.see(A, deployment(NEW, upgraded=True, ready=2))
+    see(gate, A, deployment(NEW, ready=2))
     assert gate.ask(B, deployment()) is not None
 
 
 def test_figures_say_how_far_it_is() -> None:
     metrics = Metrics()
     gate = Upgrades(1, lambda app: None, metrics)
-    gate.see(A, deployment(NEW, upgraded=True, ready=2, stuck=True))
+    see(gate, A, deployment(NEW, ready=2, stuck=True))
     gate.ask(B, deployment())
     text = generate_latest(metrics.registry).decode()
     assert 'wsgiapp_operator_upgrade_apps{state="stuck"} 1.0' in text
@@ -342,7 +433,7 @@ def test_figures_say_how_far_it_is() -> None:
 
 def test_figures_go_with_the_lease() -> None:
     metrics = Metrics()
-    Upgrades(1, lambda app: None, metrics).see(A, deployment(NEW, upgraded=True, ready=2))
+    see(Upgrades(1, lambda app: None, metrics), A, deployment(NEW, ready=2))
     metrics.queue_depth.set(300)
     metrics.drop_all_apps()
     text = generate_latest(metrics.registry).decode()

@@ -30,7 +30,6 @@ RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3
 PODS_ANNOTATION = (
     "wsgi.dev/pods"  # on the Deployment: digest of what its template's spec says of pods
 )
-UPGRADE_ANNOTATION = "wsgi.dev/upgrade"  # on the Deployment: the template that an upgrade brought
 APPLIED_ANNOTATION = "wsgi.dev/applied"  # hash of the manifest that was last applied
 # On Leases.
 INSTALLATION_ANNOTATION = "wsgi.dev/installation"  # whose holder it is: NAMESPACE/RELEASE

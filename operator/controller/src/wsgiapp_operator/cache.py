@@ -17,6 +17,7 @@ from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.routes import RouteTable
 
 REMEMBERED_GONE = 4096
+LONGEST_MARK = 8192  # of a last good copy, in characters; the names and digests of all contents have room in it
 ROUTED = frozenset({KIND, "Ingress"})  # what names hosts
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -233,6 +234,7 @@ class Cache:
         if known is not None and known.version > version and known != asked_after:
             return set()
         mark = (manifest.get("data") or {}).get(LAST_GOOD_KEY, "")
+        mark = mark if len(mark) <= LONGEST_MARK else ""  # not one that an operator wrote
         seen = (
             Digest(version, None)
             if deleted

@@ -102,7 +102,7 @@ def read_kept(copies: Mapping[str, Digest], revision: str | None) -> dict[str, s
         good = json.loads(marks.pop())
         found = {name: copy.digest for name, copy in copies.items()}
         is_whole = good["revision"] == revision and good["contents"] == found
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return {name: digest for name, digest in found.items() if digest} if is_whole else {}
 

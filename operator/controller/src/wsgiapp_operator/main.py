@@ -121,8 +121,7 @@ async def operate(
             await raise_if_failed(keeping)
             return
         on_ready()
-        for app in cache.apps():  # before any of them may ask: who is on the way counts
-            upgrades.see(app, cache.get("Deployment", app.namespace, app.name))
+        upgrades.see_all(cache)  # before any app may ask: who is on the way counts
         async with background(
             watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop), listed.set)
         ) as watching:

@@ -133,16 +133,20 @@ def parse_reload_request(text: str | None) -> ReloadRequest | None:
     """Return the request on a pod; a garbled one counts as none and is written anew."""
     try:
         request = json.loads(text or "")
-        return ReloadRequest(str(request["id"]), dict(request["content"]))
-    except (ValueError, KeyError, TypeError):
+        content = dict(request["content"])
+        is_sound = all(isinstance(digest, str) for digest in content.values())
+        return ReloadRequest(str(request["id"]), content) if is_sound else None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def parse_time(text: str | None) -> datetime | None:
+    """Return a moment as Kubernetes writes it; one without a time zone cannot be compared and counts as none."""
     try:
-        return datetime.fromisoformat(text or "")
+        moment = datetime.fromisoformat(text or "")
     except ValueError:
         return None
+    return moment if moment.tzinfo is not None else None
 
 
 def find_issue(status: Manifest, conditions: Mapping[str, Manifest]) -> Issue | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from wsgiapp.names import KIND, TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
@@ -41,13 +42,28 @@ from wsgiapp_operator.reload import ReloadPlan, plan_reload
 from wsgiapp_operator.requeue import requeue_after
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
-from wsgiapp_operator.upgrade import Upgrades, is_upgrade, mark_upgrade
+from wsgiapp_operator.upgrade import (
+    Applied,
+    Upgrades,
+    describe_template,
+    follow_applied,
+    is_upgrade,
+    read_applied,
+    show_applied,
+)
 
 logger = logging.getLogger(__name__)
 
 PARALLEL = 8
 BUSY_S = 60.0  # that only the number of busy workers has changed is written no more often than this
 ENDS_OF_RELOAD = {"ReloadFinished": "succeeded", "ReloadFailed": "failed"}
+
+
+class Turn(NamedTuple):
+    """What the status remembers of the pod template, and why an upgrade of it waits, if one does."""
+
+    applied: Applied | None
+    waits: Issue | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +117,15 @@ class Reconciler:
         try:
             app = parse_app(manifest)
         except Invalid as error:
-            self.upgrades.see(key, self.cache.get("Deployment", key.namespace, key.name))
+            applied = read_applied(manifest.get("status") or {})
+            self.upgrades.see(key, self.cache.get("Deployment", *key), applied)
             await self._report_invalid(manifest, error)
             return None
 
         observed = await observe(app, manifest, answers, self.cluster, self.cache, self.secrets)
-        observed, issues, waits = await self._write_owned(app, observed)
+        desired = choose_resources(app, self.platform, observed)
+        manifest, turn = await self._take_turn(app, manifest, observed, desired)
+        observed, issues, applied = await self._write_owned(app, observed, desired, turn)
         deployment = observed.owned.get("Deployment")
         plan = plan_reload(
             app,
@@ -124,7 +143,11 @@ class Reconciler:
             plan = replace(plan, ask=())  # looked at again as for what stands in the way
         observed, why_not_kept = await self._keep_last_good(app, observed, plan)
         await collect(app, observed, self.cluster, self.cache)
-        status = build_status(app, observed, plan, issues, self.now(), waits=waits, refused=refused)
+        status = build_status(
+            app, observed, plan, issues, self.now(), waits=turn.waits, refused=refused
+        )
+        if applied is not None:
+            status["podTemplate"] = show_applied(applied)
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
         unwritten = await self._report(app, manifest, status)
@@ -138,54 +161,62 @@ class Reconciler:
             is_kept=is_newest_kept(app, observed),
         )
 
-    async def _write_owned(
-        self, app: App, observed: Observed
-    ) -> tuple[Observed, list[Issue], Issue | None]:
-        """Apply the owned resources; return what is observed with them as they are now, what stood in
-        the way, and why the app waits for an upgrade of its pods, if it does.
+    async def _take_turn(
+        self, app: App, manifest: Manifest, observed: Observed, desired: Sequence[Manifest]
+    ) -> tuple[Manifest, Turn]:
+        """Return the WsgiApp as it is then, and whether an upgrade of the pods waits.
 
-        A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
+        That one begins is in the status before it is in the Deployment, so that an operator which is killed in between
+        counts one too many for a moment, and never one too few.
         """
-        deployment = observed.owned.get("Deployment")
-        desired = build_resources(
-            app,
-            self.platform,
-            restart_digests(app, observed),
-            shared_hosts=choose_shared_hosts(app, observed),
-            taken_hosts=[route.host for route in observed.routes if route.taken_by is not None],
-        )
-        if observed.missing and deployment is None:
-            desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
-        desired, waits = self._take_turn(app, observed, desired, deployment)
+        applied = read_applied(observed.status)
+        wanted, live = find_deployment(desired), observed.owned.get("Deployment")
+        if (
+            wanted is None
+            or live is None
+            or not is_upgrade(
+                wanted,
+                live,
+                applied,
+                is_known_spec=observed.status.get("observedGeneration") == app.generation,
+                former_revision=former_revision(app, observed),
+            )
+        ):
+            return manifest, Turn(applied)
+        waits = self.upgrades.ask(AppKey(app.namespace, app.name), live, observed.missing)
+        upgrade = describe_template(wanted)._replace(upgrading=True)
+        if waits is not None or upgrade == applied:
+            return manifest, Turn(applied, waits)
+        status = {**observed.status, "podTemplate": show_applied(upgrade)}
+        if refused := await self.writer.write_status(manifest, status, self.now()):
+            return manifest, Turn(applied, refused)
+        return self._read_again(manifest), Turn(upgrade)
+
+    def _read_again(self, manifest: Manifest) -> Manifest:
+        """Return a WsgiApp whose status was just written. Raises RequeueAfter where its spec is another meanwhile."""
+        named = manifest["metadata"]
+        seen = self.cache.get(KIND, named["namespace"], named["name"])
+        same = ("uid", "generation")
+        if seen is None or any(seen["metadata"][key] != named[key] for key in same):
+            raise RequeueAfter("the WsgiApp has changed meanwhile", 0.1)
+        return seen
+
+    async def _write_owned(
+        self, app: App, observed: Observed, desired: Sequence[Manifest], turn: Turn
+    ) -> tuple[Observed, list[Issue], Applied | None]:
+        """Apply the owned resources; return what is observed with them as they are now, what stood in
+        the way, and what is to be remembered of the pod template."""
+        deployment, applied = observed.owned.get("Deployment"), turn.applied
         try:
             owned, issues = await self.writer.apply_owned(
-                app, desired, observed.owned, keep_template=waits is not None
+                app, desired, observed.owned, keep_template=turn.waits is not None
             )
-            deployment = owned.get("Deployment")
+            deployment, wanted = owned.get("Deployment"), find_deployment(desired)
+            if turn.waits is None and wanted is not None and deployment is not None:
+                applied = follow_applied(wanted, deployment, applied)
         finally:
-            self.upgrades.see(AppKey(app.namespace, app.name), deployment)
-        return replace(observed, owned=owned), issues, waits
-
-    def _take_turn(
-        self, app: App, observed: Observed, desired: Sequence[Manifest], live: Manifest | None
-    ) -> tuple[list[Manifest], Issue | None]:
-        """Return what is wanted, marked where an upgrade begins, and why the upgrade waits, if it does."""
-        waits, marked = None, []
-        for manifest in desired:
-            if manifest["kind"] == "Deployment":
-                is_turn = is_upgrade(
-                    manifest,
-                    live,
-                    is_known_spec=observed.status.get("observedGeneration") == app.generation,
-                    former_revision=former_revision(app, observed),
-                )
-                if is_turn and live is not None:
-                    key = AppKey(app.namespace, app.name)
-                    waits = self.upgrades.ask(key, live, observed.missing)
-                marked.append(mark_upgrade(manifest, live, is_turn=is_turn and waits is None))
-            else:
-                marked.append(manifest)
-        return marked, waits
+            self.upgrades.see(AppKey(app.namespace, app.name), deployment, applied)
+        return replace(observed, owned=owned), issues, applied
 
     async def _keep_last_good(
         self, app: App, observed: Observed, plan: ReloadPlan
@@ -235,6 +266,27 @@ class Reconciler:
         self.last_status_write.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
         self.upgrades.see(key, None)
+
+
+def choose_resources(app: App, platform: Platform, observed: Observed) -> list[Manifest]:
+    """Return the owned resources that are wanted now.
+
+    A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
+    """
+    desired = build_resources(
+        app,
+        platform,
+        restart_digests(app, observed),
+        shared_hosts=choose_shared_hosts(app, observed),
+        taken_hosts=[route.host for route in observed.routes if route.taken_by is not None],
+    )
+    if observed.missing and "Deployment" not in observed.owned:
+        desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
+    return desired
+
+
+def find_deployment(manifests: Sequence[Manifest]) -> Manifest | None:
+    return next((each for each in manifests if each["kind"] == "Deployment"), None)
 
 
 def restart_digests(app: App, observed: Observed) -> Mapping[str, str]:

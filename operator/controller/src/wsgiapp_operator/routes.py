@@ -156,16 +156,20 @@ class RouteTable:
         return [holder for *_, holder in sorted(ranked, key=lambda item: item[:3])]
 
     def _stands_for_app(self, owner: Owner, entry: Entry, host: str) -> bool:
-        """Return whether an Ingress was made for a WsgiApp that asks for this host, and so is no claim itself.
+        """Return whether an Ingress was made for a WsgiApp that asks for this host, and so is not a claim itself.
 
         Its label and owner alone do not tell: anybody may write them on an Ingress of their own.
         """
-        return entry.maker is not None and any(
-            app.kind == KIND
-            and app.namespace == owner.namespace
-            and self._entries[app].uid == entry.maker
+        routed = [claim for claim in entry.claims if claim.host == host]
+        asked = [
+            claim
             for app in self._of_host.get(host, ())
-        )
+            if app.kind == KIND and app.namespace == owner.namespace
+            if self._entries[app].uid == entry.maker
+            for claim in self._entries[app].claims
+            if claim.host == host
+        ]
+        return entry.maker is not None and any(overlaps(a, b) for a in asked for b in routed)
 
     def _apps_of(self, hosts: Iterable[str]) -> set[tuple[str, str]]:
         return {

@@ -19,6 +19,7 @@ from wsgiapp_operator.state import Issue, Observed, Pod
 from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
+LONGEST_REVISION = 18  # digits that an int64 has room for; the annotation is the user's to edit
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 # Reasons that do not pass by themselves, and are no matter of the nodes or of other objects.
 STALLED = frozenset(
@@ -154,7 +155,8 @@ def read_revision(deployment: Manifest) -> int | None:
     """Return the revision that the Deployment controller has given to the newest template."""
     annotations = deployment.get("metadata", {}).get("annotations") or {}
     text = annotations.get(REVISION_ANNOTATION, "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    is_number = text.isascii() and text.isdigit() and len(text) <= LONGEST_REVISION
+    return int(text) if is_number else None
 
 
 def count_workers(pods: Iterable[Pod]) -> dict[str, int]:

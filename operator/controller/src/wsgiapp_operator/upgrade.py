@@ -4,8 +4,10 @@ A new version may change the pod template of every app. Such a change is not the
 it when its turn comes, and the first app that does not become ready with it stops the others
 (docs/decisions/0019). What the app's user has changed is never held back.
 
-What counts is in the cluster: a Deployment whose template came by an upgrade is marked with it, and whether
-it is rolled out is in its status. `Upgrades` is only an index of that, made anew by each operator.
+What counts is in the cluster: the status of the WsgiApp says which template was applied last and whether an
+upgrade brought it, and the status of the Deployment whether it is rolled out. Neither can be written by who
+may only edit the objects of a namespace; annotations of a Deployment can, and one app's would decide about the
+upgrade of all. `Upgrades` is only an index of that, made anew by each operator.
 """
 
 import logging
@@ -16,14 +18,14 @@ from typing import NamedTuple
 
 from wsgiapp.digest import digest_json
 from wsgiapp.names import (
+    KIND,
     PODS_ANNOTATION,
     REVISION_ANNOTATION,
     TEMPLATE_ANNOTATION,
-    UPGRADE_ANNOTATION,
 )
 from wsgiapp.types import Manifest, Ref
 
-from wsgiapp_operator.cache import AppKey
+from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.pods import parse_time
 from wsgiapp_operator.state import Issue
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 # A rollout that has made no progress for as long, beyond the time in which its pods may boot and prove
 # themselves, is stuck, whatever progressDeadlineSeconds its user gives it: it would hold up everybody's upgrade.
 LONGEST_STANDSTILL = timedelta(minutes=10)
+LONGEST_BOOT = timedelta(hours=2)  # of that time; the CRD's bounds allow as much
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
 )
@@ -47,41 +50,98 @@ class Upgrade(Enum):
     STUCK = auto()
 
 
+class Applied(NamedTuple):
+    """What the status of a WsgiApp says of the pod template that was applied last."""
+
+    template: str  # names it
+    revision: str  # the app's own part
+    pods: str  # digest of what the spec says of pods
+    upgrading: bool = False  # an upgrade brought it, and has not reached all pods yet
+
+
+def read_applied(status: Manifest) -> Applied | None:
+    known = status.get("podTemplate", {})
+    try:
+        applied = Applied(known["name"], known["revision"], known["spec"])
+    except KeyError:
+        return None
+    return applied._replace(upgrading=bool(known.get("upgrading")))
+
+
+def show_applied(applied: Applied) -> Manifest:
+    """Return what `read_applied` reads."""
+    shown = {"name": applied.template, "revision": applied.revision, "spec": applied.pods}
+    return {**shown, "upgrading": True} if applied.upgrading else shown
+
+
+def describe_template(desired: Manifest) -> Applied:
+    """Return what is to be remembered of a Deployment as the operator builds it."""
+    there = template_annotations(desired)
+    pods = annotations_of(desired)[PODS_ANNOTATION]
+    return Applied(there[TEMPLATE_ANNOTATION], there[REVISION_ANNOTATION], pods)
+
+
+def follow_applied(desired: Manifest, live: Manifest, before: Applied | None) -> Applied | None:
+    """Return what is to be remembered now that `desired` was written, and `live` is there."""
+    wanted = describe_template(desired)
+    if template_annotations(live).get(TEMPLATE_ANNOTATION) != wanted.template:
+        return before  # refused
+    is_same = before is not None and before.upgrading and before.template == wanted.template
+    return wanted._replace(upgrading=is_same and not is_complete(live))
+
+
 def is_upgrade(
     desired: Manifest,
     live: Manifest | None,
+    applied: Applied | None = None,
     *,
     is_known_spec: bool = False,
     former_revision: str | None = None,
 ) -> bool:
     """Return whether `desired` has another template than `live` for no reason of the app's user.
 
-    `is_known_spec`: an operator has applied this generation of the spec before. It decides for a Deployment of
-    before there were revisions. `former_revision` is what the revision was when Secrets had plain digests.
+    `applied` is what the status remembers, and `former_revision` what the revision was when Secrets had plain digests.
     """
     if live is None:
         return False
-    said = annotations_of(live).get(PODS_ANNOTATION)
-    if said not in (None, annotations_of(desired).get(PODS_ANNOTATION)):
-        return False  # such as more memory, which pods that are not ready may be waiting for
-    wanted, there = template_annotations(desired), template_annotations(live)
-    if wanted.get(TEMPLATE_ANNOTATION) == there.get(TEMPLATE_ANNOTATION):
+    wanted = describe_template(desired)
+    there = template_annotations(live)
+    if there.get(TEMPLATE_ANNOTATION) == wanted.template:
         return False
-    revision = there.get(REVISION_ANNOTATION)
-    if revision is None:
-        return is_known_spec
-    return revision in (wanted.get(REVISION_ANNOTATION), former_revision)
+    if applied is None:
+        return is_first_upgrade(wanted, live, former_revision, is_known_spec=is_known_spec)
+    if applied.pods != wanted.pods:
+        return False  # such as more memory, which pods that are not ready may be waiting for
+    if applied.revision not in (wanted.revision, former_revision):
+        return False
+    # Where the template is the one that was applied, somebody has edited it: it is put back.
+    return applied.template != wanted.template or applied.upgrading
 
 
-def read_upgrade(deployment: Manifest) -> Upgrade:
+def is_first_upgrade(
+    wanted: Applied, live: Manifest, former_revision: str | None, *, is_known_spec: bool
+) -> bool:
+    """Decide for a Deployment of before the status remembered, by its annotations.
+
+    `is_known_spec`: an operator has applied this generation of the spec before. It decides for one of before there were
+    revisions.
+    """
+    if annotations_of(live).get(PODS_ANNOTATION) not in (None, wanted.pods):
+        return False
+    revision = template_annotations(live).get(REVISION_ANNOTATION)
+    return is_known_spec if revision is None else revision in (wanted.revision, former_revision)
+
+
+def read_upgrade(deployment: Manifest, applied: Applied | None) -> Upgrade:
     """Return how far a live Deployment is.
 
     A rollout that is complete stays so: what befalls the pods later is not the upgrade's doing. One that is
     paused replaces no pods until its user says so.
     """
-    mark = annotations_of(deployment).get(UPGRADE_ANNOTATION)
-    if mark is None or mark != template_annotations(deployment).get(TEMPLATE_ANNOTATION):
+    if applied is None or not applied.upgrading:
         return Upgrade.NONE
+    if template_annotations(deployment).get(TEMPLATE_ANNOTATION) != applied.template:
+        return Upgrade.NONE  # it could not be written
     if deployment["spec"].get("paused") or is_complete(deployment):
         return Upgrade.NONE
     return Upgrade.STUCK if is_stuck(deployment) else Upgrade.UNDER_WAY
@@ -101,7 +161,8 @@ def find_patience(deployment: Manifest) -> timedelta:
     spec = deployment["spec"]
     probes = [each.get("startupProbe", {}) for each in spec["template"]["spec"]["containers"]]
     boots_s = max(each.get("failureThreshold", 0) * each.get("periodSeconds", 0) for each in probes)
-    return LONGEST_STANDSTILL + timedelta(seconds=boots_s + spec.get("minReadySeconds", 0))
+    settles_s = min(boots_s + spec.get("minReadySeconds", 0), LONGEST_BOOT.total_seconds())
+    return LONGEST_STANDSTILL + timedelta(seconds=settles_s)
 
 
 def is_complete(deployment: Manifest) -> bool:
@@ -111,17 +172,6 @@ def is_complete(deployment: Manifest) -> bool:
     reasons = [each.get("reason") for each in conditions if each["type"] == "Progressing"]
     was_complete = counts.is_observed and counts.existing == counts.updated and COMPLETE in reasons
     return counts.is_rolled_out or was_complete
-
-
-def mark_upgrade(desired: Manifest, live: Manifest | None, *, is_turn: bool) -> Manifest:
-    """Return `desired` with the mark of an upgrade: one that is to begin, or the one that is there."""
-    template = template_annotations(desired).get(TEMPLATE_ANNOTATION)
-    known = annotations_of(live).get(UPGRADE_ANNOTATION) if live is not None else None
-    if not is_turn and known != template:
-        return desired
-    metadata = desired["metadata"]
-    annotations = {**metadata.get("annotations", {}), UPGRADE_ANNOTATION: template}
-    return {**desired, "metadata": {**metadata, "annotations": annotations}}
 
 
 def digest_pods(deployment: Manifest) -> str:
@@ -169,9 +219,16 @@ class Upgrades:
         # What the pods of those that were refused looked like then: the template's name, and its digest.
         self._refused: dict[AppKey, tuple[str | None, str]] = {}
 
-    def see(self, app: AppKey, deployment: Manifest | None) -> None:
-        """Take note of an app's Deployment as it is now, None where it is gone."""
-        state = Upgrade.NONE if deployment is None else read_upgrade(deployment)
+    def see_all(self, cache: Cache) -> None:
+        """Take note of every app in the cluster, as an operator that has just listed it."""
+        for app in cache.apps():
+            manifest = cache.get(KIND, *app) or {}
+            applied = read_applied(manifest.get("status") or {})
+            self.see(app, cache.get("Deployment", *app), applied)
+
+    def see(self, app: AppKey, deployment: Manifest | None, applied: Applied | None = None) -> None:
+        """Take note of an app's Deployment as it is now, None where it is gone, and of what its status remembers."""
+        state = Upgrade.NONE if deployment is None else read_upgrade(deployment, applied)
         before, began, _ = self._under_way.pop(app, Rollout(Upgrade.NONE, None))
         if deployment is not None and state is not Upgrade.NONE:
             # Until the Deployment controller has looked, its word is about the rollout before.
@@ -244,7 +301,8 @@ class Upgrades:
         return Issue(
             "UpgradeStopped",
             f"a new version of the operator or of the cluster changes the pods, and app {stuck[0]} did "
-            "not become ready with it; fix that app, or go back to the version before",
+            "not become ready with it; fix that app, set its spec.rollout.paused or spec.replicas: 0, or go back to "
+            "the version before",
         )
 
     def _states(self) -> dict[AppKey, Upgrade]:

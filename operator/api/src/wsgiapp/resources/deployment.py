@@ -77,6 +77,7 @@ def read_restart_digests(deployment: Manifest) -> dict[str, str]:
     """Return the restart digests in a live Deployment's template."""
     annotations = deployment["spec"]["template"]["metadata"].get("annotations", {})
     try:
-        return dict(json.loads(annotations.get(RESTART_ANNOTATION, "{}")))
-    except ValueError:  # edited by hand: drift repair writes it anew
+        digests = dict(json.loads(annotations.get(RESTART_ANNOTATION, "{}")))
+    except (ValueError, TypeError, RecursionError):  # edited by hand: drift repair writes it anew
         return {}
+    return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
