@@ -93,3 +93,57 @@ def test_hooks_know_the_other_workers_and_the_requests(folder: Path):
         served = server.wait_log(r"worker_exit (\d+) <Worker \d+> 2")[1]
         assert 5 <= int(served) <= 9
         server.wait_log(rf"child_exit {served} False 2")
+
+
+# What gunicorn's own objects have, as far as a hook could make use of it.
+ATTRIBUTES = """
+def see(tag, *values):
+    open("seen", "a").write(f"{tag} {values}\\n")
+
+def when_ready(server):
+    see("server", server.pid, server.cfg.workers, server.num_workers, server.address, server.timeout, server.proc_name,
+        server.master_name, server.worker_class.__name__, server.app.cfg.workers, server.worker_age, server.WORKERS,
+        server.master_pid, len(server.log.error_log.handlers), server.log.access_log.name)
+    see("address", server.LISTENERS[0].getsockname()[0])
+
+def post_fork(server, worker):
+    worker.notify()
+    worker.tmp.notify()
+    see("worker", worker.age, worker.pid, worker.ppid, worker.booted, worker.aborted, worker.alive, worker.cfg.workers,
+        worker.nr, worker.timeout, worker.tmp.last_update(), worker.reloader, worker.sockets, worker.app.cfg.workers)
+    see("limit", worker.max_requests > 10)
+
+def on_reload(server):
+    see("reloaded", server.cfg.workers)
+"""
+
+
+def test_hooks_find_what_gunicorns_objects_have(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(ATTRIBUTES)
+    with Prefork("-w", "1", cwd=folder) as server:
+        server.wait((folder / "seen").exists)
+        seen = server.wait(
+            lambda: text if "address" in (text := (folder / "seen").read_text()) else ""
+        )
+        for line in ("server (", "address ('127.0.0.1',)", "worker (1, ", "limit (True,)"):
+            assert line in seen, seen
+        assert "Traceback" not in server.log()
+
+
+def test_server_of_a_hook_reloads(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "def when_ready(server):\n    server.reload()\n    server.kill_workers(0)\n"
+    )
+    with Prefork("-w", "1", cwd=folder) as server:
+        server.wait_log("generation active generation=2")
+        assert server.get()[0] == 200
+
+
+@pytest.mark.parametrize("how", ["1 / 0", "raise SystemExit(5)"])
+def test_start_whose_on_starting_fails_is_no_start(folder: Path, how: str):
+    """What it was to prepare is not there: gunicorn does not serve either."""
+    (folder / "gunicorn.conf.py").write_text(f"def on_starting(server):\n    {how}\n")
+    with Prefork("-w", "1", cwd=folder, wait=False) as server:
+        assert server.wait_exit() == (5 if "5" in how else 3)
+        assert "hook=on_starting" in server.log()
+        assert not (folder / "run/control.sock").exists()

@@ -107,7 +107,7 @@ class Generations:
         """Let the settings of a generation hold from now on."""
         config, self.serving = self.configs[number], number
         self.options, self.hooks = config.options, config.hooks
-        self.own.server.cfg = config.options
+        self.own.server.set_cfg(config.options)
         self.log.set_level(config.options.loglevel)
         replace_environment(config.environment)
         return config

@@ -123,9 +123,10 @@ class Arbiter:
         """Serve until a stop is requested."""
         children.own()
         children.undo_in_children(self.close_in_child)
-        self.generations.hooks.call("on_starting", self.own.server)
-        self.agent.start(time.monotonic())
-        self.dispatch(Tick())
+        self.call_on_starting()
+        if self.exit_code is None:
+            self.agent.start(time.monotonic())
+            self.dispatch(Tick())
         while self.exit_code is None:
             self.guard(self.turn)
             if self.step_failed:
@@ -136,6 +137,21 @@ class Arbiter:
         self.agent.stop()
         self.log.info("prefork exited", pid=os.getpid(), exit_code=int(self.exit_code))
         return self.exit_code
+
+    def call_on_starting(self) -> None:
+        """Call the hook; where it fails, the server ends: what it was to prepare is not there."""
+        try:
+            self.generations.hooks.call_or_raise("on_starting", self.own.server)
+        except SystemExit as stop:
+            self.exit_code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+            self.log.error("hook ended the start", hook="on_starting", why=stop.code)
+        except Exception:
+            self.exit_code = Exit.APP
+            failure = traceback.format_exc()
+            self.log.error(
+                "hook failed, so the server does not start", hook="on_starting", traceback=failure
+            )
+            write_termination_message(failure)
 
     def turn(self) -> None:
         """Wait for the next events and handle them."""

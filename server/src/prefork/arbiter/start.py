@@ -62,7 +62,8 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
         fd_limits.allow_open_files(options.worker_connections)
         processes.name_process("prefork-arbiter")
         server = HookServer(
-            options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count()
+            options, log, os.getpid(), tuple(listener.name for listener in listeners), options.worker_count(),
+            [listener.sock for listener in listeners],
         )  # fmt: skip
         log.info(
             "prefork starting", version=__version__, pid=os.getpid(), app=options.wsgi_app,

@@ -10,10 +10,13 @@ import sys
 import time
 import traceback as tracebacks
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefork.base.log_sink import PATIENCE_S, Sink
 from prefork.errors import shorten
+
+if TYPE_CHECKING:
+    import logging
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 STYLES = ("text", "json")
@@ -71,6 +74,15 @@ class Log:
 
     warn, fatal = warning, critical
 
+    # gunicorn's logger has these, and hooks add handlers and filters to them.
+    @property
+    def error_log(self) -> "logging.Logger":
+        return logger("gunicorn.error")
+
+    @property
+    def access_log(self) -> "logging.Logger":
+        return logger("gunicorn.access")
+
     def put(self, level: str, message: str, keys: Mapping[str, Any]) -> None:
         """Write one record, whatever the threshold."""
         format_record = format_json if self.style == "json" else format_text
@@ -94,6 +106,13 @@ class Log:
         format_record = format_json if self.style == "json" else format_text
         keys = {"pid": os.getpid(), "lines": count}
         return encode(format_record(time.time(), "warning", LOST, keys))
+
+
+def logger(name: str) -> "logging.Logger":
+    # Imported when it is asked for: most processes of the server do without.
+    import logging
+
+    return logging.getLogger(name)
 
 
 def encode(text: str) -> bytes:

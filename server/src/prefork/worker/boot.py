@@ -85,7 +85,7 @@ def run_worker(
         loaded, ready = import_here(options)
         return loaded
 
-    server.app = worker.app = HookApp(load, app)
+    server.app = worker.app = HookApp(load, app, options)
     worker.count_requests = partial(count_requests, inheritance.stats, slot)
     try:
         hooks.call_or_raise("post_fork", server, worker)

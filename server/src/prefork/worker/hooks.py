@@ -1,10 +1,13 @@
 """Calls the server hooks of a config file with objects that have what gunicorn's have.
 
-A hook that raises is reported and the server goes on, except where gunicorn's would stop the worker
-as well (`post_fork`, `post_worker_init`): there the exception is the boot's failure.
+A hook that raises is reported and the server goes on, except where gunicorn would not: a failed `on_starting` ends the start
+(`Arbiter.call_on_starting`), what `post_fork` or `post_worker_init` raise is the failure of the worker's boot.
 """
 
 import os
+import signal
+import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +22,15 @@ from prefork.worker.app_import import WsgiApp
 class HookApp:
     """The `app` of hooks: `wsgi()` returns the app's callable, imported once, where this process may have it."""
 
-    def __init__(self, load: Callable[[], WsgiApp], callable: WsgiApp | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], WsgiApp],
+        callable: WsgiApp | None = None,
+        cfg: Options | None = None,
+    ) -> None:
         self.load = load
         self.callable = callable
+        self.cfg = cfg
 
     def wsgi(self) -> WsgiApp:
         if self.callable is None:
@@ -35,6 +44,16 @@ def never_imported() -> NoReturn:
     )
 
 
+class HookTmp:
+    """The `tmp` of a hook's worker. Its own file is how gunicorn's worker shows that it is alive; the engine does it here."""
+
+    def notify(self) -> None:
+        return
+
+    def last_update(self) -> float:
+        return time.monotonic()
+
+
 @dataclass
 class HookServer:
     """The `server` of a hook: gunicorn's arbiter, as far as hooks use it."""
@@ -44,16 +63,40 @@ class HookServer:
     pid: int
     address: tuple[str, ...]
     num_workers: int
+    LISTENERS: list[Any] = field(default_factory=list)  # the sockets of the addresses
     app: HookApp = field(default_factory=lambda: HookApp(never_imported))
     # By pid; in a mold, which knows no pids, the living ones that it has forked, by `age`.
     WORKERS: dict[int, "HookWorker"] = field(default_factory=dict)
     worker_age: int = 0  # of the newest worker
     master_pid: int = 0
     proc_name: str = "prefork"
+    master_name: str = "Master"
+
+    def __post_init__(self) -> None:
+        self.set_cfg(self.cfg)
+
+    def set_cfg(self, cfg: Options) -> None:
+        """Have the settings of another generation."""
+        self.cfg = self.app.cfg = cfg
 
     @property
     def timeout(self) -> float:
         return self.cfg.timeout
+
+    @property
+    def worker_class(self) -> type["HookWorker"]:
+        return HookWorker
+
+    def reload(self) -> None:
+        """As HUP: what it leads to follows once the hook has returned."""
+        os.kill(self.pid, signal.SIGHUP)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        os.kill(pid, sig)
+
+    def kill_workers(self, sig: int) -> None:
+        for pid in tuple(self.WORKERS):
+            self.kill_worker(pid, sig)
 
 
 @dataclass
@@ -68,8 +111,22 @@ class HookWorker:
     booted: bool = False
     alive: bool = True
     aborted: bool = False
+    reloader: None = None
     app: HookApp = field(default_factory=lambda: HookApp(never_imported))
+    tmp: HookTmp = field(default_factory=HookTmp, repr=False)
+    sockets: list[Any] = field(default_factory=list, repr=False)  # empty: the engine accepts
     count_requests: Callable[[], int] = field(default=lambda: 0, repr=False)
+
+    def __post_init__(self) -> None:
+        self.app.cfg = self.cfg
+
+    @property
+    def max_requests(self) -> int:
+        """How many requests it may answer; sys.maxsize for any number. What the jitter adds is not known here."""
+        return self.cfg.max_requests or sys.maxsize
+
+    def notify(self) -> None:
+        """Nothing to do: a worker that boots is given --boot-timeout, whatever it says."""
 
     @property
     def nr(self) -> int:

@@ -112,7 +112,7 @@ def take_settings(mold: Mold) -> None:
     replace_environment(mold.environment)
     mold.hooks.imports.adopt()
     mold.log.set_level(mold.options.loglevel)
-    mold.server.cfg = mold.options
+    mold.server.set_cfg(mold.options)
     mold.server.WORKERS = {}
     fd_limits.allow_open_files(mold.options.worker_connections)
 
@@ -191,7 +191,7 @@ def fork_worker(
     inheritance = Inheritance(tuple(listeners), mold.stats, (send_end, receive_end), held)
     worker = HookWorker(mold.options, mold.log, age=order.worker, ppid=mold.server.pid)
     server = mold.server
-    server.app = worker.app = HookApp(never_imported, app)
+    server.app = worker.app = HookApp(never_imported, app, mold.options)
     server.worker_age = order.worker
     server.WORKERS = {age: known for age, known in server.WORKERS.items() if age in order.living}
     mold.hooks.call("pre_fork", server, worker)
