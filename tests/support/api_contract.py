@@ -96,6 +96,22 @@ async def check_status_of_what_is_gone_is_not_found(cluster: Any, namespace: str
     assert await status_of(cluster.apply_status(body)) == 404
 
 
+async def check_listing_of_metadata_has_names_and_versions_and_nothing_else(
+    cluster: Any, namespace: str
+) -> None:
+    live = await cluster.apply(build_service("listed", namespace), force=True)
+    found = [
+        each
+        async for each in cluster.list("Service", namespace, metadata_only=True)
+        if each["metadata"]["name"] == "listed"
+    ]
+    assert len(found) == 1
+    assert found[0]["kind"] == "Service"
+    assert "spec" not in found[0]
+    for name in ("namespace", "uid", "resourceVersion"):
+        assert found[0]["metadata"][name] == live["metadata"][name]
+
+
 CHECKS: list[Check] = [
     check_apply_with_a_wrong_uid_is_refused_as_invalid,
     check_apply_with_the_right_uid_is_taken,
@@ -104,4 +120,5 @@ CHECKS: list[Check] = [
     check_merge_with_a_wrong_uid_is_refused_as_invalid,
     check_status_ignores_a_wrong_uid_and_refuses_a_stale_version,
     check_status_of_what_is_gone_is_not_found,
+    check_listing_of_metadata_has_names_and_versions_and_nothing_else,
 ]

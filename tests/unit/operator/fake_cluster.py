@@ -14,6 +14,8 @@ from typing import Any
 from wsgiapp.types import Manifest
 from wsgiapp_operator.client import ApiError
 
+PARTIAL = ("kind", "metadata")  # what a listing of metadata only has of an object
+
 
 class FakeCluster:
     def __init__(self) -> None:
@@ -34,13 +36,19 @@ class FakeCluster:
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
     async def list(
-        self, kind: str, namespace: str | None, label_selector: str | None = None
+        self,
+        kind: str,
+        namespace: str | None,
+        label_selector: str | None = None,
+        *,
+        metadata_only: bool = False,
     ) -> AsyncIterator[Manifest]:
         if namespace in self.forbidden:
             raise ApiError(403, f"cannot list {kind} in namespace {namespace}")
         for key, manifest in list(self.objects.items()):
             if key[0] == kind and namespace in (None, key[1]) and fits(manifest, label_selector):
-                yield copy.deepcopy(manifest)
+                shown = PARTIAL if metadata_only else manifest.keys()
+                yield copy.deepcopy({name: manifest[name] for name in shown})
 
     async def apply(self, manifest: Manifest, *, force: bool) -> Manifest:
         self._note("apply", manifest)

@@ -303,9 +303,32 @@ class Cache:
         self._digests.pop(key, None)
         return set(self._users.get(key, ()))
 
-    def forget_contents(self) -> None:
-        """Have what is watched read anew: a watch that was interrupted tells of no deletions."""
-        self._digests = {key: seen for key, seen in self._digests.items() if key.kind == "Secret"}
+    def contents(self, kind: str) -> dict[ObjectKey, Digest]:
+        """Return what is known of the contents of a kind."""
+        return {key: seen for key, seen in self._digests.items() if key.kind == kind}
+
+    def compare_contents(
+        self,
+        versions: Mapping[ObjectKey, int],
+        before: Mapping[ObjectKey, Digest],
+        namespaces: Iterable[str] = (),
+    ) -> set[AppKey]:
+        """Note which contents a complete listing did not show, and have those read anew that it showed in another
+        version; return the apps concerned.
+
+        A watch that was interrupted for long never reports deletions meanwhile. `before` is what was known when
+        the listing began: of what has changed since, the listing tells nothing. Nor does it of other namespaces
+        than `namespaces`, where these are given.
+        """
+        listed, changed = set(namespaces), set()
+        for key, known in before.items():
+            if self._digests.get(key) != known or (listed and key.namespace not in listed):
+                continue
+            if key not in versions:
+                changed |= self.record_gone(key, known)
+            elif versions[key] != known.version:
+                changed |= self.forget_content(key)
+        return changed
 
 
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:

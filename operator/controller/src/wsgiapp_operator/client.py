@@ -21,6 +21,7 @@ untyped_dynamic: Any = dynamic
 
 PAGE = 500
 TIMEOUT_S = 20.0
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind: (prefix, group, version, plural); a path is prefix/group/version/plural.
 KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
     KIND: ("apis", GROUP, VERSION, "wsgiapps"),
@@ -97,9 +98,17 @@ class Cluster:
             raise
 
     async def list(
-        self, kind: str, namespace: str | None, label_selector: str | None = None
+        self,
+        kind: str,
+        namespace: str | None,
+        label_selector: str | None = None,
+        *,
+        metadata_only: bool = False,
     ) -> AsyncIterator[Manifest]:
-        """Yield all objects of a kind, page by page; `namespace` None is all namespaces."""
+        """Yield all objects of a kind, page by page; `namespace` None is all namespaces.
+
+        With `metadata_only` the API server sends nothing else of them.
+        """
         token = None
         api_version = self._resources[kind].group_version
         while True:
@@ -110,9 +119,10 @@ class Cluster:
                 label_selector=label_selector,
                 limit=PAGE,
                 _continue=token,
+                header_params={"Accept": METADATA_ONLY} if metadata_only else {},
             )
             for item in page["items"]:
-                yield {"apiVersion": api_version, "kind": kind, **item}
+                yield {**item, "apiVersion": api_version, "kind": kind}
             token = page["metadata"].get("continue")
             if not token:
                 return

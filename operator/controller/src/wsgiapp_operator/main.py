@@ -217,7 +217,6 @@ async def relist_forever(
             logger.warning("listing failed, will be repeated: error=%r", error)
             listed.set()
             continue
-        cache.forget_contents()
         for app in changed:
             queue.add(app)
 

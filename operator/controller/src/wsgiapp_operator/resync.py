@@ -5,11 +5,12 @@ that was interrupted for long never tells what was deleted meanwhile.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
+from wsgiapp.types import Manifest
 
-from wsgiapp_operator.cache import AppKey, Cache, ObjectKey, key_of
+from wsgiapp_operator.cache import AppKey, Cache, ObjectKey, identity_of, key_of
 from wsgiapp_operator.client import ApiError, Cluster
 
 logger = logging.getLogger(__name__)
@@ -25,26 +26,74 @@ async def list_everything(cluster: Cluster, cache: Cache, namespaces: Sequence[s
     """
     changed: set[AppKey] = set()
     for kind in (*OWNED_KINDS, "Pod", KIND):
-        before = cache.newest_version()
-        seen: set[ObjectKey] = set()
-        listed = []
-        for namespace in namespaces or (None,):
-            # Any Ingress may have a host that an app asks for.
-            selector = None if kind in (KIND, "Ingress") else OWNED_SELECTOR
-            try:
-                async for manifest in cluster.list(kind, namespace, selector):
-                    seen.add(key_of(manifest))
-                    changed |= cache.put(manifest, listed_after=before)
-            except ApiError as error:
-                if namespace is None or error.status != FORBIDDEN:
-                    raise
-                logger.warning(
-                    "namespace not listed: namespace=%s kind=%s error=%s", namespace, kind, error
-                )
-                continue
-            if namespace is not None:
-                listed.append(namespace)
-        if namespaces and not listed:
+        changed |= await list_kind(kind, cluster, cache, namespaces)
+    return changed | await compare_contents(cluster, cache, namespaces)
+
+
+async def list_kind(
+    kind: str, cluster: Cluster, cache: Cache, namespaces: Sequence[str]
+) -> set[AppKey]:
+    changed: set[AppKey] = set()
+    before = cache.newest_version()
+    seen: set[ObjectKey] = set()
+
+    def take(manifest: Manifest) -> None:
+        seen.add(key_of(manifest))
+        changed.update(cache.put(manifest, listed_after=before))
+
+    # Any Ingress may have a host that an app asks for.
+    selector = None if kind in (KIND, "Ingress") else OWNED_SELECTOR
+    listed = await list_namespaces(kind, cluster, namespaces, take, selector=selector)
+    if listed is None:
+        return changed
+    return changed | cache.keep_only(kind, seen, before, listed)
+
+
+async def compare_contents(
+    cluster: Cluster, cache: Cache, namespaces: Sequence[str]
+) -> set[AppKey]:
+    """Have ConfigMaps known as deleted, or read anew, where the cluster has not what is known of them.
+
+    Their names and versions tell; what they hold, perhaps a megabyte each, is not sent.
+    """
+    before = cache.contents("ConfigMap")
+    if not before:
+        return set()
+    versions: dict[ObjectKey, int] = {}
+
+    def take(manifest: Manifest) -> None:
+        versions[key_of(manifest)] = identity_of(manifest)[1]
+
+    listed = await list_namespaces("ConfigMap", cluster, namespaces, take, metadata_only=True)
+    if listed is None:
+        return set()
+    return cache.compare_contents(versions, before, listed)
+
+
+async def list_namespaces(
+    kind: str,
+    cluster: Cluster,
+    namespaces: Sequence[str],
+    take: Callable[[Manifest], None],
+    *,
+    selector: str | None = None,
+    metadata_only: bool = False,
+) -> Sequence[str] | None:
+    """Give `take` each object; return those of `namespaces` that were listed, None where none was."""
+    listed = []
+    for namespace in namespaces or (None,):
+        try:
+            async for manifest in cluster.list(
+                kind, namespace, selector, metadata_only=metadata_only
+            ):
+                take(manifest)
+        except ApiError as error:
+            if namespace is None or error.status != FORBIDDEN:
+                raise
+            logger.warning(
+                "namespace not listed: namespace=%s kind=%s error=%s", namespace, kind, error
+            )
             continue
-        changed |= cache.keep_only(kind, seen, before, listed)
-    return changed
+        if namespace is not None:
+            listed.append(namespace)
+    return None if namespaces and not listed else listed

@@ -61,6 +61,8 @@ async def watch(
             queue.add(app, pause_s)
 
     async def notice_content(event: Any, **_: Any) -> None:
+        if event["type"] is None:
+            on_listed()
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
             queue.add(app, DEBOUNCE_S)
 
