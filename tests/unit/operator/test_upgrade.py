@@ -403,6 +403,26 @@ def test_the_first_app_that_does_not_become_ready_stops_the_others(
     assert woken == [B], "and the others go on with that"
 
 
+def test_all_who_wait_say_that_the_upgrade_has_stopped_and_that_it_goes_on(
+    upgrades: Callable[..., Upgrades], woken: list[AppKey]
+) -> None:
+    gate, live = upgrades(1), deployment()
+    assert gate.ask(A, live) is None
+    for app in (B, C, D):
+        gate.ask(app, live)
+    see(gate, A, deployment(NEW, ready=1, stuck=True))
+    assert woken == [B, C, D]
+    stopped = [gate.ask(app, live) for app in (B, C, D)]
+    assert [waits.reason for waits in stopped if waits] == ["UpgradeStopped"] * 3
+    assert woken == [B, C, D], "told once"
+    see(gate, A, deployment(NEW))
+    assert woken[3:] == [B, C, D]
+    assert gate.ask(B, live) is None
+    waits = gate.ask(C, live)
+    assert waits is not None
+    assert waits.reason == "WaitingForUpgrade"
+
+
 def test_an_app_that_is_not_ready_waits_and_holds_up_no_other(
     upgrades: Callable[..., Upgrades], woken: list[AppKey]
 ) -> None:

@@ -218,6 +218,7 @@ class Upgrades:
         self._waiting: dict[AppKey, None] = {}  # in the order of their asking
         # What the pods of those that were refused looked like then: the template's name, and its digest.
         self._refused: dict[AppKey, tuple[str | None, str]] = {}
+        self._is_stopped = False
 
     def see_all(self, cache: Cache) -> None:
         """Take note of every app in the cluster, as an operator that has just listed it."""
@@ -310,10 +311,12 @@ class Upgrades:
         return {app: rollout.at(now) for app, rollout in self._under_way.items()}
 
     def _wake_next(self) -> None:
-        """Let as many of those who wait ask again as there is room for."""
-        if Upgrade.STUCK in self._states().values():
-            return
-        for app in list(self._waiting)[: max(0, self._at_a_time - len(self._under_way))]:
+        """Let as many of those who wait ask again as there is room for; all of them, where what they say of why they
+        wait has become untrue."""
+        was_stopped, self._is_stopped = self._is_stopped, Upgrade.STUCK in self._states().values()
+        room = 0 if self._is_stopped else max(0, self._at_a_time - len(self._under_way))
+        asking = len(self._waiting) if self._is_stopped != was_stopped else room
+        for app in list(self._waiting)[:asking]:
             del self._waiting[app]
             self._wake(app)
 
