@@ -516,3 +516,52 @@ def test_live_gauges_of_prometheus_client_count_workers_only(folder: Path):
             lambda: "\napp_live 1.0" in "\n" + server.get()[1], within_s=5, what="the live gauge"
         )
         wait_until(lambda: len(list(values.glob("*live*"))) == 1, within_s=5, what="one live file")
+
+
+@pytest.mark.parametrize("preload", ["auto", "never"])
+def test_signals_that_the_server_does_not_need_are_the_app_s(folder: Path, preload: str):
+    """USR1 and USR2 often dump stacks or switch a log level; gunicorn leaves the app's handlers alone."""
+    text = """
+        import faulthandler, os, signal, subprocess, time
+        from answer import answer
+        GOT = []
+        MINE = [signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN]
+        for number in MINE:
+            signal.signal(number, lambda number, _: GOT.append(number))
+        faulthandler.register(signal.SIGUSR1)
+        def app(environ, start_response):
+            GOT.clear()
+            for number in (*MINE, signal.SIGUSR1):
+                os.kill(os.getpid(), number)
+            until = time.monotonic() + 5
+            while len(GOT) < len(MINE) and time.monotonic() < until:
+                time.sleep(0.01)
+            child = os.fork()
+            if not child:
+                os._exit(signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL)
+            _, status = os.waitpid(child, 0)
+            return answer(start_response, f"{sorted(GOT) == sorted(MINE)} {os.waitstatus_to_exitcode(status)}")
+    """
+    with serve(folder, text, "-w", "1", f"--preload={preload}") as server:
+        assert server.get() == (200, "True 1")
+        server.wait_log("most recent call first")
+        mold = server.mold()
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN):
+            os.kill(mold, number)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait(lambda: server.log().count("worker ready") == 2)
+        assert server.mold() == mold
+        assert server.get() == (200, "True 1")
+
+
+def test_handler_of_the_app_that_is_never_called_is_named(folder: Path):
+    text = """
+        import signal, sys
+        from answer import answer
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        def app(environ, start_response): return answer(start_response, 1)
+    """
+    with serve(folder, text, "-w", "2") as server:
+        server.wait_log(r"signal handler of the app is not called.*signals=SIGTERM")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0

@@ -40,6 +40,12 @@ def own() -> None:
         os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_become)
 
 
+def is_handled_here(number: signal.Signals) -> bool:
+    """Whether the handler of a signal is one of the server's, not the app's."""
+    module = getattr(signal.getsignal(number), "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] == __name__.partition(".")[0]
+
+
 def undo_in_children(function: Callable[[], None]) -> None:
     """Have `function` called in each child that the app forks; it must not raise."""
     _undo.append(function)
@@ -91,6 +97,7 @@ def _become() -> None:
     for function in _undo:
         function()
     for number in NUMBERS:
-        is_int = number == signal.SIGINT
-        signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
+        if is_handled_here(number):
+            is_int = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)

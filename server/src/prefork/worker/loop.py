@@ -33,10 +33,8 @@ QUICK_STOP_S = 0.3
 REPORT_PERIOD_S = 10.0
 # TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
 # they mean is the arbiter's decision, and none may end a worker in the middle of a request.
-SIGNALS = (
-    signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN,
-    signal.SIGTTOU,
-)  # fmt: skip
+# All others are the app's: its mold has set handlers that do nothing, before the import could set its own.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class AppThread(Protocol):
@@ -174,10 +172,7 @@ class WorkerLoop:
         self.deadline = time.monotonic() + self.options.graceful_timeout
 
     def on_signals(self, _: selectors.BaseSelector) -> None:
-        numbers = self.signals.take_kinds()
-        if signal.SIGUSR1 in numbers:
-            self.logfiles.reopen()
-        if signal.SIGTERM in numbers:
+        if signal.SIGTERM in self.signals.take_kinds():
             self.drain("close")
 
     def on_engine(self, _: selectors.BaseSelector) -> None:

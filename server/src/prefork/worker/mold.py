@@ -11,7 +11,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +40,7 @@ from prefork.worker.holdings import own_children
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
 from prefork.worker.import_end import end_import
 from prefork.worker.inspection import Imported, import_and_inspect
+from prefork.worker.loop import SIGNALS
 from prefork.worker.spool_report import report_unusable_spool
 
 
@@ -68,7 +69,7 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     processes.name_process("prefork-mold")
     take_settings(mold)
     gunicorn_loggers.install(mold.log, mold.options, mold.logfiles.access_fd)
-    disregard_signals()
+    disregard_signals(set(children.NUMBERS) - {signal.SIGCHLD})
     children.undo_in_children(mold.channel.close)
     children.undo_in_children(log_sink.leave_all)
     children.close_in_children(mold.stack_fd)
@@ -91,20 +92,31 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             failure = messages.shorten(describe_failure(error))
             mold.channel.send(messages.BootFailed(failure, list(started)))
             return end_import(started, mold.stack_fd, Exit.APP)
-        disregard_signals()  # the import may have set handlers of its own
+        disregard_signals(
+            SIGNALS
+        )  # the import may have set handlers of its own; others are its own affair
     mold.channel.send(messages.MoldReady(list(started)))
     return serve_forks(mold, app)
 
 
-def disregard_signals() -> None:
-    """Ctrl-C in a terminal and `systemctl stop` reach the whole group; when a mold ends is the arbiter's decision.
+def disregard_signals(numbers: Iterable[signal.Signals]) -> None:
+    """When a mold ends is the arbiter's decision, though Ctrl-C and `systemctl stop` reach the whole group.
 
     Not SIG_IGN: programs that the app starts would inherit that.
     """
-    for number in (
-        signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-    ):  # fmt: skip
+    for number in numbers:
         signal.signal(number, lambda *_: None)
+
+
+def report_replaced_handlers(mold: Mold) -> None:
+    """Log which handlers of the app will never be called."""
+    replaced = [number.name for number in SIGNALS if not children.is_handled_here(number)]
+    if replaced:
+        mold.log.warning(
+            "a signal handler of the app is not called, the server ends its workers itself: use atexit or the hook worker_exit",
+            generation=mold.generation,
+            signals=replaced,
+        )
 
 
 def take_settings(mold: Mold) -> None:
@@ -133,6 +145,7 @@ def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
     """
     started = time.monotonic()
     imported = import_and_inspect(mold.options.wsgi_app, worker_class=mold.options.worker_class)
+    report_replaced_handlers(mold)
     if imported.hazards and mold.options.preload_app != "always":
         raise UnsafePreload(imported)
     if imported.hazards:
