@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.process.harness import Prefork, is_gone, write_app
 from tests.support.wait import wait_until
 
@@ -174,3 +176,52 @@ def test_usr1_opens_rotated_logs_again(folder: Path):
             return access.exists() and '"status":200' in access.read_text()
 
         wait_until(arrives)
+
+
+@pytest.mark.parametrize("leaves", ["TERM", "max-requests", "reload"])
+def test_work_that_a_request_leaves_to_a_thread_is_finished(folder: Path, leaves: str):
+    """As in gunicorn: mails that are sent after the answer, say."""
+    write_app(
+        folder,
+        """
+        import threading, time
+
+        def work(name):
+            time.sleep(1)
+            open(name, "w").close()
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/work":
+                thread = threading.Thread(target=work, args=["done"])
+                thread.start()
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"ok"]
+        """,
+    )
+    options = ("--max-requests", "1") if leaves == "max-requests" else ()
+    with Prefork("-w", "1", *options, cwd=folder) as server:
+        assert server.get("/work")[0] == 200
+        if leaves == "TERM":
+            server.signal(signal.SIGTERM)
+            assert server.wait_exit() == 0
+        elif leaves == "reload":
+            assert server.reload()["result"] == "succeeded"
+        server.wait((folder / "done").exists, what="the thread's work is lost")
+
+
+def test_thread_that_never_ends_delays_a_stop_for_the_graceful_timeout_only(folder: Path):
+    write_app(
+        folder,
+        """
+        import threading, time
+
+        def app(environ, start_response):
+            threading.Thread(target=time.sleep, args=[60]).start()
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"ok"]
+        """,
+    )
+    with Prefork("-w", "1", "--graceful-timeout", "1", cwd=folder) as server:
+        assert server.get()[0] == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit(10) == 0

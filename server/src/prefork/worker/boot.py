@@ -140,8 +140,9 @@ def run_worker(
         from prefork.worker.gevent_loop import run_with_hub
 
         return leave(run_with_hub(parts, partial(ask_health, app, log, options, settings), leave))
+    # Not daemons: a thread that the app starts in a request would be one too, and end in the middle of its work.
     threads = [
-        threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=True)
+        threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=False)
         for number in range(1, options.threads + 1)
     ]
     loop = WorkerLoop(
