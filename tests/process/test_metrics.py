@@ -9,6 +9,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 
@@ -92,6 +95,9 @@ def test_promtool_accepts_what_agent_and_operator_show(
         server.get()
         server.get("/boom")
         assert check_metrics(agent.fetch("/metrics")[1]) == ""
+        # promtool reads the text format; this strict parser the other one.
+        text = agent.fetch("/metrics", "application/openmetrics-text; version=1.0.0")[1]
+        assert "wsgi_ready" in {family.name for family in openmetrics_families(text)}
         assert "_total" in check_metrics("# HELP x y\n# TYPE x counter\nx 1\n")
     metrics = Metrics()
     metrics.record_app(

@@ -81,7 +81,7 @@ def monitoring_schemas() -> dict[str, Any]:
     """Return the Prometheus Operator's schemas by kind; what they do not name is refused."""
     module = download_module("prometheus-operator", Paths.from_environ())
     folder, schemas = module / "example" / "prometheus-operator-crd", {}
-    for kinds in ("podmonitors", "prometheusrules"):
+    for kinds in ("podmonitors", "servicemonitors", "prometheusrules"):
         crd = yaml.safe_load((folder / f"monitoring.coreos.com_{kinds}.yaml").read_text())
         version = next(v for v in crd["spec"]["versions"] if v["name"].startswith("v1"))
         schemas[crd["spec"]["names"]["kind"]] = refuse_unknown(version["schema"]["openAPIV3Schema"])

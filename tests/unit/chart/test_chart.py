@@ -408,6 +408,52 @@ def test_pod_monitors_pass_the_schema_of_the_prometheus_operator(
         assert [e for e in render(values, program=helm3) if e in objects] == objects
 
 
+def test_service_monitors_pass_the_schema_of_the_prometheus_operator(
+    render: Render, monitoring_schemas: dict[str, Any]
+) -> None:
+    further = {"interval": "15s", "labels": {"release": "prometheus"}, "nativeHistograms": True}
+    for chosen in ({}, further):
+        objects = render({"metrics": {"serviceMonitor": {"enabled": True, **chosen}}})
+        monitors = [each for each in objects if each["kind"] == "ServiceMonitor"]
+        assert len(monitors) == 2
+        for each in monitors:
+            jsonschema.validate(each, monitoring_schemas["ServiceMonitor"])
+            assert ("convertClassicHistogramsToNHCB" in each["spec"]) == bool(chosen)
+
+
+def test_service_monitors_find_services_and_ports_that_there_are(render: Render) -> None:
+    values = {"metrics": {"serviceMonitor": {"enabled": True}}, "watchNamespaces": ["shop", "blog"]}
+    objects = render(values)
+    apps, own = [e["spec"] for e in objects if e["kind"] == "ServiceMonitor"]
+    services = [each for each in objects if each["kind"] == "Service"]
+
+    def selected(monitor: dict[str, Any]) -> list[dict[str, Any]]:
+        wanted, [endpoint] = monitor["selector"]["matchLabels"], monitor["endpoints"]
+        return [
+            each
+            for each in services
+            if wanted.items() <= each["metadata"]["labels"].items()
+            and endpoint["port"] in [port["name"] for port in each["spec"]["ports"]]
+        ]
+
+    assert [each["metadata"]["namespace"] for each in selected(apps)] == ["shop", "blog"]
+    assert apps["namespaceSelector"] == {"matchNames": ["shop", "blog"]}
+    assert [each["metadata"]["name"] for each in selected(own)] == ["wsgiapp-operator-metrics"]
+    # The pods of apps have these labels; the operator's own have Helm's.
+    golden = (ROOT / "tests" / "golden" / "wsgiapps" / "every-field.expected.yaml").read_text()
+    [deployment] = [e for e in yaml.safe_load_all(golden) if e["kind"] == "Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert selected(apps)[0]["spec"]["selector"].items() <= labels.items()
+
+
+def test_monitors_that_would_count_twice_or_find_nothing_are_refused(render: Render) -> None:
+    both = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
+    with pytest.raises(Refused, match="counted twice; choose one"):
+        render({"metrics": both})
+    with pytest.raises(Refused, match=r"needs metrics\.service\.enabled"):
+        render({"metrics": {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}})
+
+
 def test_a_typo_in_a_pod_monitor_would_be_found(monitoring_schemas: dict[str, Any]) -> None:
     monitor = {"spec": {"selector": {}, "podMetricsEndpoint": []}}
     with pytest.raises(jsonschema.ValidationError):

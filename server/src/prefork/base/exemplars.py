@@ -4,7 +4,7 @@ Engines write them without a lock, and a worker may be killed while it does. The
 others: cells that do not belong together are none. Knows one slot's cells; where they are is `stats`' business.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefork._engine import LAYOUT, exemplar_check
@@ -31,29 +31,32 @@ def read(cells: memoryview, number: int) -> Exemplar | None:
     return Exemplar(f"{high:016x}{low:016x}", value_us, time_us)
 
 
-def read_newest(slots: Iterable[memoryview]) -> dict[int, Exemplar]:
+def read_newest(slots: Sequence[memoryview]) -> dict[int, Exemplar]:
     """Return the newest exemplar of each bucket over these slots, by its number."""
     newest: dict[int, Exemplar] = {}
-    for cells in slots:
-        for number in newer_than(newest, cells):
-            if (found := read(cells, number)) is not None:
+    for number, times_us in enumerate(zip(*(times(cells) for cells in slots), strict=True)):
+        left = list(times_us)
+        while any(left):
+            slot = left.index(max(left))
+            if (found := read(slots[slot], number)) is not None:
                 newest[number] = found
+                break
+            left[slot] = 0  # half written: the next newest
     return newest
 
 
-def newer_than(known: Mapping[int, Exemplar], cells: memoryview) -> Iterator[int]:
-    """Yield the buckets of which a slot has an exemplar that is newer than the known one."""
-    for number, time_us in enumerate(cells[TIME::CELLS].tolist()):
-        if time_us and (number not in known or known[number].time_us < time_us):
-            yield number
+def times(cells: memoryview) -> list[int]:
+    """Return when each exemplar of a slot was written, 0 for none."""
+    found: list[int] = cells[TIME::CELLS].tolist()
+    return found
 
 
 def fold(source: memoryview, target: memoryview) -> None:
-    """Keep a slot's exemplars in another one where they are newer there than its own, and clear the slot."""
-    kept = read_newest([target])
-    for number in list(newer_than(kept, source)):
-        at = number * CELLS
-        if read(source, number) is not None:
+    """Keep a slot's exemplars in another one where they are newer than its own, and clear the slot."""
+    for number, (theirs, ours) in enumerate(zip(times(source), times(target), strict=True)):
+        is_newer = theirs > ours or read(target, number) is None
+        if is_newer and read(source, number) is not None:
+            at = number * CELLS
             target[at : at + CELLS] = source[at : at + CELLS]
     for at in range(len(source)):
         source[at] = 0

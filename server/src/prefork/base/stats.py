@@ -226,7 +226,7 @@ class Table:
         if not self.header("exemplars_at"):
             return {}
         slots = [RETIRED_SLOT, *self.taken_slots()]
-        newest = exemplars.read_newest(self._exemplars(slot) for slot in slots)
+        newest = exemplars.read_newest([self._exemplars(slot) for slot in slots])
         return {exemplar_place(number): exemplar for number, exemplar in newest.items()}
 
     def _exemplars(self, slot: int) -> memoryview:

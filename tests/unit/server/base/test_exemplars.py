@@ -60,6 +60,16 @@ def test_cells_that_do_not_belong_together_are_no_exemplar(table: Table, cell: i
     assert table.exemplars() == {}
 
 
+def test_a_half_written_one_leaves_the_one_before(table: Table) -> None:
+    for slot, time_us in ((1, 2_000), (2, 3_000)):
+        occupy(table, slot)
+        put(table, slot, 0, FIRST, time_us)
+    table._exemplars(2)[0] ^= 1
+    assert table.exemplars() == {("duration", 0): Exemplar(FIRST, 700, 2_000)}
+    table.free(2)
+    assert table.exemplars() == {("duration", 0): Exemplar(FIRST, 700, 2_000)}
+
+
 def test_exemplars_of_a_dead_worker_stay_unless_there_are_newer_ones(table: Table) -> None:
     for trace_id, time_us in ((FIRST, 2_000), (SECOND, 1_000)):
         occupy(table, 1)
