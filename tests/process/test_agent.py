@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
@@ -76,7 +76,10 @@ class Agent:
 
 @contextmanager
 def running_agent(
-    run_dir: Path, *arguments: str, command: tuple[str, ...] = PREFORK
+    run_dir: Path,
+    *arguments: str,
+    command: tuple[str, ...] = PREFORK,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Agent]:
     agent = Agent(free_port())
     process = subprocess.Popen(
@@ -88,7 +91,8 @@ def running_agent(
             "--run-dir",
             str(run_dir),
             *arguments,
-        ]
+        ],
+        env={**os.environ, **(environment or {})},
     )
     try:
         wait_until(lambda: agent.fetch("/livez")[0], UNHURRIED_S, what="no agent")

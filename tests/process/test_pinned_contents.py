@@ -183,15 +183,18 @@ def test_what_a_secret_holds_is_named_by_a_keyed_digest_everywhere(folder: Path)
     plain = pod.settings.write({"level": b"hunter2"})
     key = Mount(folder / "key")
     key.write({"key": b"0123456789abcdef"})
-    secret = ("--secret=settings", f"--digest-key={key.path}/key")
+    # As an operator gives it that is newer than the agent.
+    given = {"secret": ["settings"], "digest-key": f"{key.path}/key", "of-a-later-version": "1"}
+    environment = {"PREFORK_AGENT_OPTIONS": json.dumps(given)}
     del pod.good["settings"]
     with (
-        running_agent(folder / "run", *agent_arguments(pod), *secret) as agent,
+        running_agent(folder / "run", *agent_arguments(pod), environment=environment) as agent,
         pod.server() as server,
     ):
         agent.wait_ready()
         keyed = with_key(plain, b"0123456789abcdef")
         assert agent.status()["content"]["settings"] == keyed
+        assert agent.status()["keyed"] == ["settings"]
         assert pod.kept("settings") == {keyed[:16]}
         assert body(server, "/setting") == "hunter2"
         changed = pod.settings.write({"level": b"hunter3"})

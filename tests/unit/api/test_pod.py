@@ -1,5 +1,6 @@
 """What the pod's parts may do to each other."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -102,3 +103,35 @@ def test_user_of_the_pod_has_a_name_without_an_entry_in_passwd() -> None:
     if "unshare" in shown.stderr:
         pytest.skip("no user namespaces here")
     assert shown.stdout.strip() == "app", shown.stderr
+
+
+# What every version of server and agent knows, from 0.1.0 on (docs/contracts.md §5): an image that an app pins may be
+# as old, and does not start with an argument that it does not know.
+AGENT_OPTIONS = {
+    "listen", "run-dir", "reload-file", "content", "last-good", "versions", "revision", "probe", "probe-host",
+}  # fmt: skip
+SERVER_OPTIONS = {
+    "bind", "run-dir", "config", "workers", "threads", "timeout", "graceful-timeout", "keep-alive", "boot-timeout",
+    "max-request-body", "log-format", "access-logfile", "health-path", "health-host", "content", "script-name",
+    "forwarded-allow-ips",
+}  # fmt: skip
+
+
+def test_arguments_are_those_that_every_version_knows() -> None:
+    secret = {"name": "db", "secret": {"name": "db"}, "mountPath": "/etc/db"}
+    ingress = {"hosts": ["shop.example.com"], "path": "/shop"}
+    app = make_app(config=[secret], ingress=ingress, healthCheck={"path": "/healthz"})
+    pod = build_pod(app, PLATFORM, "r")
+    (agent,), (server,) = pod["initContainers"], pod["containers"]
+    assert option_names(agent["args"]) <= AGENT_OPTIONS
+    assert option_names(server["args"]) <= SERVER_OPTIONS
+    (given,) = agent["env"]
+    assert json.loads(given["value"]) == {
+        "digest-key": "/digest-key/key",
+        "log-format": "json",
+        "secret": ["db"],
+    }
+
+
+def option_names(arguments: list[str]) -> set[str]:
+    return {text.removeprefix("--").partition("=")[0] for text in arguments if text[:2] == "--"}

@@ -166,6 +166,8 @@ def test_agent_status_is_read() -> None:
     assert (agent.workers_desired, agent.workers_ready, agent.workers_busy) == (4, 3, 1)
     assert agent.reload is not None
     assert (agent.reload.result, agent.reload.message) == ("failed", "boom")
+    assert not agent.is_keyed, "an agent of before there were keys"
+    assert parse_agent_status({**status, "keyed": []}, "").is_keyed
 
 
 @pytest.mark.parametrize("status", [{}, {"state": "serving"}, {"state": "serving", "workers": {}}])

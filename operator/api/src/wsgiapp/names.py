@@ -40,6 +40,9 @@ APP_PORT = 8000
 APP_PORT_NAME = "http"
 AGENT_PORT = 9000
 AGENT_PORT_NAME = "metrics"
+AGENT_OPTIONS_VARIABLE = (
+    "PREFORK_AGENT_OPTIONS"  # JSON: what an older agent does not know, and ignores
+)
 
 CONTENT_VOLUME_PREFIX = "content-"
 LAST_GOOD_VOLUME_PREFIX = "last-good-"

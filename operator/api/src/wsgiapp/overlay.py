@@ -9,6 +9,7 @@ from typing import Any
 
 from wsgiapp.names import (
     AGENT_CONTAINER,
+    AGENT_OPTIONS_VARIABLE,
     AGENT_PORT,
     AGENT_PORT_NAME,
     APP_CONTAINER,
@@ -133,10 +134,11 @@ def find_faults_of_own(container: Mapping[str, Any], where: str) -> Iterator[tup
             "cannot be changed; use spec.termination.drainDelaySeconds",
         )
     for variable in container.get("env", ()):
-        if variable["name"].startswith("WSGIAPP_CONFIG_"):
+        name = variable["name"]
+        if name.startswith("WSGIAPP_CONFIG_") or name == AGENT_OPTIONS_VARIABLE:
             yield (
                 f"{where}.env",
-                f"has '{variable['name']}', which the operator sets; use another name",
+                f"has '{name}', which the operator sets; use another name",
             )
     for mount in container.get("volumeMounts", ()):
         path = mount["mountPath"].rstrip("/")

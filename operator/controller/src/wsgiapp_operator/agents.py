@@ -184,6 +184,7 @@ def parse_agent_status(status: Mapping[str, Any], unready: str) -> AgentStatus:
         workers_ready=int(workers["ready"]),
         workers_busy=int(workers["busy"]),
         reload=parse_agent_reload(reload) if reload else None,
+        is_keyed="keyed" in status,
         unready=unready,
     )
 

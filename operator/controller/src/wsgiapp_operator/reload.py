@@ -73,7 +73,9 @@ class Judge:
 
     request: ReloadRequest
     refs: Mapping[str, Ref]
-    plain: Mapping[str, str]  # of contents that are Secrets, for pods without the app's key
+    plain: Mapping[
+        str, str
+    ]  # of contents that are Secrets, for pods that do not know the app's key
     timeout_s: int
     min_ready_s: int
     now: datetime
@@ -81,7 +83,7 @@ class Judge:
 
     def request_for(self, pod: Pod) -> ReloadRequest:
         """Return the request without contents that the pod does not mount: an older template's."""
-        plain = {} if pod.has_key else self.plain
+        plain = {} if pod.names_by_key else self.plain
         content = {
             name: plain.get(name, digest)
             for name, digest in self.request.content.items()

@@ -48,6 +48,7 @@ class AgentStatus:
     workers_ready: int
     workers_busy: int
     reload: AgentReload | None
+    is_keyed: bool = True  # it names what Secrets hold by the app's key, where it has one
     unready: str = ""  # the agent's reason, where /readyz says no
     steady_s: float = 0.0  # for how long it has answered so: same content, same reload, ready
 
@@ -70,8 +71,13 @@ class Pod:
     ended_at: datetime | None = None  # when the app's container ended last, likewise
     has_failed: bool = False  # ended for good, and not by another's doing
     copies: frozenset[str] = frozenset()  # the last good copies that it mounts, by name
-    has_key: bool = False  # its agent names what Secrets hold by the app's key
+    has_key: bool = False  # the app's key is mounted in its agent
     agent: AgentStatus | None = None
+
+    @property
+    def names_by_key(self) -> bool:
+        """Whether its agent names what Secrets hold by the app's key; one of an older, pinned version does not."""
+        return self.has_key and (self.agent is None or self.agent.is_keyed)
 
 
 @dataclass(frozen=True, kw_only=True)

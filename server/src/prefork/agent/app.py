@@ -39,7 +39,7 @@ STATUS_TIMEOUT_S = 2.0
 
 def main(arguments: Sequence[str]) -> int:
     """Run the agent until TERM; return the exit code. Raises StartupError."""
-    options = parse_options(arguments)
+    options = parse_options(arguments, os.environ)
     extend_path_with_agent_site()
     try:
         # The only importer of prometheus_client, and only in this process.
@@ -51,6 +51,10 @@ def main(arguments: Sequence[str]) -> int:
         raise StartupError(message, Exit.ENVIRONMENT) from None
     # One event loop, nothing that waits: not for a reader of the log either.
     log = Log(style=options.log_format, patience_s=0.0)
+    if options.ignored:
+        log.warning(
+            "ignoring options that this version does not have", options=" ".join(options.ignored)
+        )
     table = TableFile(options.run_dir / STATS, log)
     agent = Agent(options, table, log)
     agent.metrics = Metrics(
@@ -175,6 +179,7 @@ class Agent:
                 503, {"state": "unreachable", "error": why, "reload": request, "queue": queue}
             )
         status["queue"] = queue
+        status["keyed"] = list(self.options.secret)
         if request is not None:
             status["reload"] = request
         return Response.json(200, status)

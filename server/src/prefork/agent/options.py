@@ -1,7 +1,12 @@
-"""The agent's command line."""
+"""The agent's command line, and the options that an operator gives beside it.
+
+An operator may be newer than the agent, which an app can pin. What version 0.1.0 has, it gives as arguments;
+everything else in a variable with a JSON object, of which an agent takes what it knows (docs/contracts.md §5).
+"""
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from prefork.config.command_line import Parser, explain_unknown
 from prefork.config.kinds import is_content
 from prefork.errors import StartupError
 
+VARIABLE = "PREFORK_AGENT_OPTIONS"
 DESCRIPTION = "Metrics, probes and reload requests next to a running prefork."
 
 
@@ -31,10 +37,14 @@ class AgentOptions:
     probe_host: str
     parent: int
     log_format: str = "text"
+    ignored: tuple[str, ...] = ()  # of the variable: what this version does not have
 
 
-def parse_options(arguments: Sequence[str]) -> AgentOptions:
-    """Return the settings of argv. Raises StartupError."""
+def parse_options(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> AgentOptions:
+    """Return the settings of the variable and of argv, which wins. Raises StartupError."""
+    given = read_variable((environment or {}).get(VARIABLE, ""))
     parser = Parser(prog="prefork agent", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "--listen",
@@ -104,7 +114,8 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         help="what log lines are: text, or JSON objects [%(default)s]",
     )
     parser.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
-    known, unknown = parser.parse_known_args(list(arguments))
+    known, left = parser.parse_known_args([*given, *arguments])
+    unknown = [argument for argument in left if argument not in given]
     if unknown:
         raise StartupError(explain_unknown(unknown[0], parser))
     for option in ("content", "last_good"):
@@ -132,4 +143,24 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
         probe_host=known.probe_host,
         parent=known.parent,
         log_format=known.log_format,
+        ignored=tuple(argument for argument in left if argument in given),
     )
+
+
+def read_variable(text: str) -> list[str]:
+    """Return the arguments that the variable holds: {OPTION: TEXT, or TEXTS where it is repeatable}.
+
+    Raises StartupError.
+    """
+    try:
+        options = dict(json.loads(text or "{}")).items()
+    except (ValueError, TypeError, RecursionError):
+        raise StartupError(
+            f"{VARIABLE} is {text[:80]!r}; use a JSON object of options, such as "
+            '{"log-format": "json", "secret": ["NAME"]}'
+        ) from None
+    return [
+        f"--{name}={value}"
+        for name, values in options
+        for value in (values if isinstance(values, list) else [values])
+    ]

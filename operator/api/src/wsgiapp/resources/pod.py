@@ -4,8 +4,11 @@ docs/contracts.md §5 is the contract with the server. Everything passes the res
 Standard (https://kubernetes.io/docs/concepts/security/pod-security-standards/) on a read-only root.
 """
 
+import json
+
 from wsgiapp.names import (
     AGENT_CONTAINER,
+    AGENT_OPTIONS_VARIABLE,
     AGENT_PORT,
     AGENT_PORT_NAME,
     APP_CONTAINER,
@@ -172,12 +175,8 @@ def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
         *(f"--content={content.name}={MOUNTED_DIR}/{content.name}" for content in app.pinned),
         *(f"--last-good={content.name}={LAST_GOOD_DIR}/{content.name}" for content in app.copied),
     ]
-    arguments.append(f"--log-format={app.server.log_format}")
     if app.pinned:
         arguments += [f"--versions={CONTENT_DIR}", f"--revision={revision}"]
-    if app.secret_contents:
-        arguments += [f"--secret={content.name}" for content in app.secret_contents]
-        arguments.append(f"--digest-key={DIGEST_KEY_DIR}/{DIGEST_KEY_FIELD}")
     if app.health_check.path is not None:
         arguments.append(f"--probe=http://127.0.0.1:{APP_PORT}{health_path(app)}")
         if app.ingress is not None:
@@ -189,6 +188,7 @@ def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
         "restartPolicy": "Always",  # makes an init container a native sidecar
         "command": ["python3", PREFORK_DIR, "agent"],
         "args": arguments,
+        "env": [{"name": AGENT_OPTIONS_VARIABLE, "value": agent_options(app)}],
         "livenessProbe": {
             # /livez speaks for the server: while that crashes, the agent is not to be restarted.
             **probe("/metrics", period_s=5, failures=3),
@@ -208,3 +208,15 @@ def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
         # It answers when the contents are in place; the kubelet starts the app's container after that.
         agent["startupProbe"] = probe("/metrics", period_s=1, failures=60)
     return agent
+
+
+def agent_options(app: App) -> str:
+    """Return what agents later than 0.1.0 know, and others ignore: `spec.server.image` may pin an older one.
+
+    An argument that an agent does not know would keep its pod from starting (docs/contracts.md §5).
+    """
+    options: dict[str, object] = {"log-format": app.server.log_format}
+    if app.secret_contents:
+        options["secret"] = [content.name for content in app.secret_contents]
+        options["digest-key"] = f"{DIGEST_KEY_DIR}/{DIGEST_KEY_FIELD}"
+    return json.dumps(options, sort_keys=True)
