@@ -95,9 +95,9 @@ async def test_only_named_secrets_are_read_and_none_are_listed() -> None:
     listed: list[str] = []
     list_kind = world.cluster.list
 
-    def note(kind: str, *arguments: Any) -> Any:
+    def note(kind: str, *arguments: Any, **options: Any) -> Any:
         listed.append(kind)
-        return list_kind(kind, *arguments)
+        return list_kind(kind, *arguments, **options)
 
     world.cluster.list = note  # type: ignore[method-assign]  # noted
     await list_everything(world.cluster, world.cache, ())  # type: ignore[arg-type]  # a fake
