@@ -94,6 +94,7 @@ UNSAFE = {
     "numpy seed sequence": ("import numpy\nS = numpy.random.SeedSequence()", r"random generator numpy.random.bit_generator.SeedSequence app.S"),
     "numpy bit generator": ("import numpy\nB = numpy.random.PCG64()", r"random generator numpy.random._pcg64.PCG64 app.B"),
     "finalizer": ("import weakref\nclass Client: pass\nC = Client()\nweakref.finalize(C, print, 'bye')", r"finalizer builtins:print"),
+    "destructor": ("class C:\n    def __del__(self): pass\nC1 = C()", r"object with a destructor: app.C app.C1 \(app.py:3\)"),
     "exit function": ("import atexit\natexit.register(print, 'bye')", r"exit function print registered by app \(app.py:2\)"),
 }  # fmt: skip
 
@@ -125,7 +126,6 @@ SAFE = {
     "log on stderr": "import logging\nlogging.basicConfig(filename='/dev/stderr')",
     "system log": "from logging.handlers import SysLogHandler\nH = SysLogHandler(('127.0.0.1', 9))",
     "receiver of a Django signal": "from django.dispatch import Signal\nclass R:\n    def heard(self, **_): pass\nR1 = R()\nS = Signal()\nS.connect(R1.heard)",
-    "destructor": "class C:\n    def __del__(self): pass\nC1 = C()",
     "ended threads": "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(16) as E:\n    list(E.map(abs, range(99)))",
     "closed file": "open('x', 'w').close()",
     "device": "import os\nN = open(os.devnull, 'w')\nU = open('/dev/urandom', 'rb')",
@@ -565,3 +565,25 @@ def test_handler_of_the_app_that_is_never_called_is_named(folder: Path):
         server.wait_log(r"signal handler of the app is not called.*signals=SIGTERM")
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
+
+
+def test_what_a_destructor_writes_at_the_end_is_written_by_each_worker(folder: Path):
+    """A buffer that is written when it is destroyed: with a shared import it was lost at each exit of a worker."""
+    text = """
+        import os
+        from answer import answer
+        class Buffer:
+            def __init__(self):
+                self.lines = []
+            def __del__(self, write=os.write, opened=os.open, flags=os.O_CREAT | os.O_APPEND | os.O_WRONLY):
+                write(opened("written", flags), b"".join(self.lines))
+        BUFFER = Buffer()
+        def app(environ, start_response):
+            BUFFER.lines.append(b"line\\n")
+            return answer(start_response, "ok")
+    """
+    with serve(folder, text, "-w", "2") as server:
+        assert Counter(ask_many(server)) == {"ok": 40}
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    assert (folder / "written").read_text() == 40 * "line\n"

@@ -13,10 +13,13 @@ import sys
 import threading
 import types
 import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Objects of the parent that have a `__del__` written in Python.
 _with_destructor: list[weakref.ref[Any]] = []
+# Those of this process, at its end.
+_own: list[Any] = []
 
 
 def forget_inherited() -> None:
@@ -24,6 +27,7 @@ def forget_inherited() -> None:
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
     atexit._clear()
+    atexit.register(_run_own_destructors)  # after all others
     # What the standard library does at the end of every process, as registered by its modules on import.
     if "logging" in sys.modules:
         atexit.register(sys.modules["logging"].shutdown)
@@ -49,15 +53,21 @@ def run() -> None:
 
 def note_destructors() -> None:
     """Before forking: remember the objects that do something when they are destroyed, but for frozen ones."""
+    _with_destructor.extend(
+        weakref.ref(found) for found in _find_destructible() if type(found).__weakrefoffset__
+    )
+
+
+def _find_destructible() -> Iterator[Any]:
+    """The objects with a `__del__` written in Python, but for frozen ones."""
     has_destructor: dict[type, bool] = {}
     for candidate in gc.get_objects():
         kind = type(candidate)
         if kind not in has_destructor:
             methods = (vars(base).get("__del__") for base in kind.__mro__)
-            written = any(isinstance(method, types.FunctionType) for method in methods)
-            has_destructor[kind] = written and bool(kind.__weakrefoffset__)
+            has_destructor[kind] = any(isinstance(method, types.FunctionType) for method in methods)
         if has_destructor[kind]:
-            _with_destructor.append(weakref.ref(candidate))
+            yield candidate
 
 
 def run_destructors() -> None:
@@ -65,23 +75,33 @@ def run_destructors() -> None:
 
     The interpreter would clear these first, as classes and functions that are immortal keep it from finding garbage.
     """
-    from prefork._engine import (
-        call_finalizer,
-    )  # a process without an engine forks nothing, and has none of them
+    _destroy(alive for found in _with_destructor if (alive := found()) is not None)
 
-    for found in _with_destructor:
-        alive = found()
-        if alive is not None:
-            call_finalizer(alive)
+
+def _destroy(objects: Iterable[Any]) -> None:
+    """Carry out what these objects do when they are destroyed; that is done once, so not again when they are."""
+    # A process without an engine forks nothing, and has none of them.
+    from prefork._engine import call_finalizer
+
+    for found in objects:
+        call_finalizer(found)
+
+
+def _run_own_destructors() -> None:
+    _destroy(_own)
 
 
 def spare_inherited() -> None:
     """At the end of a forked process: do not destroy what is its parent's.
 
     What the process has let go of before is gone. A ring of references that the garbage collector
-    does not see is never taken apart.
+    does not see is never taken apart. Destructors of the process' own objects run after its exit functions: the
+    interpreter would not come to them, as the engine and frozen objects still hold the app.
     """
     ring: list[Any] = [alive for found in _with_destructor if (alive := found()) is not None]
+    inherited = {id(alive) for alive in ring}
+    gc.unfreeze()
+    _own.extend(found for found in _find_destructible() if id(found) not in inherited)
     ring.append(ring)
     gc.freeze()
 

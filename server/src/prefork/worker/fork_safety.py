@@ -69,6 +69,8 @@ def _find(before: Holdings, after: Holdings, holder: Holder) -> Iterator[str]:
     for finalizer in after.finalizers:
         if finalizer.partition(":")[0].partition(".")[0] not in _HARMLESS_FINALIZERS:
             yield f"finalizer {finalizer} (weakref.finalize)"
+    for destructor in after.destructors:
+        yield f"object with a destructor: {destructor}"
 
 
 def _is_another_of(descriptor: Descriptor, streams: set[tuple[tuple[int, int], str]]) -> bool:

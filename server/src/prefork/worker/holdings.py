@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork.worker.own_code import is_own
+
 # How far from a module's names an object is looked for: file → buffer → attribute → instance → module.
 _HOLDER_DEPTH = 6
 _HOLDER_OBJECTS = 60
@@ -61,6 +63,8 @@ class Holdings:
     finalizers: tuple[
         str, ...
     ] = ()  # of `weakref.finalize`, to be called at the end of the process
+    # Objects of the app's own classes that do something when they are destroyed, as `generators`.
+    destructors: tuple[str, ...] = ()
 
 
 def observe(*, objects: bool = False, shown: int = 3) -> Holdings:
@@ -76,6 +80,7 @@ def observe(*, objects: bool = False, shown: int = 3) -> Holdings:
         timers=tuple(_timers()),
         generators=_generators(shown) if objects else (),
         finalizers=tuple(_finalizers()) if objects else (),
+        destructors=_destructors(shown) if objects else (),
     )
 
 
@@ -230,14 +235,30 @@ def _timers() -> Iterator[str]:
 
 def _generators(shown: int) -> tuple[str, ...]:
     """Random generators that would repeat in each worker; the modules' own are seeded anew after a fork."""
-    # First all, then who holds them: a tuple or list that is being built would be found as a holder, and broken by it.
-    found = _find_generators()
+    return _name_all(_find_generators(), shown)
+
+
+def _name_all(found: list[Any], shown: int) -> tuple[str, ...]:
+    """Return the type of each object, with who holds it for the first `shown`.
+
+    After all are found: a tuple or list that is being built would be found as a holder, and broken by it.
+    """
     named = []
-    for number, generator in enumerate(found):
-        kind = type(generator)
-        holder = holder_of(generator) if number < shown else ""
+    for number, item in enumerate(found):
+        kind = type(item)
+        holder = holder_of(item) if number < shown else ""
         named.append(f"{kind.__module__}.{kind.__qualname__}" + (f" {holder}" if holder else ""))
     return tuple(named)
+
+
+def _destructors(shown: int) -> tuple[str, ...]:
+    """Objects with a `__del__` of the app's own code: it may write what a worker has put into the object."""
+    is_one: dict[type, bool] = {}
+    for kind in {type(candidate) for candidate in gc.get_objects()}:
+        method = next((vars(b)["__del__"] for b in kind.__mro__ if "__del__" in vars(b)), None)
+        code = getattr(method, "__code__", None)
+        is_one[kind] = code is not None and is_own(code.co_filename)
+    return _name_all([o for o in gc.get_objects() if is_one.get(type(o))], shown)
 
 
 def _find_generators() -> list[Any]:
