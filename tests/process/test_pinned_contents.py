@@ -360,6 +360,74 @@ def test_container_that_its_new_content_has_ended_boots_the_last_good_and_is_not
             assert body(server, "/relative") == "page 1"
 
 
+def test_container_that_was_stopped_after_a_good_reload_does_not_make_its_content_bad(
+    folder: Path,
+):
+    """SIGTERM comes from the kubelet, a node that shuts down, a person."""
+    with running_pod(folder) as pod:
+        pod.keep_good(source=pod.code("1"), settings={"level": b"1"})
+        with pod.server() as server:
+            second = pod.source.write(pod.code("2"))
+            request_reload(pod.request, "good", source=second)
+            pod.agent.wait_reload("good", "succeeded")
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert server.wait_exit(UNHURRIED_S) == 0
+        with pod.server() as server:
+            server.wait(lambda: body(server, "/") == "2", UNHURRIED_S)
+            pod.agent.wait_reload("good", "succeeded")
+
+
+def test_reload_that_a_stop_of_the_server_ended_is_left_to_the_next_server(folder: Path):
+    slow = f"import os, time\nwhile not os.path.exists({str(folder / 'go')!r}):\n    time.sleep(0.05)\n"
+    with running_pod(folder) as pod:
+        pod.keep_good(source=pod.code("1"), settings={"level": b"1"})
+        files = pod.code("2")
+        second = pod.source.write({**files, "app.py": slow.encode() + files["app.py"]})
+        with pod.server() as server:
+            server.wait_serving()
+            request_reload(pod.request, "slow", source=second)
+            pod.agent.wait_reload("slow", "running")
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert server.wait_exit(UNHURRIED_S) == 0
+        (folder / "go").touch()
+        with pod.server() as server:
+            pod.agent.wait_reload("slow", "succeeded")
+            assert body(server, "/") == "2"
+
+
+def test_containers_that_are_killed_together_do_not_make_their_content_bad(folder: Path):
+    """As by the restart of a node's container runtime: agent and server are gone at once."""
+    with running_pod(folder) as pod:
+        pod.keep_good(source=pod.code("1"), settings={"level": b"1"})
+        with pod.server() as server:
+            second = pod.source.write(pod.code("2"))
+            request_reload(pod.request, "good", source=second)
+            pod.agent.wait_reload("good", "succeeded")
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.wait(lambda: server.process.poll() is not None, UNHURRIED_S)
+    with (
+        running_agent(folder / "run", *agent_arguments(pod)) as agent,
+        pod.server() as server,
+    ):
+        agent.wait_reload("good", "succeeded")
+        server.wait(lambda: body(server, "/") == "2", UNHURRIED_S)
+
+
+def test_content_that_stops_its_own_server_is_tried_twice_and_no_more(folder: Path):
+    deadly = "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\n"
+    with running_pod(folder) as pod:
+        pod.keep_good(source=pod.code("1"), settings={"level": b"1"})
+        killer = pod.source.write(pod.code("2", **{"app.py": deadly}))
+        for _ in range(2):
+            with pod.server() as server:
+                request_reload(pod.request, "deadly", source=killer)
+                server.wait(lambda server=server: server.process.poll() is not None, UNHURRIED_S)
+        with pod.server() as server:
+            failed = pod.agent.wait_reload("deadly", "failed")
+            assert "ended during or right after the reload" in failed["message"]
+            assert body(server, "/relative") == "page 1"
+
+
 def test_first_content_that_does_not_start_is_replaced_by_the_next_one(folder: Path):
     with running_pod(folder, **{"app.py": BROKEN}) as pod:
         assert pod.server().wait_exit() == 3

@@ -118,6 +118,13 @@ def test_container_that_a_new_kubelet_lost_sight_of_has_not_ended_by_itself(
     assert (pod.ended_at is not None) == is_own
 
 
+@pytest.mark.parametrize(("code", "is_own"), [(0, False), (143, False), (137, True), (1, True)])
+def test_container_that_was_told_to_stop_has_not_ended_by_itself(code: int, is_own: bool) -> None:
+    at = "2026-11-22T12:00:00Z"
+    pod = parse_pod(make([crashed(reason="Completed", exitCode=code, finishedAt=at)]))
+    assert (pod.ended_at is not None, pod.stopped_at is not None) == (is_own, not is_own)
+
+
 @pytest.mark.parametrize(
     "container",
     [

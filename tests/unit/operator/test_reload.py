@@ -1,5 +1,6 @@
 """The rolling reload, step by step: each step follows from what the pods say."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -237,6 +238,21 @@ def test_container_that_ends_after_it_was_asked_is_a_failure(serves: str | None)
     assert asked(step) == []
     assert step.failure is not None
     assert "container ended" in step.failure.message
+
+
+@pytest.mark.parametrize("asked_s_ago", [10.0, 200.0])
+@pytest.mark.parametrize("result", ["pending", "running"])
+def test_container_that_was_stopped_after_it_was_asked_has_its_time_anew(
+    asked_s_ago: float, result: str
+) -> None:
+    def look(stopped_s_ago: float) -> ReloadPlan:
+        since = NOW - timedelta(seconds=stopped_s_ago)
+        pod = make_pod("a", request=NEW, result=result, asked_s_ago=asked_s_ago, stopped_at=since)
+        return plan(pod, make_pod("b"))
+
+    assert look(7.0).failure is None
+    assert asked(look(7.0)) == []
+    assert (look(150.0).failure is not None) == (asked_s_ago > 120)
 
 
 @pytest.mark.parametrize("ended_s_ago", [11.0, 7000.0])

@@ -22,6 +22,7 @@ ENDED = ("Failed", "Succeeded")
 # Ends of a pod, and of a container, that are no doing of what runs in them.
 ENDED_FROM_OUTSIDE = frozenset({"Preempting", "Shutdown", "Terminated", "NodeShutdown", "NodeLost"})
 LOST_SIGHT_OF = frozenset({"ContainerStatusUnknown", "Unknown"})  # by a kubelet that started anew
+STOPPED = (0, 128 + 15)  # exit codes of a server that was told to stop, by SIGTERM
 NODE_IS_SHORT = ("The node was low on resource", "The node had condition")
 # Reasons for which a container waits that do not pass by waiting.
 STUCK = frozenset({
@@ -58,7 +59,8 @@ def parse_pod(manifest: Manifest) -> Pod:
         template=annotations.get(TEMPLATE_ANNOTATION),
         ready=ready.get("status") == "True",
         ready_changed_at=parse_time(ready.get("lastTransitionTime")),
-        ended_at=find_end(status),
+        ended_at=find_end(status, by_itself=True),
+        stopped_at=find_end(status, by_itself=False),
         has_failed=has_failed_by_itself(metadata, status),
         # An evicted pod stays as an object for long after another has taken its place.
         terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
@@ -113,8 +115,12 @@ def has_failed_by_itself(metadata: Manifest, status: Manifest) -> bool:
     )
 
 
-def find_end(status: Manifest) -> datetime | None:
-    """Return when the app's container ended last, as far as it did so by itself."""
+def find_end(status: Manifest, *, by_itself: bool) -> datetime | None:
+    """Return when the app's container ended last by itself, or not by itself.
+
+    A server that was told to stop says nothing of its content; if the content did that, the agent notices
+    (docs/contracts.md §5).
+    """
     for container in status.get("containerStatuses", ()):
         if container["name"] == APP_CONTAINER:
             ended = [
@@ -123,10 +129,14 @@ def find_end(status: Manifest) -> datetime | None:
             moments = [
                 parse_time(each.get("finishedAt"))
                 for each in ended
-                if each.get("reason") not in LOST_SIGHT_OF
+                if has_ended_by_itself(each) is by_itself
             ]
             return max((moment for moment in moments if moment is not None), default=None)
     return None
+
+
+def has_ended_by_itself(ended: Manifest) -> bool:
+    return ended.get("reason") not in LOST_SIGHT_OF and ended.get("exitCode") not in STOPPED
 
 
 def parse_reload_request(text: str | None) -> ReloadRequest | None:

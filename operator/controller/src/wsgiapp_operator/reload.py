@@ -110,7 +110,7 @@ class Judge:
         if not is_asked:
             return ReloadState.OUTDATED
         is_answered = agent.reload is not None and pod.request and agent.reload.id == pod.request.id
-        if (is_answered and result == "failed") or self.passed_s(pod) > self.timeout_s:
+        if (is_answered and result == "failed") or self.waited_s(pod) > self.timeout_s:
             return ReloadState.FAILED if is_this else ReloadState.OUTDATED
         return ReloadState.RELOADING
 
@@ -140,6 +140,13 @@ class Judge:
         if pod.requested_at is None:
             return 0.0
         return (self.now - pod.requested_at) / timedelta(seconds=1)
+
+    def waited_s(self, pod: Pod) -> float:
+        """Return the seconds since the pod was asked, or was stopped after that: its agent asks the next server."""
+        passed_s = self.passed_s(pod)
+        if pod.stopped_at is None:
+            return passed_s
+        return min(passed_s, (self.now - pod.stopped_at) / timedelta(seconds=1))
 
     def is_to_blame(self, pod: Pod) -> bool:
         """Return whether a pod's trouble may still come from its reload."""

@@ -68,7 +68,8 @@ class Pod:
     issue: Issue | None
     contents: Mapping[str, Ref]  # what it mounts, by the content's name
     ready_changed_at: datetime | None = None  # when it became ready, or unready
-    ended_at: datetime | None = None  # when the app's container ended last, likewise
+    ended_at: datetime | None = None  # when the app's container ended last by itself
+    stopped_at: datetime | None = None  # when it was last stopped, or lost sight of
     has_failed: bool = False  # ended for good, and not by another's doing
     copies: frozenset[str] = frozenset()  # the last good copies that it mounts, by name
     has_key: bool = False  # the app's key is mounted in its agent

@@ -27,11 +27,13 @@ from prefork.base.digest import (
     with_key,
 )
 from prefork.base.log import Log
+from prefork.base.run_dir import STATS_OF_LAST_RUN
+from prefork.base.stats import Table, UnknownTable
 from prefork.errors import Exit, StartupError
 
 PERIOD_S = 0.1
 CLEAN_UP_PERIOD_S = 1.0
-# A server that ends so soon after a reload is taken to have ended of what it has loaded.
+# A server that ends so soon after a reload may have ended of what it has loaded.
 BLAME_S = 120.0
 
 
@@ -119,6 +121,7 @@ class PinnedContents:
         state = store.read_state()
         self.served: dict[str, str] = state.get("served", {})
         self.tried: dict[str, Any] = state.get("tried", {})
+        self.is_tried_by_another = bool(self.tried)  # by an agent before this one
         self.boot: dict[str, str] = {}
         self.loaded = dict(self.served)  # by the server's serving generation, or its first
         self.wanted: dict[str, str] = {}  # by the reload request under way
@@ -186,21 +189,47 @@ class PinnedContents:
             return ""
         if failure := self.tried.get("failure"):
             return str(failure)
-        is_another_run = self.tried.get("boot_id") != self.table.boot_id()
-        ended_at = self.tried.get("ended_at")
-        if is_another_run and (ended_at is None or time.time() - ended_at < BLAME_S):
+        if self.has_ended_soon() and (self.tried.get("is_second") or not self.is_excused()):
             return "the server ended during or right after the reload, and has started with older content"
         return ""
 
+    def has_ended_soon(self) -> bool:
+        """Return whether the server that was asked last ended during the reload, or soon after it."""
+        ended_at = self.tried.get("ended_at")
+        is_another_run = self.tried.get("boot_id") != self.table.boot_id()
+        return is_another_run and (ended_at is None or time.time() - ended_at < BLAME_S)
+
+    def is_excused(self) -> bool:
+        """Return whether something else than the content may have ended that server.
+
+        One that was stopped (SIGTERM: the kubelet, a node that shuts down, somebody's hand) keeps its counters. One that
+        ended together with the agent went with the node's containers. Code can stop its server too: it is excused once.
+        """
+        if self.is_tried_by_another:
+            return True
+        try:
+            table = Table.open(self.table.path.with_name(STATS_OF_LAST_RUN))
+        except (OSError, UnknownTable):
+            return False
+        try:
+            return table.header("boot_id") == self.tried.get("boot_id")
+        finally:
+            table.close()
+
     def note_try(self, request_id: str) -> None:
-        self.tried = {"id": request_id, "boot_id": self.table.boot_id()}
+        is_second = self.tried.get("id") == request_id and self.has_ended_soon()
+        self.is_tried_by_another = False
+        self.tried = {"id": request_id, "boot_id": self.table.boot_id(), "is_second": is_second}
         self.save()
 
     def note_end(self, request_id: str, failure: str) -> None:
         self.wanted = {}
+        before = self.tried if self.tried.get("id") == request_id else {}
         boot_id = self.tried.get("boot_id", 0)
+        self.is_tried_by_another = False
         self.tried = {
             "id": request_id, "boot_id": boot_id, "failure": failure, "ended_at": time.time(),
+            "is_second": bool(before.get("is_second")),
         }  # fmt: skip
         self.save()
 

@@ -16,6 +16,7 @@ from prefork.agent.control import ControlClient, Rejected, Unreachable
 from prefork.agent.table import TableFile
 from prefork.agent.version_store import DoesNotFitError
 from prefork.base.log import Log
+from prefork.base.messages import STOPPING
 
 PERIOD_S = 0.1
 
@@ -74,6 +75,13 @@ def parse_result(answer: Mapping[str, Any]) -> Progress:
         case {"id": str(id), "result": "succeeded" | "failed" as result, "message": str(message)}:
             return Progress(id, result, message)
     raise Rejected(f"the server's answer to a reload cannot be read: {str(answer)[:80]}")
+
+
+def leave_to_next(ended: Progress) -> Progress:
+    """Return how a reload ended. Raises Unreachable where a stop of the server ended it: the next one is asked."""
+    if ended.result == "failed" and ended.message == STOPPING:
+        raise Unreachable(STOPPING)
+    return ended
 
 
 class ReloadWatcher:
@@ -169,7 +177,7 @@ class ReloadWatcher:
             self.set_progress(request, "pending", "the server is booting")
             await asyncio.sleep(PERIOD_S)
         if status.last is not None and status.last.id == request.id:
-            return status.last
+            return leave_to_next(status.last)
         loaded = {name: status.content.get(name) for name in request.content}
         if status.last is None and loaded == dict(request.content):
             return Progress(request.id, "succeeded")
@@ -178,7 +186,7 @@ class ReloadWatcher:
         self.set_progress(request, "running", "")
         self.contents.note_try(request.id)
         question = {"op": "reload", "id": request.id, **self.contents.question(request.content)}
-        return parse_result(await self.control.ask(question))
+        return leave_to_next(parse_result(await self.control.ask(question)))
 
     async def ask_status(self) -> ServerStatus:
         return parse_status(await self.control.ask({"op": "status"}))

@@ -57,6 +57,7 @@ from prefork.arbiter.fleet import (
     put,
     put_mold,
 )
+from prefork.base.messages import STOPPING
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # A worker that lived shorter than this crashed early. So many early crashes are replaced at once, and
@@ -176,7 +177,7 @@ def discard(fleet: Fleet, traceback: str, now: float) -> Step:
     fleet = replace(fleet, booting=None, running=None)
     if fleet.current is None and fleet.state is ServerState.BOOTING:
         if fleet.queued is not None:
-            actions.append(FinishReload(fleet.queued, False, "the server is stopping"))
+            actions.append(FinishReload(fleet.queued, False, STOPPING))
         fleet = replace(fleet, state=ServerState.STOPPING, has_failed=True, queued=None)
     return fleet, tuple(actions)
 
@@ -333,7 +334,7 @@ def backoff(failures: int, *, free: int) -> float:
 
 def on_reload_requested(fleet: Fleet, event: ReloadRequested, now: float) -> Step:
     if fleet.state is ServerState.STOPPING:
-        return fleet, (FinishReload(event.request, False, "the server is stopping"),)
+        return fleet, (FinishReload(event.request, False, STOPPING),)
     superseded = (SupersedeReload(fleet.queued),) if fleet.queued is not None else ()
     return replace(fleet, queued=event.request), superseded
 
@@ -350,7 +351,7 @@ def on_stop_requested(fleet: Fleet, event: StopRequested, now: float) -> Step:
     actions: list[Action] = []
     if not again:
         unmet = [request for request in (fleet.running, fleet.queued) if request is not None]
-        actions += [FinishReload(request, False, "the server is stopping") for request in unmet]
+        actions += [FinishReload(request, False, STOPPING) for request in unmet]
         if fleet.finishing is not None:
             actions.append(FinishReload(fleet.finishing, True))
         molds = [g.number for g in (fleet.current, fleet.booting) if g is not None]

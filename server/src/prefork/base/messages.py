@@ -6,6 +6,8 @@ from prefork import errors
 
 # Of a text, in bytes of UTF-8; JSON makes six of one at most (a control character), and a packet holds that.
 TEXT_LIMIT = 20 * 1024
+# Why a reload failed that a stop of the server ended; by this text the agent asks the next server.
+STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True)
