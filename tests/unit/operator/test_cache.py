@@ -1,5 +1,7 @@
 """The cache keeps the newest of everything, digests instead of contents, and forgets in time."""
 
+import json
+import tracemalloc
 from typing import Any
 
 from wsgiapp.types import Manifest
@@ -72,6 +74,29 @@ def test_what_nobody_reads_is_not_kept() -> None:
     metadata = cache.pods(SHOP)[0]["metadata"]
     assert "managedFields" not in metadata
     assert metadata["annotations"] == {"a": "b"}
+
+
+def test_objects_of_a_kind_come_back_as_they_were_and_what_they_have_alike_is_kept_once() -> None:
+    cache, alike = Cache(), {"spec": {f"field-{n}": f"{n * 7919:x}" for n in range(300)}}
+    pods = [
+        make("Pod", f"p-{n:03}", n + 1, **alike, status={"podIP": f"10.0.0.{n}"}) for n in range(99)
+    ]
+    early = [make("Pod", f"p-{n:03}", 0) for n in range(9)]  # without what makes the others alike
+    tracemalloc.start()
+    for pod in (*early, *pods):
+        cache.put(pod)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert cache.pods(SHOP) == pods
+    assert kept_bytes / len(pods) < len(json.dumps(pods[1])) / 5
+
+
+def test_object_that_is_longer_than_what_a_sample_may_be_comes_back_too() -> None:
+    cache = Cache()
+    pods = [make("Pod", f"p{n}", n, spec={"text": str(n) * n * 20_000}) for n in range(1, 4)]
+    for pod in pods:
+        cache.put(pod)
+    assert cache.pods(SHOP) == pods
 
 
 def test_content_is_noted_only_for_those_who_mount_it() -> None:

@@ -5,6 +5,7 @@ reconcile sees what the one before it wrote. Does no I/O and knows nothing of wh
 """
 
 import json
+import sys
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ from wsgiapp_operator.routes import RouteTable
 REMEMBERED_GONE = 4096
 LONGEST_MARK = 8192  # of a last good copy, in characters; the names and digests of all contents have room in it
 ROUTED = frozenset({KIND, "Ingress"})  # what names hosts
+LEVEL = 1  # of zlib: a higher one takes twice the time for a tenth of the room
+WINDOW_BYTES = 32 * 1024  # so much of a dictionary does zlib use
+LONGER = 1.25
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -44,7 +48,7 @@ class Entry(NamedTuple):
     version: int
     uid: str
     app: AppKey
-    data: bytes
+    packed: "Packed"
 
 
 class Digest(NamedTuple):
@@ -65,7 +69,8 @@ class Digest(NamedTuple):
 class Cache:
     def __init__(self) -> None:
         self._objects: dict[ObjectKey, Entry] = {}
-        self._of_app: dict[AppKey, set[ObjectKey]] = defaultdict(set)
+        self._of_app: dict[AppKey, list[ObjectKey]] = {}  # a set takes eight times as much
+        self._packer = Packer()
         self._gone: OrderedDict[str, int] = OrderedDict()  # uid: version of its deletion
         self._digests: dict[ObjectKey, Digest] = {}
         self._users: dict[ObjectKey, set[AppKey]] = defaultdict(set)
@@ -99,8 +104,8 @@ class Cache:
             before |= {AppKey(*each) for each in news}
         if app is None:
             return before
-        self._objects[key] = Entry(version, uid, app, pack(manifest))
-        self._of_app[app].add(key)
+        self._objects[key] = Entry(version, uid, app, self._packer.pack(manifest))
+        self._of_app.setdefault(app, []).append(key)
         return before | {app}
 
     def forget(self, manifest: Mapping[str, Any]) -> set[AppKey]:
@@ -171,11 +176,11 @@ class Cache:
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         entry = self._objects.get(ObjectKey(kind, namespace, name))
-        return unpack(entry.data) if entry is not None else None
+        return entry.packed.unpack() if entry is not None else None
 
     def pods(self, app: AppKey) -> list[Manifest]:
         keys = sorted(key for key in self._of_app.get(app, ()) if key.kind == "Pod")
-        return [unpack(self._objects[key].data) for key in keys]
+        return [self._objects[key].packed.unpack() for key in keys]
 
     def ingresses(self, app: AppKey) -> list[str]:
         """Return the names of the Ingresses that are filed under an app."""
@@ -190,7 +195,7 @@ class Cache:
         if entry is None:
             return set()
         filed = self._of_app[entry.app]
-        filed.discard(key)
+        filed.remove(key)
         if not filed:
             del self._of_app[entry.app]
         return {entry.app}
@@ -332,8 +337,9 @@ class Cache:
 
 
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
+    """Return what names the object; its texts are shared by all keys of an app, and by all of a kind."""
     metadata = manifest["metadata"]
-    return ObjectKey(manifest["kind"], metadata["namespace"], metadata["name"])
+    return ObjectKey(*map(sys.intern, (manifest["kind"], metadata["namespace"], metadata["name"])))
 
 
 def identity_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
@@ -350,20 +356,44 @@ def app_of(manifest: Mapping[str, Any]) -> AppKey | None:
         if manifest["kind"] == KIND
         else (metadata.get("labels") or {}).get(APP_LABEL)
     )
-    return AppKey(metadata["namespace"], name) if name else None
+    return AppKey(sys.intern(metadata["namespace"]), sys.intern(name)) if name else None
 
 
-def pack(manifest: Mapping[str, Any]) -> bytes:
+class Packed(NamedTuple):
+    """An object, compressed with another one of its kind, `sample`, as dictionary."""
+
+    data: bytes
+    sample: bytes
+
+    def unpack(self) -> Manifest:
+        text = zlib.decompressobj(zdict=self.sample).decompress(self.data)
+        manifest: Manifest = json.loads(text)
+        return manifest
+
+
+class Packer:
+    """Packs objects so that what those of a kind have alike, which is most of them, takes no room.
+
+    The first object of a kind serves as sample until a longer one comes: the first are without a status.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[str, bytes] = {}
+
+    def pack(self, manifest: Mapping[str, Any]) -> Packed:
+        kind, text = manifest["kind"], write_read_parts(manifest)
+        sample = self._samples.setdefault(kind, text)
+        if LONGER * len(sample) < len(text) <= WINDOW_BYTES:
+            sample = self._samples[kind] = text
+        compressor = zlib.compressobj(LEVEL, zdict=sample)
+        return Packed(compressor.compress(text) + compressor.flush(), sample)
+
+
+def write_read_parts(manifest: Mapping[str, Any]) -> bytes:
     """Return the object without what nobody here reads; managedFields alone are half of it."""
     metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
     if LAST_APPLIED in (metadata.get("annotations") or {}):
         metadata["annotations"] = {
             k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED
         }
-    text = json.dumps({**manifest, "metadata": metadata}, separators=(",", ":"))
-    return zlib.compress(text.encode(), level=1)
-
-
-def unpack(data: bytes) -> Manifest:
-    manifest: Manifest = json.loads(zlib.decompress(data))
-    return manifest
+    return json.dumps({**manifest, "metadata": metadata}, separators=(",", ":")).encode()

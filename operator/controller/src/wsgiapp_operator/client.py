@@ -19,7 +19,7 @@ from wsgiapp.types import Manifest
 untyped_config: Any = config
 untyped_dynamic: Any = dynamic
 
-PAGE = 500
+PAGE = 50  # a page lies in memory whole, and parsed: ten times as large
 TIMEOUT_S = 20.0
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind: (prefix, group, version, plural); a path is prefix/group/version/plural.

@@ -46,7 +46,7 @@ async def watch(
     settings.peering.standalone = True
     settings.watching.server_timeout = 300
     settings.watching.reconnect_backoff = 0.1
-    settings.watching.chunk_size = 500  # all ConfigMaps of a cluster in one answer would be a spike
+    settings.watching.chunk_size = 50  # a page lies in memory whole, and parsed: ten times as large
     settings.networking.error_backoffs = Backoffs()
     settings.queueing.idle_timeout = 0.2  # each object with an event holds a task for as long
     settings.persistence.diffbase_storage = NoDiffs()
@@ -59,12 +59,14 @@ async def watch(
         pause_s = POD_DEBOUNCE_S if manifest["kind"] == "Pod" else DEBOUNCE_S
         for app in cache.forget(manifest) if is_gone else cache.put(manifest):
             queue.add(app, pause_s)
+        empty(manifest)
 
     async def notice_content(event: Any, **_: Any) -> None:
         if event["type"] is None:
             on_listed()
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
             queue.add(app, DEBOUNCE_S)
+        empty(event["object"])
 
     kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
     for kind in (*OWNED_KINDS, "Pod"):
@@ -105,6 +107,13 @@ async def run_until_one_ends(tasks: Collection["asyncio.Task[Any]"], stop: async
         return
     reasons = [task.exception() for task in done if not task.cancelled()]
     raise ConnectionError(f"watching has ended: {reasons}")
+
+
+def empty(manifest: dict[str, Any]) -> None:
+    """Take out of an object what kopf, which holds it for a while yet, does not need: all but what names it."""
+    for name in manifest.keys() - {"apiVersion", "kind", "metadata"}:
+        del manifest[name]
+    manifest["metadata"].pop("managedFields", None)
 
 
 class Backoffs(Iterable[float]):
