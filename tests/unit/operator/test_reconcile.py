@@ -1,6 +1,7 @@
 """The whole story against an API server in memory: apply, settle, reload, fail, mend, restart, delete."""
 
 import asyncio
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -199,14 +200,14 @@ async def test_app_whose_pods_are_not_ready_is_looked_at_less_and_less_often(wor
         conditions = [{"type": "Ready", "status": "False"}]
         world.see({**pod, "status": {**pod["status"], "conditions": conditions}})
     soon_s = await world.reconcile()
-    world.reconciler.last_status_write[KEY] -= 100.0
+    world.reconciler.quiet_since[KEY] -= 40.0
     later_s = await world.reconcile()
-    world.reconciler.last_status_write[KEY] -= 10_000.0
+    world.reconciler.quiet_since[KEY] -= 10_000.0
     last_s = await world.reconcile()
     assert soon_s is not None
     assert later_s is not None
     assert last_s is not None
-    assert soon_s < 10 < 75 <= later_s < 140
+    assert soon_s < 10 < 120 <= later_s < 210
     assert later_s < last_s <= LONGEST_WAIT_S * (1 + JITTER)
 
 
@@ -365,6 +366,25 @@ async def test_number_of_busy_workers_alone_is_not_written_each_time(world: Worl
     world.agents._answer = busier  # type: ignore[method-assign]  # the app has got requests
     await world.reconcile(5)
     assert world.cluster.writes == []
+
+
+async def test_traffic_of_an_app_that_is_not_ready_does_not_make_it_looked_at_more_often(
+    world: World,
+) -> None:
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    unready = {"conditions": [{"type": "Ready", "status": "False"}]}
+    world.see({**pod, "status": {**pod["status"], **unready}})
+    await world.reconcile(2)
+    asked, busy = world.agents._answer, itertools.count(1)
+    world.agents._answer = lambda pod: replace(asked(pod), workers_busy=next(busy))  # type: ignore[method-assign]
+    world.cluster.writes.clear()
+    for _ in range(4):
+        for since in (world.reconciler.last_status_write, world.reconciler.quiet_since):
+            since[KEY] -= 100.0
+        pause_s = await world.reconciler.reconcile(KEY)
+    assert world.cluster.writes == [("status", "WsgiApp", "shop")] * 4
+    assert pause_s is not None
+    assert pause_s >= 300.0 * 0.75
 
 
 async def test_scaling_changes_the_replicas_and_no_pod(world: World) -> None:

@@ -91,3 +91,18 @@ def test_refused_key_is_tried_again_and_a_missing_permission_waits_for_a_new_ope
     for reason, longest_s in (("Forbidden", LONGEST_WAIT_S), ("NotPermitted", RESYNC_S)):
         pause_s = look_again_s(ReloadState.CURRENT, unread=Issue(reason, "no"))
         assert longest_s * (1 - JITTER) <= pause_s <= longest_s * (1 + JITTER)
+
+
+def test_app_whose_pods_stay_unready_costs_four_looks_in_ten_minutes() -> None:
+    """Its status says the same all the time; that a pod becomes ready is reported by its watch."""
+    unready, now_s, looks = make_app(replicas=5), 0.0, 0
+    while now_s < 600.0:
+        now_s += look_again_s(ReloadState.CURRENT, app=unready, quiet_s=now_s)
+        looks += 1
+    assert looks <= 5
+    assert look_again_s(ReloadState.CURRENT, app=unready) <= LONGEST_WAIT_S * (1 + JITTER)
+
+
+def test_app_whose_content_is_soon_the_last_good_one_is_looked_at_as_soon() -> None:
+    pause_s = look_again_s(ReloadState.CURRENT, quiet_s=10.0, is_kept=False)
+    assert pause_s <= 10.0 * (1 + JITTER)

@@ -82,6 +82,7 @@ class Reconciler:
     # Reconciles that read and write at a time; asking agents is not counted.
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
+    quiet_since: dict[AppKey, float] = field(default_factory=dict)  # but for busy workers
 
     async def reconcile(self, key: AppKey) -> float | None:
         """Bring one app a step further; return the seconds after which to look again."""
@@ -157,7 +158,7 @@ class Reconciler:
             plan,
             [*issues, *(issue for issue in (refused, unwritten) if issue is not None)],
             silent_s=self.agents.pause_s(observed.pods),
-            quiet_s=time.monotonic() - self.last_status_write[key],
+            quiet_s=time.monotonic() - self.quiet_since[key],
             is_kept=is_newest_kept(app, observed),
         )
 
@@ -239,12 +240,15 @@ class Reconciler:
         before = manifest.get("status") or {}
         key, moment = AppKey(app.namespace, app.name), time.monotonic()
         self.metrics.record_app(app.namespace, app.name, app.image, status["conditions"])
+        self.quiet_since.setdefault(key, moment)
         is_due = moment - self.last_status_write.setdefault(key, moment) >= BUSY_S
         if not differs(before, status, busy_counts=is_due):
             return None
         if refused := await self.writer.write_status(manifest, status, self.now()):
             return refused
         self.last_status_write[key] = moment
+        if differs(before, status, busy_counts=False):
+            self.quiet_since[key] = moment
         for event in choose_events(before, status):
             await self.writer.post_event(manifest, event, self.now())
             if event.reason in ENDS_OF_RELOAD:
@@ -264,6 +268,7 @@ class Reconciler:
         self.cache.refer(key, ())
         self.secrets.forget(key)
         self.last_status_write.pop(key, None)
+        self.quiet_since.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
         self.upgrades.see(key, None)
 

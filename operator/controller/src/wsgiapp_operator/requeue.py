@@ -20,6 +20,9 @@ POLL_SHARE = 0.1  # of how long a step of a reload has lasted: one of an hour ma
 SETTLE_S = 2.0  # a ready pod's agent does not answer, or a resource is on its way out
 LONGEST_SILENT_WAIT_S = 30.0  # an agent refuses connections: nothing reports when it answers again
 FIRST_WAIT_S = 5.0
+UNREADY_GROWTH = (
+    4.0  # that a pod becomes ready is reported: a look shows at most another reason why it is not
+)
 # Something foreign stands in the way, or a finalizer: a person takes it away, and nothing reports that.
 LONGEST_BLOCKED_WAIT_S = 60.0
 LONGEST_WAIT_S = 300.0
@@ -51,7 +54,8 @@ def requeue_after(
     if is_settled(app, observed, plan, is_kept=is_kept) and not issues:
         return jittered(RESYNC_S)
     longest_s = LONGEST_BLOCKED_WAIT_S if issues else LONGEST_WAIT_S
-    return jittered(min(max(quiet_s, FIRST_WAIT_S), longest_s))
+    growth = 1.0 if issues or is_whole(app, observed) else UNREADY_GROWTH
+    return jittered(min(max(quiet_s * growth, FIRST_WAIT_S), longest_s))
 
 
 def is_settled(app: App, observed: Observed, plan: ReloadPlan, *, is_kept: bool) -> bool:
@@ -62,9 +66,13 @@ def is_settled(app: App, observed: Observed, plan: ReloadPlan, *, is_kept: bool)
     """
     unread = observed.secrets_issue
     is_read = unread is None or unread.reason == "NotPermitted"
-    is_whole = sum(pod.ready for pod in observed.pods) >= app.replicas
     is_loaded = plan.failure is None and plan.count(ReloadState.CURRENT) == len(plan.states)
-    return is_whole and is_loaded and is_read and (is_kept or app.replicas == 0)
+    return is_whole(app, observed) and is_loaded and is_read and (is_kept or app.replicas == 0)
+
+
+def is_whole(app: App, observed: Observed) -> bool:
+    """Return whether as many pods as are declared are ready."""
+    return sum(pod.ready for pod in observed.pods) >= app.replicas
 
 
 def jittered(pause_s: float) -> float:
