@@ -6,7 +6,7 @@ learns it from its status, not from another app's answers. Does no I/O.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsgiapp.names import KIND, MANAGED_BY, MANAGED_BY_LABEL
@@ -122,16 +122,18 @@ class RouteTable:
 
     def _route_host(self, app: App, host: str) -> HostRoute:
         """Go through the claims in their order; each is fulfilled that clashes with none before it."""
-        fulfilled: list[Holder] = []
+        fulfilled = Fulfilled()
         rival: Owner | None = None
         for holder in self._in_order(host):
-            clash = next((one for one in fulfilled if clashes(one, holder)), None)
+            clash = fulfilled.find_clash(holder)
             if clash is None:
-                fulfilled.append(holder)
+                fulfilled.add(holder)
             elif holder.uid == app.uid:
                 rival = clash.owner
         own = app_claim(app, host)
-        apps = [one for one in fulfilled if one.owner.kind == KIND and overlaps(one.claim, own)]
+        apps = [
+            one for one in fulfilled.holders if one.owner.kind == KIND and overlaps(one.claim, own)
+        ]
         is_shared = len(apps) > 1 and any(one.uid == app.uid for one in apps)
         tls_holder = apps[0] if is_shared and apps[0].uid != app.uid else None
         return HostRoute(host, rival, is_shared, tls_holder)
@@ -141,35 +143,23 @@ class RouteTable:
         have the host already, which may clash with a neighbour's but do not lose the host; what deleted
         WsgiApps have left; other WsgiApps."""
         entries = {owner: self._entries[owner] for owner in self._of_host.get(host, ())}
+        # By namespace and uid of a WsgiApp.
+        asked: dict[tuple[str, str], list[Claim]] = defaultdict(list)
+        for owner, entry in entries.items():
+            if owner.kind == KIND:
+                asked[owner.namespace, entry.uid] += claims_on(entry, host)
         routed: dict[str, list[tuple[Claim, str]]] = defaultdict(list)  # by uid of a WsgiApp
         for entry in entries.values():
             if entry.maker is not None:
-                found = [(claim, entry.created) for claim in entry.claims if claim.host == host]
-                routed[entry.maker] += found
+                routed[entry.maker] += [(claim, entry.created) for claim in claims_on(entry, host)]
         ranked = [
             (*rank(entry, claim, routed[entry.uid]), entry.uid, Holder(owner, entry.uid, claim))
             for owner, entry in entries.items()
-            if not self._stands_for_app(owner, entry, host)
-            for claim in entry.claims
-            if claim.host == host
+            if entry.maker is None
+            or not stands_for_app(entry, host, asked.get((owner.namespace, entry.maker), ()))
+            for claim in claims_on(entry, host)
         ]
         return [holder for *_, holder in sorted(ranked, key=lambda item: item[:3])]
-
-    def _stands_for_app(self, owner: Owner, entry: Entry, host: str) -> bool:
-        """Return whether an Ingress was made for a WsgiApp that asks for this host, and so is not a claim itself.
-
-        Its label and owner alone do not tell: anybody may write them on an Ingress of their own.
-        """
-        routed = [claim for claim in entry.claims if claim.host == host]
-        asked = [
-            claim
-            for app in self._of_host.get(host, ())
-            if app.kind == KIND and app.namespace == owner.namespace
-            if self._entries[app].uid == entry.maker
-            for claim in self._entries[app].claims
-            if claim.host == host
-        ]
-        return entry.maker is not None and any(overlaps(a, b) for a in asked for b in routed)
 
     def _apps_of(self, hosts: Iterable[str]) -> set[tuple[str, str]]:
         return {
@@ -192,6 +182,38 @@ class RouteTable:
         return hosts
 
 
+class Fulfilled:
+    """The claims on one host that are fulfilled, indexed so that a clash is found without looking at all of them.
+
+    Those of apps that may be served by one ingress controller are of one namespace, so what has to be looked at
+    are the first of each class and kind, and those with the same path.
+    """
+
+    def __init__(self) -> None:
+        self.holders: list[Holder] = []
+        self._first: dict[tuple[str, str, str | None], int] = {}  # kind, namespace, class: place
+        self._of_path: dict[tuple[str, str, str | None], int] = {}  # namespace, path, class: place
+        self._classes: set[str | None] = set()
+
+    def add(self, holder: Holder) -> None:
+        owner, claim, place = holder.owner, holder.claim, len(self.holders)
+        self.holders.append(holder)
+        self._classes.add(claim.class_name)
+        if owner.kind == KIND:
+            self._first.setdefault((KIND, owner.namespace, claim.class_name), place)
+            self._of_path.setdefault((owner.namespace, claim.path, claim.class_name), place)
+        else:  # Ingresses do not clash with each other, so they are of any namespace
+            self._first.setdefault((INGRESS, "", claim.class_name), place)
+
+    def find_clash(self, holder: Holder) -> Holder | None:
+        """Return the first claim that does not go together with `holder`."""
+        namespace, path = holder.owner.namespace, holder.claim.path
+        near = (self._of_path.get((namespace, path, each)) for each in self._classes)
+        places = {*self._first.values(), *(place for place in near if place is not None)}
+        found = (self.holders[place] for place in sorted(places))
+        return next((one for one in found if clashes(one, holder)), None)
+
+
 def rank(entry: Entry, claim: Claim, routed: Iterable[tuple[Claim, str]]) -> tuple[int, str]:
     """Return the group and the age of a claim; `routed` is what its own Ingresses route, and since when.
 
@@ -208,6 +230,19 @@ def rank(entry: Entry, claim: Claim, routed: Iterable[tuple[Claim, str]]) -> tup
     if same:
         return 1, min(since for _, since in same)
     return 3, entry.created
+
+
+def stands_for_app(entry: Entry, host: str, asked: Sequence[Claim]) -> bool:
+    """Return whether an Ingress was made for a WsgiApp that asks for this host, and so is not a claim itself.
+
+    Its label and owner alone do not tell, as anybody may write them on an Ingress of their own; `asked` is what
+    the app that it names asks for.
+    """
+    return any(overlaps(a, b) for a in asked for b in claims_on(entry, host))
+
+
+def claims_on(entry: Entry, host: str) -> list[Claim]:
+    return [claim for claim in entry.claims if claim.host == host]
 
 
 def clashes(one: Holder, other: Holder) -> bool:
