@@ -77,10 +77,21 @@ pub fn trace_id<'a>(head: &Head, buf: &'a [u8]) -> Option<&'a [u8]> {
 /// backend has anything under that id.
 #[must_use]
 pub fn sampled_trace_id(head: &Head, buf: &[u8]) -> Option<u128> {
-    let id = std::str::from_utf8(trace_id(head, buf)?).ok()?;
+    let id = trace_id(head, buf)?;
     let flags = head.only_value(buf, NameId::TRACEPARENT)?.get(54)?;
-    let is_sampled = char::from(*flags).to_digit(16)? & 1 == 1;
-    is_sampled.then(|| u128::from_str_radix(id, 16).ok())?
+    let (high, low) = id.split_at(16);
+    (hex_digit(*flags) & 1 == 1)
+        .then(|| u128::from(hex_number(high)) << 64 | u128::from(hex_number(low)))
+}
+
+/// The number that lower-case hexadecimal digits are, sixteen at most.
+fn hex_number(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |number, &digit| number << 4 | hex_digit(digit))
+}
+
+/// The value of one of them: letters are 0x61 and more, and their last four bits count from 1.
+fn hex_digit(digit: u8) -> u64 {
+    u64::from((digit & 0xf) + 9 * (digit >> 6))
 }
 
 /// The number by which the agent shows that a request is a probe of the server's own: 16 hexadecimal digits of
