@@ -134,7 +134,8 @@ The agent speaks Prometheus' text format, and OpenMetrics 1.0 where the scrape a
 ### Exemplars
 
 `spec.server.exemplars: true` of a WsgiApp, or `--exemplars`, keeps for each bucket of the three histograms the trace id of its newest request, with the request's time and when
-it ended. A click on a slow point in Grafana then leads to a trace of a request that was that slow. It takes
+it ended. The app's [dashboard](dashboards.md) draws them as points in “How long do clients wait?”; a click leads to the trace of a
+request that was that slow. It takes
 
 - requests with a header `traceparent` (W3C Trace Context) whose flags say that the trace is sampled: others are in no tracing backend;
 - Prometheus with `--enable-feature=exemplar-storage` (with the Prometheus Operator: `enableFeatures: [exemplar-storage]`), which scrapes OpenMetrics by default;

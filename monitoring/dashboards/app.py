@@ -108,7 +108,8 @@ def _clients() -> list[panels.Panel]:
             "How long do clients wait?",
             "From the complete request to the end of its answer: waiting for a thread and the app's call.",
             *(
-                Query(quantile(share, RESPONSE, ONE_APP), name)
+                # All three have the same exemplars.
+                Query(quantile(share, RESPONSE, ONE_APP), name, exemplars=name == "p99")
                 for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
             ),
             unit=units.Seconds,

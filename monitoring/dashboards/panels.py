@@ -48,10 +48,14 @@ Panel = Any  # the SDK's builders have no common class but Builder[Panel]
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL query and the name of what it returns; labels in the name as `{{label}}`."""
+    """One PromQL query and the name of what it returns; labels in the name as `{{label}}`.
+
+    `exemplars` has Grafana draw the exemplars of its series, where there are some (`--exemplars`).
+    """
 
     expr: str
     legend: str
+    exemplars: bool = False
 
 
 def _target(query: Query, position: int, *, instant: bool = False) -> prometheus.Dataquery:
@@ -62,6 +66,8 @@ def _target(query: Query, position: int, *, instant: bool = False) -> prometheus
         .legend_format(query.legend)
         .ref_id(chr(ord("A") + position))
     )
+    if query.exemplars:
+        target = target.exemplar(exemplar=True)
     return target.instant() if instant else target.range()
 
 
