@@ -119,7 +119,7 @@ class NamedSecrets:
         if not found:
             return Issue(
                 "DigestKeyInvalid",
-                f"Secret {live['metadata']['name']} has no {DIGEST_KEY_FIELD}; delete it, and it is made anew",
+                f"Secret {live['metadata']['name']} has no field {DIGEST_KEY_FIELD!r}; delete it, and the operator creates a new one",
             )
         read = self._cache.digest(app.namespace, key_ref(app)) or Digest(0, None)
         self._keys[app_key] = app.uid, read, found
@@ -217,7 +217,7 @@ def explain_not_permitted(app: App) -> Issue:
 def explain_forbidden(name: str, error: ApiError) -> Issue:
     return Issue(
         "Forbidden",
-        f"the operator may not read or make Secret {name}, so it does not see when that changes: {error.message}; "
+        f"the operator may not read or create Secret {name}, so it does not see when that changes: {error.message}; "
         "give its ServiceAccount get and create on Secrets here, and have admission policies admit that, or set the "
         "chart value secrets.read to false",
     )

@@ -46,7 +46,7 @@ def terminating(live: Manifest) -> Issue:
     detail = f"; it waits for its finalizers: {waits_for}" if waits_for else ""
     return Issue(
         "ResourceTerminating",
-        f"{live['kind']} {metadata['name']} is being deleted and is made anew when it is gone{detail}",
+        f"{live['kind']} {metadata['name']} is being deleted and will be created again when it is gone{detail}",
     )
 
 

@@ -120,7 +120,7 @@ def build_invalid_status(
     previous: Manifest, generation: int, error: str, now: datetime
 ) -> Manifest:
     """Return the status of a WsgiApp that cannot be read: what runs, runs on as it is."""
-    message = f"{error}. What runs is left as it is until the spec is fixed."
+    message = f"{error}. What runs stays as it is until the spec is fixed."
     invalid = Condition(type="Ready", status="False", reason="InvalidSpec", message=message)
     kept = [
         Condition(**{key: c[key] for key in ("type", "status", "reason", "message")})
@@ -220,14 +220,14 @@ def find_route_issue(ingress: Ingress, route: HostRoute) -> Issue | None:
         return Issue(
             "RouteTaken",
             f"{what} is served by {route.taken_by}, which had it first; use another host or path in "
-            "spec.ingress, or take it from there. Another namespace or Ingress has a host as a whole",
+            "spec.ingress, or remove it there. Only WsgiApps of one namespace can share a host, by path",
         )
     decider = route.tls_holder
     if decider is not None and decider.claim.tls_secret != ingress.tls_secret:
         has = f"the secret {decider.claim.tls_secret}" if decider.claim.tls_secret else "no TLS"
         return Issue(
             "TLSDiffers",
-            f"{route.host} is shared with {decider.owner}, which had it first, and so has {has}; set the "
+            f"{route.host} is shared with {decider.owner}, which had it first and decides about TLS: it has {has}; set the "
             "same spec.ingress.tls in both, or use another host",
         )
     return None
@@ -242,7 +242,7 @@ def explain_tls(app: App, secret: str, fault: str | None) -> Issue | None:
     reason = "TLSSecretMissing" if fault == MISSING else "TLSSecretInvalid"
     return Issue(
         reason,
-        f"Secret {secret}, named by spec.ingress.tls, {fault}, so that HTTPS is refused; make it by: {remedy}",
+        f"Secret {secret}, named by spec.ingress.tls, {fault}, so HTTPS is refused; create it with: {remedy}",
     )
 
 
@@ -329,13 +329,13 @@ def reloaded_condition(
         status, reason = "True", "NothingToReload"
         message = "the app has no source and no config with onChange: Reload"
         if observed.secrets_issue is not None:
-            message = f"nothing that the operator reads: {observed.secrets_issue.message}"
+            message = f"the operator reads none of the contents: {observed.secrets_issue.message}"
     elif plan.failure is not None:
         status, reason = "False", "ReloadFailed"
         message = (
             f"reload failed on pod {plan.failure.pod}{describe_failed_pod(observed, plan.failure)}: "
             f"{plan.failure.message}. {current} of {total} pods have the new content; fix "
-            f"{name_contents(app)}, the next change is tried on this pod first"
+            f"{name_contents(app)}; the next change is tried on this pod first"
             f"{explain_immutable(app, observed)}"
         )
     elif refused is not None:
@@ -443,8 +443,8 @@ def explain_immutable(app: App, observed: Observed) -> str:
     if not names:
         return ""
     return (
-        f". {' and '.join(names)} is immutable, and pods keep what they mounted: give the new content another "
-        "name, and name that in the spec"
+        f". {' and '.join(names)} is immutable, and pods keep what they mounted: put the new content into an "
+        "object of another name, and name that one in the spec"
     )
 
 
