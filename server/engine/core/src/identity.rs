@@ -6,7 +6,7 @@ use crate::name::NameId;
 /// Longest request id that is taken from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Length of an id made by [`make_request_id`].
+/// Length of an id made by [`RequestIds`].
 pub const MADE_ID_BYTES: usize = 32;
 
 /// `X-Request-ID`, when there is one and it is well formed: 1 to 128 letters, digits and `-._~+/=:@`.
@@ -20,20 +20,32 @@ pub fn request_id<'a>(head: &Head, buf: &'a [u8]) -> Option<&'a [u8]> {
     is_well_formed.then_some(id)
 }
 
-/// An id of a request that came without one, in lower-case hexadecimal digits.
-///
-/// `process` is a random number of the process, `number` counts its requests: the second half of the id is a
-/// permutation of the counter (`SplitMix64`'s), so no two requests of a process have the same.
-#[must_use]
-pub fn make_request_id(process: u64, number: u64) -> [u8; MADE_ID_BYTES] {
-    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(process);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    let mut id = [0; MADE_ID_BYTES];
-    id[..16].copy_from_slice(&hex_digits(process));
-    id[16..].copy_from_slice(&hex_digits(mixed));
-    id
+/// Makes ids for requests that come without one, in lower-case hexadecimal digits.
+pub struct RequestIds {
+    process: u64,
+    digits: [u8; MADE_ID_BYTES / 2],
+}
+
+impl RequestIds {
+    /// `process` is a random number of the process: the first half of its ids.
+    #[must_use]
+    pub fn new(process: u64) -> Self {
+        Self { process, digits: hex_digits(process) }
+    }
+
+    /// The id of the request of that number; the second half of it is a permutation of the number (`SplitMix64`'s), so no
+    /// two requests of a process have the same.
+    #[must_use]
+    pub fn make(&self, number: u64) -> [u8; MADE_ID_BYTES] {
+        let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.process);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let mut id = [0; MADE_ID_BYTES];
+        id[..16].copy_from_slice(&self.digits);
+        id[16..].copy_from_slice(&hex_digits(mixed));
+        id
+    }
 }
 
 /// All sixteen digits at once: each half byte gets a byte of its own, then becomes its digit.
@@ -173,7 +185,8 @@ mod tests {
 
     #[test]
     fn made_ids_are_well_formed_and_differ() {
-        let ids: Vec<_> = (0..1000).map(|number| make_request_id(7, number)).collect();
+        let made = RequestIds::new(7);
+        let ids: Vec<_> = (0..1000).map(|number| made.make(number)).collect();
         let distinct: std::collections::HashSet<_> = ids.iter().collect();
         assert_eq!(distinct.len(), 1000);
         assert!(ids.iter().flatten().all(|&b| hex(b).is_some()));

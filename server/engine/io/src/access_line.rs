@@ -15,14 +15,11 @@ use prefork_core::{Head, NameId, identity};
 /// Longest line, its end included: `PIPE_BUF`, what a pipe takes in one go.
 pub const LINE_BYTES_MAX: usize = 4096;
 
-/// Room behind the longest line: literals are copied in whole blocks.
+/// Room behind the longest line: literals and numbers are copied in whole blocks.
 const SLACK_BYTES: usize = BLOCK_BYTES;
 
 /// What a line is written to.
 pub type Room = [u8; LINE_BYTES_MAX + SLACK_BYTES];
-
-/// Behind every place in a line.
-const FULL: usize = LINE_BYTES_MAX + 1;
 
 /// Values of a line that would be too long are shortened to the first of these with which it is not.
 const SHORTENED_BYTES: [usize; 6] = [1000, 500, 250, 100, 40, 10];
@@ -287,16 +284,13 @@ impl Format {
         wall_us: u64,
     ) -> usize {
         stamp.renew(self.is_json, wall_us);
-        let mut line = Line { room, at: 0, most: usize::MAX };
-        self.fill(&mut line, stamp, record, trusted);
-        for most in SHORTENED_BYTES {
-            if !line.is_full() {
-                break;
-            }
-            line = Line { room: line.room, at: 0, most };
+        let mut fill = |most| {
+            let mut line = Line { rest: &mut room[..], most };
             self.fill(&mut line, stamp, record, trusted);
-        }
-        if line.is_full() { 0 } else { line.at }
+            line.len()
+        };
+        let len = fill(usize::MAX);
+        len.or_else(|| SHORTENED_BYTES.into_iter().find_map(fill)).unwrap_or(0)
     }
 
     fn fill(&self, line: &mut Line<'_>, stamp: &Stamp, record: &Record<'_>, trusted: &Trusted) {
@@ -334,9 +328,10 @@ impl Format {
             Field::Remote => Value::plain(record.remote()),
             Field::TraceId => Value::plain(record.trace_id()),
             Field::Refusal => Value::plain(record.refusal.map(str::as_bytes)),
-            Field::Method => Value::any(record.span(|head| head.method_name)),
+            // A token, and a name or an address: refused otherwise.
+            Field::Method => Value::plain(record.span(|head| head.method_name)),
             Field::Target => Value::any(record.span(|head| head.target).map(shown)),
-            Field::Host => Value::any(record.span(|head| head.host)),
+            Field::Host => Value::plain(record.span(|head| head.host)),
             Field::Path => Value::any(record.span(|head| head.target).map(without_query)),
             Field::Query if self.hides_queries => Value::Nothing,
             Field::Query => Value::any(record.span(|head| head.query)),
@@ -403,29 +398,35 @@ fn protocol(record: &Record<'_>) -> &'static [u8] {
 
 /// A line that is being written.
 struct Line<'a> {
-    room: &'a mut Room,
-    /// Where to go on; `FULL` from the first thing on that did not fit.
-    at: usize,
+    /// Where to go on. Less than the slack from the first thing on that did not fit, and then nothing.
+    rest: &'a mut [u8],
     /// Most bytes of a value.
     most: usize,
 }
 
 #[allow(clippy::inline_always, reason = "once per field: as calls they cost a sixth of a line")]
-impl Line<'_> {
-    fn is_full(&self) -> bool {
-        self.at > LINE_BYTES_MAX
+impl<'a> Line<'a> {
+    /// How long it is; `None` when it did not fit.
+    fn len(&self) -> Option<usize> {
+        LINE_BYTES_MAX.checked_sub(self.rest.len().checked_sub(SLACK_BYTES)?)
     }
 
-    /// Room for `len` more bytes, and a whole block behind them; `None` when there is none.
+    /// The next `len` bytes.
     #[inline(always)]
-    fn grow(&mut self, len: usize) -> Option<usize> {
-        let at = self.at;
-        if at + len > LINE_BYTES_MAX {
-            self.at = FULL;
-            return None;
+    fn take(&mut self, len: usize) -> Option<&'a mut [u8]> {
+        let (place, rest) = std::mem::take(&mut self.rest).split_at_mut_checked(len)?;
+        self.rest = rest;
+        Some(place)
+    }
+
+    /// Writes a whole block, of which only the first `len` bytes count.
+    #[inline(always)]
+    fn block<const N: usize>(&mut self, block: [u8; N], len: usize) {
+        let rest = std::mem::take(&mut self.rest);
+        if let Some(place) = rest.first_chunk_mut() {
+            *place = block;
+            self.rest = rest.get_mut(len..).unwrap_or_default();
         }
-        self.at = at + len;
-        Some(at)
     }
 
     #[inline(always)]
@@ -444,38 +445,35 @@ impl Line<'_> {
 
     #[inline(always)]
     fn literal(&mut self, literal: &Literal) {
-        if let Some(at) = self.grow(literal.len) {
-            self.room[at..at + BLOCK_BYTES].copy_from_slice(&literal.block);
-        }
+        self.block(literal.block, literal.len);
     }
 
     #[inline(always)]
     fn bytes(&mut self, bytes: &[u8]) {
-        if let Some(at) = self.grow(bytes.len()) {
-            copy(&mut self.room[at..at + bytes.len()], bytes);
+        if let Some(place) = self.take(bytes.len()) {
+            copy(place, bytes);
         }
     }
 
     #[inline]
     fn byte(&mut self, byte: u8) {
-        if let Some(at) = self.grow(1) {
-            self.room[at] = byte;
-        }
+        self.block([byte], 1);
     }
 
     #[inline(always)]
-    fn number(&mut self, mut number: u64) {
-        let mut len = 1;
-        let mut bound = 10;
-        while number >= bound && len < 20 {
-            len += 1;
-            bound = bound.saturating_mul(10);
+    fn number(&mut self, number: u64) {
+        if number >= 10_000 {
+            return self.long_number(number);
         }
-        let Some(at) = self.grow(len) else { return };
-        for place in self.room[at..at + len].iter_mut().rev() {
-            *place = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
+        let digits = u32::from_le_bytes(four_digits(number));
+        let leading = u32::from(number < 10) + u32::from(number < 100) + u32::from(number < 1000);
+        self.block((digits >> (8 * leading)).to_le_bytes(), 4 - leading as usize);
+    }
+
+    #[cold]
+    fn long_number(&mut self, number: u64) {
+        self.number(number / 10_000);
+        self.block(four_digits(number % 10_000), 4);
     }
 
     /// Microseconds as seconds with six decimals.
@@ -512,28 +510,31 @@ impl Line<'_> {
     /// A JSON string; `is_judged` says that its bytes may need an escape.
     #[inline(always)]
     fn quoted(&mut self, text: &[u8], is_judged: bool) {
-        let before = self.at;
-        let fits = text.len() <= self.most;
-        if fits && let Some(at) = self.grow(text.len() + 2) {
-            let (start, end) = (at + 1, at + 1 + text.len());
-            self.room[at] = b'"';
-            copy(&mut self.room[start..end], text);
-            if !is_judged || self.is_plain(start, end) {
-                self.room[end] = b'"';
-                return;
-            }
+        if !self.quoted_plain(text, is_judged) {
+            self.json_string(text);
         }
-        self.at = before;
-        self.json_string(text);
     }
 
-    /// Whether all that was written there is ASCII that stands for itself in a JSON string. Judged in whole blocks, up
-    /// to a few bytes behind, which are written later.
+    /// Writes a string whose bytes stand for themselves; false, and nothing is written, when they do not, or when that
+    /// cannot be told in whole blocks: those reach a few bytes behind it, which are written later.
     #[inline(always)]
-    fn is_plain(&mut self, start: usize, end: usize) -> bool {
-        self.room[end..end + JUDGED_BYTES].copy_from_slice(&[b' '; JUDGED_BYTES]);
-        let (blocks, _) = self.room[start..end + JUDGED_BYTES].as_chunks::<JUDGED_BYTES>();
-        !blocks.iter().any(has_special)
+    fn quoted_plain(&mut self, text: &[u8], is_judged: bool) -> bool {
+        let len = text.len();
+        if len > self.most || self.rest.len() < len + 2 + JUDGED_BYTES {
+            return false;
+        }
+        self.rest[0] = b'"';
+        copy(&mut self.rest[1..=len], text);
+        if is_judged {
+            self.rest[len + 1..][..JUDGED_BYTES].fill(b' ');
+            let (blocks, _) = self.rest[1..=len + JUDGED_BYTES].as_chunks::<JUDGED_BYTES>();
+            if blocks.iter().any(has_special) {
+                return false;
+            }
+        }
+        self.rest[len + 1] = b'"';
+        self.rest = &mut std::mem::take(&mut self.rest)[len + 2..];
+        true
     }
 
     /// A JSON string (RFC 8259 §7). Bytes that are no UTF-8 are written as the Latin-1 characters they would be: the
@@ -580,6 +581,25 @@ fn digit(number: u64) -> u8 {
     b"0123456789"[(number % 10) as usize]
 }
 
+/// 00 to 99.
+static TWO_DIGITS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0_u8;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
+};
+
+/// The digits of a number below 10,000, zeros before them.
+#[inline]
+fn four_digits(number: u64) -> [u8; 4] {
+    let [a, b] = TWO_DIGITS[(number / 100 % 100) as usize];
+    let [c, d] = TWO_DIGITS[(number % 100) as usize];
+    [a, b, c, d]
+}
+
 /// Most bytes of a value that take no more than `most`, escapes included.
 fn shortened(value: &[u8], most: usize) -> &[u8] {
     if most == usize::MAX {
@@ -593,19 +613,12 @@ fn shortened(value: &[u8], most: usize) -> &[u8] {
     &value[..value.iter().copied().take_while(fits).count()]
 }
 
-/// Whether [`is_special`] holds for any byte, eight of them at once.
+/// Whether [`is_special`] holds for any byte. No early exit: it would keep this from being vector code.
 #[inline]
+#[allow(clippy::needless_bitwise_bool, reason = "a lazy operator may branch on each byte")]
 fn has_special(block: &[u8; JUDGED_BYTES]) -> bool {
-    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
-    // The upper bit of a byte of the result is set where one is below `bound`; above such a byte also elsewhere.
-    let below = |word: u64, bound: u8| word.wrapping_sub(each(bound)) & !word;
-    let (words, _) = block.as_chunks::<8>();
-    let found = words.iter().fold(0, |found, word| {
-        let word = u64::from_ne_bytes(*word);
-        let is = |byte: u8| below(word ^ each(byte), 1);
-        found | word | below(word, b' ') | is(b'"') | is(b'\\') | is(0x7f)
-    });
-    found & each(0x80) != 0
+    let is_special = |b: u8| (b < b' ') | (b >= 0x7f) | (b == b'"') | (b == b'\\');
+    block.iter().fold(false, |any, &b| any | is_special(b))
 }
 
 /// Whether it needs an escape in a JSON string, or may need one.
@@ -620,11 +633,9 @@ fn copy(to: &mut [u8], from: &[u8]) {
     match from.len() {
         8..=16 => copy_ends::<8>(to, from),
         4..=7 => copy_ends::<4>(to, from),
-        0..=3 => {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
-            }
-        }
+        2..=3 => copy_ends::<2>(to, from),
+        1 => copy_ends::<1>(to, from),
+        0 => {}
         17..=32 => copy_ends::<16>(to, from),
         _ => to.copy_from_slice(from),
     }
@@ -800,14 +811,16 @@ mod tests {
     #[test]
     fn numbers_are_decimal() {
         let mut room = [0; LINE_BYTES_MAX + SLACK_BYTES];
-        let mut line = Line { room: &mut room, at: 0, most: usize::MAX };
-        for number in [0, 7, 10, 999, 1000, u64::MAX] {
+        let mut line = Line { rest: &mut room, most: usize::MAX };
+        let numbers = [0, 7, 10, 99, 100, 999, 1000, 9999, 10_000, 100_020_003, u64::MAX];
+        for number in numbers {
             line.number(number);
             line.byte(b' ');
         }
         line.decimal(1_000_023);
-        let end = line.at;
-        assert_eq!(&room[..end], b"0 7 10 999 1000 18446744073709551615 1.000023");
+        let end = line.len().unwrap();
+        let expected = numbers.map(|number| number.to_string()).join(" ") + " 1.000023";
+        assert_eq!(&room[..end], expected.as_bytes());
     }
 
     #[test]

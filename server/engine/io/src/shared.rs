@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prefork_core::date::http_date;
 use prefork_core::error_page::write_error;
-use prefork_core::identity::{MADE_ID_BYTES, make_request_id};
+use prefork_core::identity::{MADE_ID_BYTES, RequestIds};
 
 use crate::access_log::AccessLog;
 use crate::budget::Budget;
@@ -42,7 +42,7 @@ pub struct Shared {
     /// that a request pays nothing where both are off.
     pub notes_calls: bool,
     /// For the ids of requests that come without one.
-    process: u64,
+    request_ids: RequestIds,
     request_count: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ impl Shared {
             notes_calls: log.is_some() || table.keeps_exemplars(),
             table,
             log,
-            process: sys::random_number(),
+            request_ids: RequestIds::new(sys::random_number()),
             request_count: AtomicU64::new(0),
         }
     }
@@ -77,7 +77,7 @@ impl Shared {
     /// An id for a request that came without one.
     #[must_use]
     pub fn make_request_id(&self) -> [u8; MADE_ID_BYTES] {
-        make_request_id(self.process, self.request_count.fetch_add(1, Relaxed))
+        self.request_ids.make(self.request_count.fetch_add(1, Relaxed))
     }
 
     /// Whether a peer's word about the scheme is taken; `None` is a unix socket.
