@@ -208,6 +208,134 @@ impl ResponseHead {
     }
 }
 
+/// Most bytes of status and fields that are remembered.
+const REMEMBERED_BYTES_MAX: usize = 4096;
+
+/// Writes heads, and remembers the last one: apps send the same status and first fields again and again, and what is the
+/// same is neither judged nor composed a second time.
+#[derive(Debug, Default)]
+pub struct HeadWriter {
+    /// Status, names and values, one after the other.
+    given: Vec<u8>,
+    /// The lines they became.
+    written: Vec<u8>,
+    lines: Vec<RememberedLine>,
+}
+
+/// The status line, or that of one field.
+#[derive(Debug)]
+struct RememberedLine {
+    /// The status, or the name, is up to here in `given`, and the value, which a status has not, follows up to there.
+    name_end: usize,
+    given_end: usize,
+    written_end: usize,
+    /// The head after this line.
+    head: ResponseHead,
+}
+
+impl HeadWriter {
+    /// Writes a status and fields as [`ResponseHead`] does; `None`, and `out` is of no use, when one of them is invalid or
+    /// missing.
+    pub fn write<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: RequestInfo,
+        status: &'a [u8],
+        mut fields: impl Iterator<Item = Option<(&'a [u8], &'a [u8])>>,
+    ) -> Option<ResponseHead> {
+        let mut known = 0;
+        let mut next = Some((status, &b""[..]));
+        while let Some((name, value)) = next
+            && self.has(known, name, value)
+        {
+            known += 1;
+            next = transposed(fields.next())?;
+        }
+        let mut head = None;
+        if let Some(last) = known.checked_sub(1).and_then(|last| self.lines.get(last)) {
+            out.extend_from_slice(&self.written[..last.written_end]);
+            head = Some(ResponseHead { request, ..last.head });
+        }
+        if next.is_some() {
+            self.forget_from(known);
+        }
+        while let Some((name, value)) = next {
+            let start = out.len();
+            let head = head_with(&mut head, out, request, name, value)?;
+            self.remember(known, name, value, &out[start..], head);
+            known += 1;
+            next = transposed(fields.next())?;
+        }
+        head
+    }
+
+    fn has(&self, number: usize, name: &[u8], value: &[u8]) -> bool {
+        let Some(line) = self.lines.get(number) else { return false };
+        let start = number.checked_sub(1).map_or(0, |before| self.lines[before].given_end);
+        self.given[start..line.name_end] == *name
+            && self.given[line.name_end..line.given_end] == *value
+    }
+
+    fn forget_from(&mut self, number: usize) {
+        self.lines.truncate(number);
+        let ends = self.lines.last().map(|line| (line.given_end, line.written_end));
+        let (given_end, written_end) = ends.unwrap_or_default();
+        self.given.truncate(given_end);
+        self.written.truncate(written_end);
+    }
+
+    /// Remembers a line, unless one before it was not.
+    fn remember(
+        &mut self,
+        number: usize,
+        name: &[u8],
+        value: &[u8],
+        written: &[u8],
+        head: &ResponseHead,
+    ) {
+        let size = self.given.len() + name.len() + value.len();
+        if self.lines.len() < number || size > REMEMBERED_BYTES_MAX {
+            return;
+        }
+        self.given.extend_from_slice(name);
+        let name_end = self.given.len();
+        self.given.extend_from_slice(value);
+        self.written.extend_from_slice(written);
+        self.lines.push(RememberedLine {
+            name_end,
+            given_end: self.given.len(),
+            written_end: self.written.len(),
+            head: head.clone(),
+        });
+    }
+}
+
+/// Writes the status where there is no head so far, else a field.
+fn head_with<'a>(
+    head: &'a mut Option<ResponseHead>,
+    out: &mut Vec<u8>,
+    request: RequestInfo,
+    name: &[u8],
+    value: &[u8],
+) -> Option<&'a ResponseHead> {
+    match head {
+        Some(head) => head.field(out, name, value).ok()?,
+        None => *head = Some(ResponseHead::start(out, request, name).ok()?),
+    }
+    head.as_ref()
+}
+
+/// `Some(None)`, a field that is missing, becomes `None`.
+#[inline]
+#[allow(clippy::option_option, reason = "the end of the fields, or one that is none")]
+fn transposed<T>(next: Option<Option<T>>) -> Option<Option<T>> {
+    match next {
+        None => Some(None),
+        Some(None) => None,
+        Some(field) => Some(field),
+    }
+}
+
 /// How the body that follows a response head is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {

@@ -4,7 +4,7 @@
 use prefork_core::Reject;
 use prefork_core::date::http_date;
 use prefork_core::error_page::write_reject;
-use prefork_core::response::{BodyEncoder, InvalidResponse, RequestInfo, ResponseHead};
+use prefork_core::response::{BodyEncoder, HeadWriter, InvalidResponse, RequestInfo, ResponseHead};
 
 const HTTP_1_1: RequestInfo = RequestInfo { minor: 1, is_head: false, keep_alive: true };
 const HTTP_1_0: RequestInfo = RequestInfo { minor: 0, is_head: false, keep_alive: true };
@@ -37,6 +37,76 @@ fn frames_a_whole_body_by_its_length() {
     assert!(body.is_complete());
     assert!(body.finish(&mut out));
     assert_eq!(out, b"hello");
+}
+
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+/// The whole head by a writer that has written others before; `None` when it is refused.
+fn written(
+    writer: &mut HeadWriter,
+    answering: RequestInfo,
+    status: &str,
+    fields: Fields<'_>,
+) -> Option<(String, BodyEncoder)> {
+    let mut out = Vec::new();
+    let pairs = fields.iter().map(|(name, value)| Some((name.as_bytes(), value.as_bytes())));
+    let head = writer.write(&mut out, answering, status.as_bytes(), pairs)?;
+    let body = head.finish(&mut out, b"prefork", b"DATE", None);
+    Some((String::from_utf8(out).unwrap(), body))
+}
+
+#[test]
+fn a_head_is_the_same_whatever_heads_came_before() {
+    let long = "x".repeat(5000);
+    let heads: &[(&str, Fields<'_>)] = &[
+        ("200 OK", &[("Content-Type", "text/plain"), ("Content-Length", "14")]),
+        ("200 OK", &[("Content-Type", "text/plain"), ("Content-Length", "15")]),
+        ("200 OK", &[("Content-Length", "14"), ("Content-Type", "text/plain")]),
+        ("200 OK", &[("Content-Type", "text/plain")]),
+        ("200 OK", &[("Content-Typ", "etext/plain")]),
+        ("200 OKContent-Type", &[("", "text/plain")]),
+        ("200 OK", &[]),
+        ("404 Not Found", &[("Content-Type", "text/plain"), ("Date", "now"), ("X-A", "1")]),
+        ("404 Not Found", &[("Content-Type", "text/plain"), ("Server", "mine"), ("X-A", "1")]),
+        ("404 Not Found", &[("Content-Type", "text/plain"), ("X-A", "1\r\n")]),
+        ("404 Not Found", &[("Content-Type", "text/plain"), ("Connection", "close")]),
+        ("404 Not Found", &[("Content-Length", "1"), ("Content-Length", "2")]),
+        ("200 OK", &[("X-Long", &long), ("X-A", "1")]),
+        ("200 OK", &[("X-A", "1"), ("X-Long", &long), ("X-B", "2")]),
+        ("99 Bad", &[]),
+    ];
+    for first in heads {
+        for second in heads {
+            let mut writer = HeadWriter::default();
+            for (answering, (status, fields)) in
+                [(HTTP_1_1, first), (HTTP_1_0, second), (HEAD, second), (HTTP_1_1, first)]
+            {
+                let fresh = written(&mut HeadWriter::default(), answering, status, fields);
+                assert_eq!(written(&mut writer, answering, status, fields), fresh);
+            }
+        }
+    }
+    let whole: Vec<_> = heads
+        .iter()
+        .map(|(status, fields)| {
+            written(&mut HeadWriter::default(), HTTP_1_1, status, fields).is_some()
+        })
+        .collect();
+    let expected: Vec<_> = (0..heads.len()).map(|at| ![5, 9, 10, 11, 14].contains(&at)).collect();
+    assert_eq!(whole, expected);
+}
+
+#[test]
+fn a_head_is_what_its_lines_are_one_by_one() {
+    let fields: Fields<'_> = &[("Content-Type", "text/plain"), ("X-A", "1")];
+    let mut writer = HeadWriter::default();
+    for _ in 0..2 {
+        let (head, _) = written(&mut writer, HTTP_1_1, "200 OK", fields).unwrap();
+        assert_eq!(head, reply(HTTP_1_1, "200 OK", fields, None).0);
+    }
+    let missing = [Some((&b"X-A"[..], &b"1"[..])), None];
+    let mut out = Vec::new();
+    assert!(writer.write(&mut out, HTTP_1_1, b"200 OK", missing.into_iter()).is_none());
 }
 
 #[test]

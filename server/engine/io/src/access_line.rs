@@ -617,7 +617,7 @@ fn shortened(value: &[u8], most: usize) -> &[u8] {
 #[inline]
 #[allow(clippy::needless_bitwise_bool, reason = "a lazy operator may branch on each byte")]
 fn has_special(block: &[u8; JUDGED_BYTES]) -> bool {
-    let is_special = |b: u8| (b < b' ') | (b >= 0x7f) | (b == b'"') | (b == b'\\');
+    let is_special = |b: u8| !(b' '..0x7f).contains(&b) | (b == b'"') | (b == b'\\');
     block.iter().fold(false, |any, &b| any | is_special(b))
 }
 

@@ -7,7 +7,7 @@ mod keys;
 mod template;
 
 use prefork_core::forwarded::Scheme;
-use prefork_core::head::{Field, decode_path};
+use prefork_core::head::{Field, Head, decode_path};
 use prefork_core::{Method, NameId};
 use prefork_io::conn::Conn;
 use pyo3::ffi;
@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use crate::text::latin1;
+use crate::text::{is_ascii_text, latin1};
 
 use keys::Keys;
 use template::Templates;
@@ -40,6 +40,8 @@ pub struct Environ {
     methods: Vec<Py<PyString>>,
     names: Names,
     path: Vec<u8>,
+    /// The last target, if it may be kept: what is asked for often comes several times in a row.
+    last_target: Option<Py<PyString>>,
     protocol_1_0: Py<PyString>,
 }
 
@@ -60,6 +62,9 @@ struct Names {
 
 /// Room for the fields of an ordinary request, so that adding them does not make the dict grow.
 const TEMPLATE_ROOM: usize = 24;
+
+/// Longest target kept for the next request.
+const KEPT_TARGET_BYTES: usize = 512;
 
 fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
     PyString::intern(py, text).unbind()
@@ -129,6 +134,7 @@ impl Environ {
             methods,
             names,
             path: Vec::new(),
+            last_target: None,
             protocol_1_0: interned(py, "HTTP/1.0"),
         })
     }
@@ -152,7 +158,7 @@ impl Environ {
                 set(&environ, &self.names.request_method, self.methods[method as usize].bind(py))?;
             }
         }
-        let target = latin1(py, head.target.of(bytes))?;
+        let target = self.target(py, head, bytes)?;
         let mut path = head.path(bytes);
         if head.is_path_encoded {
             decode_path(path, &mut self.path);
@@ -183,6 +189,26 @@ impl Environ {
             set(&environ, self.keys.known(NameId::X_REQUEST_ID), &latin1(py, id)?)?;
         }
         Ok(environ)
+    }
+
+    /// The target as sent. One with a query is not kept: it may hold a secret, and seldom comes again.
+    fn target<'py>(
+        &mut self,
+        py: Python<'py>,
+        head: &Head,
+        bytes: &[u8],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let target = head.target.of(bytes);
+        if let Some(last) = &self.last_target
+            && is_ascii_text(last.bind(py), target)
+        {
+            return Ok(last.bind(py).clone().into_any());
+        }
+        let text = latin1(py, target)?;
+        if head.query.is_empty() && target.len() <= KEPT_TARGET_BYTES {
+            self.last_target = Some(text.clone().cast_into::<PyString>()?.unbind());
+        }
+        Ok(text)
     }
 
     /// Puts another `wsgi.input` in.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
-use prefork_core::response::{BodyEncoder, RequestInfo, ResponseHead};
+use prefork_core::response::{BodyEncoder, HeadWriter, RequestInfo, ResponseHead};
 use prefork_io::accounting::CallResult;
 use prefork_io::out_queue::{FileSegment, SharedBytes};
 use prefork_io::reactor::Call;
@@ -48,6 +48,7 @@ struct State {
     held: Option<RequestSlot>,
     /// What goes out next, the head first.
     out: Vec<u8>,
+    heads: HeadWriter,
     progress: Progress,
     /// Bytes of this answer went to the socket.
     is_sent: bool,

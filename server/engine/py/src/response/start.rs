@@ -1,11 +1,11 @@
 //! `start_response` and `write` of PEP 3333: what the app passes, as the engine takes it.
 
-use prefork_core::response::{InvalidResponse, RequestInfo, ResponseHead};
+use prefork_core::response::{HeadWriter, InvalidResponse, RequestInfo, ResponseHead};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
-use super::{Exchange, Progress};
+use super::{Exchange, Progress, State};
 use crate::errors;
 use crate::file_wrapper::bytes_block;
 use crate::text::{bytes_of, latin1_bytes};
@@ -20,8 +20,10 @@ impl Exchange {
         state.progress = Progress::Silent;
         state.out.clear();
         // SAFETY: the GIL is held and no Python code runs here, so the list, its tuples and their strings stay.
-        let reply =
-            unsafe { write_usual(&mut state.out, answering, status.as_ptr(), headers.as_ptr()) };
+        let reply = unsafe {
+            let State { out, heads, .. } = state;
+            write_usual(out, heads, answering, status.as_ptr(), headers.as_ptr())
+        };
         let Some(reply) = reply else {
             state.out.clear();
             return false;
@@ -65,27 +67,36 @@ impl Exchange {
 /// The GIL is held and no Python code runs meanwhile; both objects are alive.
 unsafe fn write_usual(
     out: &mut Vec<u8>,
+    heads: &mut HeadWriter,
     answering: RequestInfo,
     status: *mut ffi::PyObject,
     headers: *mut ffi::PyObject,
 ) -> Option<ResponseHead> {
     // SAFETY: by the caller's promise all objects live; types are checked before they are read, indices are below the
-    // lengths.
+    // length, as no code runs that could change it.
     unsafe {
         if ffi::PyList_CheckExact(headers) == 0 {
             return None;
         }
-        let mut reply = ResponseHead::start(out, answering, latin1_bytes(status)?).ok()?;
-        for index in 0..ffi::PyList_GET_SIZE(headers) {
-            let pair = ffi::PyList_GET_ITEM(headers, index);
-            if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {
-                return None;
-            }
-            let name = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
-            let value = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?;
-            reply.field(out, name, value).ok()?;
+        let status = latin1_bytes(status)?;
+        let fields =
+            (0..ffi::PyList_GET_SIZE(headers)).map(|at| pair(ffi::PyList_GET_ITEM(headers, at)));
+        heads.write(out, answering, status, fields)
+    }
+}
+
+/// Name and value of a field; `None` where they are no tuple of two strings.
+///
+/// # Safety
+/// As [`write_usual`]; the bytes are not used beyond that.
+unsafe fn pair<'a>(pair: *mut ffi::PyObject) -> Option<(&'a [u8], &'a [u8])> {
+    // SAFETY: by the caller's promise the object lives; its type and size are checked before it is read.
+    unsafe {
+        if ffi::PyTuple_CheckExact(pair) == 0 || ffi::PyTuple_GET_SIZE(pair) != 2 {
+            return None;
         }
-        Some(reply)
+        let name = latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 0))?;
+        Some((name, latin1_bytes(ffi::PyTuple_GET_ITEM(pair, 1))?))
     }
 }
 
