@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from wsgiapp.names import KIND, OWNED_KINDS
-from wsgiapp.types import Manifest
+from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import AppKey, Cache
-from wsgiapp_operator.resync import list_everything
+from wsgiapp_operator.resync import WORTH_A_LISTING, list_everything, read_contents
 
 from tests.unit.operator.fake_cluster import FakeCluster
-from tests.unit.operator.samples import CODE
+from tests.unit.operator.samples import CODE, make_manifest
 
 SHOP = AppKey("web", "shop")
 
@@ -34,6 +34,12 @@ class Missed:
 
     def see_code(self, text: str = "VERSION = 1") -> Manifest:
         return self.see("ConfigMap", CODE.name, data={"app.py": text})
+
+    def declare(self, name: str, config_map: str) -> AppKey:
+        manifest = make_manifest(source={"configMap": {"name": config_map}, "mountPath": "/app"})
+        manifest["metadata"] |= {"name": name, "uid": f"uid-{name}"}
+        self.cache.put(self.cluster.put(manifest))
+        return AppKey("web", name)
 
     async def list(self, *namespaces: str) -> set[AppKey]:
         return await list_everything(self.cluster, self.cache, namespaces)
@@ -104,3 +110,32 @@ async def test_content_in_a_namespace_that_may_not_be_listed_stays_known() -> No
     assert await missed.list("web", "other") == set()
     assert await missed.list("web") == set()
     assert missed.cache.digest("web", CODE) == before
+
+
+async def test_contents_of_many_apps_are_known_by_listing_and_those_of_few_are_left_to_them() -> (
+    None
+):
+    for count, is_known in ((WORTH_A_LISTING, True), (2, False)):
+        missed = Missed()
+        missed.cache.refer(SHOP, ())
+        for number in range(count):
+            missed.declare(f"app-{number}", f"code-{number}")
+        for name in ("code-0", "code-foreign"):
+            metadata = {"name": name, "namespace": "web"}
+            missed.cluster.put({"kind": "ConfigMap", "metadata": metadata, "data": {"a.py": ""}})
+        await read_contents(missed.cluster, missed.cache, ())
+        there, absent = (
+            missed.cache.digest("web", Ref("ConfigMap", name)) for name in ("code-0", "code-1")
+        )
+        assert (there is not None and there.digest is not None) == is_known
+        assert (absent is not None and absent.digest is None) == is_known
+        assert missed.cache.digest("web", Ref("ConfigMap", "code-foreign")) is None
+
+
+async def test_content_in_a_namespace_that_may_not_be_listed_is_not_taken_for_missing() -> None:
+    missed = Missed()
+    for number in range(WORTH_A_LISTING):
+        missed.declare(f"app-{number}", f"code-{number}")
+    missed.cluster.forbidden.add("web")
+    await read_contents(missed.cluster, missed.cache, ("web", "other"))
+    assert missed.cache.digest("web", Ref("ConfigMap", "code-0")) is None

@@ -22,7 +22,7 @@ from wsgiapp_operator.logs import make_formatter
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
-from wsgiapp_operator.resync import list_everything
+from wsgiapp_operator.resync import list_everything, read_contents
 from wsgiapp_operator.settings import Settings, read_settings
 from wsgiapp_operator.upgrade import Upgrades
 from wsgiapp_operator.watch import watch
@@ -184,6 +184,7 @@ async def wait_for_listing(
     while True:
         try:
             await list_everything(cluster, cache, namespaces)
+            await read_contents(cluster, cache, namespaces)
         except ApiError as error:
             if error.status != 404:
                 raise

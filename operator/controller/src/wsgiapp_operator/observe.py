@@ -49,7 +49,7 @@ async def observe(
     further = set(app.restart_refs.values()) - contents
     copy_refs = {content.name: copy_ref(app, content) for content in app.copied}
     config_maps = {ref for ref in contents | further if ref.kind == "ConfigMap"}
-    refs = config_maps | {*copy_refs.values()}
+    refs = config_map_refs(app)
     if secrets.is_permitted:
         refs |= app.named_secrets | ({key_ref(app)} if needs_key(app) else set())
     cache.refer(AppKey(app.namespace, app.name), refs)
@@ -98,6 +98,13 @@ async def read_owned(
         if live is not None:
             owned[slot_of(app, live)] = live
     return owned
+
+
+def config_map_refs(app: App) -> set[Ref]:
+    """Return the ConfigMaps that count for an app: what it mounts, whose change restarts it, the last good copies."""
+    named = {content.ref for content in app.contents} | set(app.restart_refs.values())
+    copies = {copy_ref(app, content) for content in app.copied}
+    return {ref for ref in named if ref.kind == "ConfigMap"} | copies
 
 
 def copy_ref(app: App, content: Content) -> Ref:

@@ -4,18 +4,23 @@ Made before the first reconcile, or owned resources would look missing, and from
 that was interrupted for long never tells what was deleted meanwhile.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
 from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
-from wsgiapp.types import Manifest
+from wsgiapp.parse import parse_app
+from wsgiapp.schema import Invalid
+from wsgiapp.types import Manifest, Ref
 
 from wsgiapp_operator.cache import AppKey, Cache, ObjectKey, identity_of, key_of
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.observe import config_map_refs
 
 logger = logging.getLogger(__name__)
 
 FORBIDDEN = 403
+WORTH_A_LISTING = 100  # ConfigMaps: a page of a listing has 50, perhaps of others
 
 
 async def list_everything(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> set[AppKey]:
@@ -47,6 +52,34 @@ async def list_kind(
     if listed is None:
         return changed
     return changed | cache.keep_only(kind, seen, before, listed)
+
+
+async def read_contents(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> None:
+    """Read what apps refer to by listing all ConfigMaps, where these are many: else each app reads its own.
+
+    For an operator that has just begun. An app that cannot be parsed refers to nothing yet.
+    """
+    for app in cache.apps():
+        cache.refer(app, find_refs(cache.get(KIND, app.namespace, app.name) or {}))
+        await asyncio.sleep(0)  # with thousands of apps this takes seconds
+    wanted = cache.referred("ConfigMap")
+    if len(wanted) < WORTH_A_LISTING:
+        return
+
+    def take(manifest: Manifest) -> None:
+        cache.record_content(manifest)
+
+    listed = await list_namespaces("ConfigMap", cluster, namespaces, take)
+    for key in wanted:
+        if listed is not None and (not listed or key.namespace in listed):
+            cache.record_missing(key.namespace, Ref("ConfigMap", key.name))
+
+
+def find_refs(manifest: Manifest) -> set[Ref]:
+    try:
+        return config_map_refs(parse_app(manifest))
+    except Invalid:
+        return set()
 
 
 async def compare_contents(
