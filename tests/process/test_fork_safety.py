@@ -587,3 +587,39 @@ def test_what_a_destructor_writes_at_the_end_is_written_by_each_worker(folder: P
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
     assert (folder / "written").read_text() == 40 * "line\n"
+
+
+CONTEXT = """
+    import contextvars, decimal, time
+    from answer import answer
+    decimal.getcontext().prec = 50
+    VARIABLE = contextvars.ContextVar("variable", default="lost")
+    VARIABLE.set("kept")
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/change":
+            decimal.getcontext().prec = 5
+            VARIABLE.set("another request's")
+            open("changed", "w").close()
+            time.sleep(1)
+        return answer(start_response, f"{decimal.getcontext().prec} {VARIABLE.get()}")
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--threads", "2"), ("--threads", "2", "--preload=never"), ("-k", "gevent")],
+    ids=["shared", "own", "gevent"],
+)
+def test_what_the_import_sets_for_its_thread_holds_in_requests(
+    folder: Path, options: tuple[str, ...]
+):
+    """As in gunicorn's sync worker, whose one thread imports and serves; and one request does not change it for another."""
+    with serve(folder, CONTEXT, "-w", "1", *options) as server:
+        assert server.get() == (200, "50 kept")
+        changed: list[str] = []
+        other = threading.Thread(target=lambda: changed.append(server.get("/change")[1]))
+        other.start()
+        server.wait((folder / "changed").exists)
+        assert server.get() == (200, "50 kept")
+        other.join()
+        assert changed == ["5 another request's"]

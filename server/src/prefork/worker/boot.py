@@ -36,6 +36,7 @@ from prefork.worker.fork_safety import summarize
 from prefork.worker.health import ask_health
 from prefork.worker.holdings import own_children
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker
+from prefork.worker.import_context import ImportContext
 from prefork.worker.import_end import run_exit_functions
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, LoopParts, WorkerLoop
@@ -135,19 +136,25 @@ def run_worker(
         exit_functions.spare_inherited()
         return Exit.OK
 
+    context = ImportContext()
     if options.worker_class == "gevent":
         # Imported here: only this worker class needs gevent.
         from prefork.worker.gevent_loop import run_with_hub
 
-        return leave(run_with_hub(parts, partial(ask_health, app, log, options, settings), leave))
+        health = partial(ask_health, app, log, options, settings)
+        return leave(run_with_hub(parts, context, health, leave))
     # Not daemons: a thread that the app starts in a request would be one too, and end in the middle of its work.
     threads = [
-        threading.Thread(target=serve, args=(engine, log), name=f"app-{number}", daemon=False)
+        threading.Thread(
+            target=context.copy().run, args=(serve, engine, log), name=f"app-{number}", daemon=False
+        )
         for number in range(1, options.threads + 1)
     ]
     loop = WorkerLoop(
         threads=threads,
-        ask_health=partial(ask_health, app, log, options, settings, serve_in_thread),
+        ask_health=partial(
+            ask_health, app, log, options, settings, partial(serve_in_thread, context)
+        ),
         **parts,
     )
     loop.run()
@@ -236,9 +243,11 @@ def access_format(options: Options, slot: int, generation: int) -> Compiled:
     return compile_format(options.access_log_format, options.access_log_fields, constants)
 
 
-def serve_in_thread(engine: Engine) -> threading.Thread:
+def serve_in_thread(context: ImportContext, engine: Engine) -> threading.Thread:
     """Return the app thread of an engine of one."""
-    return threading.Thread(target=engine.serve, name="health", daemon=True)
+    return threading.Thread(
+        target=context.copy().run, args=(engine.serve,), name="health", daemon=True
+    )
 
 
 def serve(engine: Engine, log: Log) -> None:

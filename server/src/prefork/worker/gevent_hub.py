@@ -8,6 +8,7 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 
 from prefork._engine import Engine, Hub
+from prefork.worker.import_context import ImportContext
 
 READ = 1  # libev's EV_READ
 
@@ -22,8 +23,9 @@ class RequestTimeout(gevent.Timeout):  # type: ignore[misc] # gevent has no type
 class HubServer:
     """Runs an engine until it is drained or stopped; has the face of a thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, context: ImportContext) -> None:
         self.engine = engine
+        self.context = context
         self.loop = gevent.get_hub().loop
         # By the number of the call, the last one of each number.
         self.greenlets: dict[int, Any] = {}
@@ -71,7 +73,9 @@ class HubServer:
             gevent.get_hub().switch()
 
     def _spawn(self, function: Callable[[int], None], number: int) -> None:
-        self.greenlets[number] = gevent.spawn(function, number)
+        self.greenlets[number] = greenlet = gevent.Greenlet(function, number)
+        greenlet.gr_context = self.context.copy()
+        greenlet.start()
 
     def _turn(self) -> None:
         if self.calls is None:

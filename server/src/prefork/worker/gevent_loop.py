@@ -22,17 +22,18 @@ from prefork.base.log import Log
 from prefork.base.threads import ORIGINALS
 from prefork.errors import Exit
 from prefork.worker.gevent_hub import HubServer
+from prefork.worker.import_context import ImportContext
 from prefork.worker.loop import LoopParts, WorkerLoop
 
 
 class HubThread:
     """The main thread and its hub, for the loop in its own thread; made by the main thread."""
 
-    def __init__(self, engine: Engine, log: Log) -> None:
+    def __init__(self, engine: Engine, log: Log, context: ImportContext) -> None:
         self.log = log
         self.ident: int = ORIGINALS["get_ident"]()
         self.hub = gevent.get_hub()
-        self.server = HubServer(engine)
+        self.server = HubServer(engine, context)
         # Not of `threading`, whose locks are the hub's by now. Held until the engine is done.
         self.serving = ORIGINALS["allocate_lock"]()
         self.serving.acquire()
@@ -160,16 +161,17 @@ class GeventLoop(WorkerLoop):
 
 def run_with_hub(
     parts: LoopParts,
+    context: ImportContext,
     ask_health: Callable[[Callable[[Engine], HubServer], float], str],
     leave: Callable[[WorkerLoop], int],
 ) -> WorkerLoop:
     """Return the loop when it is over; `leave` ends the process where its hub is not to be waited for."""
-    thread = HubThread(parts["engine"], parts["log"])
+    thread = HubThread(parts["engine"], parts["log"], context)
     children.undo_in_children(thread.server.become_child)
     loop = GeventLoop(
         thread=thread,
         threads=(thread,),
-        ask_health=lambda within_s: ask_health(HubServer, within_s),
+        ask_health=lambda within_s: ask_health(lambda engine: HubServer(engine, context), within_s),
         **parts,
     )
 
