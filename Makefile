@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages try-wheels sbom docs lock generate clean
+.PHONY: help setup demo test check unit conformance process e2e e2e-full dashboards soak fuzz fresh bench scale cluster cluster-down images packages try-wheels sbom reproducible docs lock generate clean
 
 export WSGIAPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wsgiapp
 export CLUSTER ?= local
@@ -78,6 +78,9 @@ try-wheels: packages  ## the wheels in a bare Debian of their own, installed by 
 sbom: packages  ## what is in the two images, Debian packages included, as CycloneDX lists in dist/sbom
 	@nice $(PY) -m tests.support.image_sbom
 
+reproducible: setup  ## builds the two images for users twice, in different folders, and compares them layer by layer
+	@nice $(PY) -m tests.support.reproducible
+
 docs: setup .venv/.docs  ## the documentation site in build/site; a broken link fails
 	@$(PY) -m tests.support.site
 
@@ -114,7 +117,7 @@ $(UV): requirements-uv.txt
 	@$(STEP) "prefork and wsgiapp commands" tests/support/install-editable
 	@touch $@
 
-.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.toml' | grep -v -e /target/ -e /fuzz/) server/build_engine.py server/lock_engine.py server/engine/crates.txt
+.venv/.engine: .venv/.deps $(shell find server/engine -name '*.rs' -o -name 'Cargo.toml' | grep -v -e /target/ -e /fuzz/) server/build_engine.py server/engine_flags.py server/lock_engine.py server/engine/crates.txt
 	@tests/support/need-rust
 	@$(STEP) "engine (Rust)" $(PY) server/build_engine.py
 	@touch $@

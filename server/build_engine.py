@@ -22,6 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_flags
 import lock_engine
 
 SERVER = Path(__file__).resolve().parent
@@ -82,6 +83,7 @@ def build(cargo: str, wanted: str, into: Path) -> bool:
         k: v for k, v in os.environ.items() if not k.startswith(("PYO3_", "CARGO_BUILD_"))
     }
     environment |= {"PYO3_CONFIG_FILE": str(config), "PYO3_BUILD_EXTENSION_MODULE": "1"}
+    environment |= engine_flags.without_paths(environment, MANIFEST.parent)
     command = [cargo, "build", "--release", "--quiet", "--locked", "--package", "prefork-py"]
     command += ["--manifest-path", str(MANIFEST), "--target-dir", str(target)]
     if subprocess.run(command, env=environment, check=False).returncode != 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from tests.cluster.oci import Blob, Image, write_layer
 from tests.cluster.packages import pip_install, unpack_debian
 from tests.cluster.paths import TREE, Paths
 
+IS_COMMAND = re.compile(r"(\.\./)*bin/").match
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -94,7 +96,7 @@ class ImageBuilder:
         with step(f"image {spec.name}: {' '.join(layer.what)}"), self._scratch() as scratch:
             if layer.kind == "pip":
                 pip_install(sources[0], scratch, self._paths)
-                shutil.rmtree(scratch / "bin", ignore_errors=True)
+                leave_out_commands(scratch)
                 folder = f"/tmp/{scratch.name}"
                 rootfs.compile_python(self._root, folder, at=layer.to, skip=layer.source_only)
             else:
@@ -113,6 +115,7 @@ class ImageBuilder:
             yield (self._tree / layer.what[0]).read_text()
             yield layer.source_only
             yield rootfs.COMPILE
+            yield inspect.getsource(leave_out_commands)
         else:
             yield self._contents.base.suite
             yield from layer.what
@@ -151,6 +154,17 @@ class ImageBuilder:
         note = {"digest": blob.digest, "size": blob.size}
         (self._layers / f"{key}.json").write_text(json.dumps(note))
         return blob
+
+
+def leave_out_commands(site: Path) -> None:
+    """Remove the packages' commands, and their lines in each RECORD.
+
+    A command begins with the path of the pip that installed it, so the digest there would be another each time.
+    """
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    for record in site.glob("*.dist-info/RECORD"):
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if not IS_COMMAND(line)))
 
 
 class _Scratch(tempfile.TemporaryDirectory[str]):

@@ -18,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from server import engine_flags
 from tests.cluster import golang
 from tests.cluster.paths import Paths
 from tests.support.image_sbom import REQUIREMENTS
@@ -56,13 +58,22 @@ def main() -> int:
 
 
 def build_server(out: Path, versions: list[str]) -> None:
-    """The sdist of prefork, and from it a wheel per version."""
+    """The sdist of prefork, and from it a wheel per version.
+
+    Unpacked at a place that is known, so that the place can be kept out of the modules: equal bytes each time.
+    """
     run(sys.executable, ROOT / "server" / "lock_engine.py")
-    target = ["--target", f"{os.uname().machine}-unknown-linux-gnu", "--zig"]
-    target += ["--compatibility", "manylinux_2_28"]
-    command = [TOOLS / "maturin", "build", "--release", "--locked", "--sdist", *target]
-    command += ["--target-dir", CACHE / "cargo" / "wheels", "--out", out]
-    run(*command, "--interpreter", *versions, folder=ROOT / "server")
+    run(TOOLS / "maturin", "sdist", "--out", out, folder=ROOT / "server")
+    (sdist,) = out.glob("prefork-*.tar.gz")
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        shutil.unpack_archive(sdist, scratch, filter="data")
+        (source,) = Path(scratch).iterdir()
+        target = ["--target", f"{os.uname().machine}-unknown-linux-gnu", "--zig"]
+        target += ["--compatibility", "manylinux_2_28"]
+        command = [TOOLS / "maturin", "build", "--release", "--locked", *target]
+        command += ["--target-dir", CACHE / "cargo" / "wheels", "--out", out]
+        flags = engine_flags.without_paths(os.environ, source / "engine")
+        run(*command, "--interpreter", *versions, folder=source, environ=flags)
 
 
 def list_python(path: Path, requirements: Path) -> None:
@@ -116,10 +127,13 @@ def try_with(out: Path, python: Path) -> None:
         try_wheels(environment / "bin", out)
 
 
-def run(*command: object, folder: Path = ROOT) -> None:
+def run(
+    *command: object, folder: Path = ROOT, environ: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """One command that must succeed."""
-    environment = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "UV_SYSTEM_CERTS": "true"}
-    done = subprocess.run([str(part) for part in command], cwd=folder, env=environment, check=False)
+    tools = {"PATH": f"{TOOLS}:{os.environ['PATH']}", "UV_SYSTEM_CERTS": "true"}
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=folder, env={**os.environ, **tools, **environ}, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{Path(str(command[0])).name} failed with {done.returncode}")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.commands import ClusterError
 from tests.cluster.contents import Base, Contents, ImageSpec, LayerSpec
-from tests.cluster.images import ImageBuilder, config_of, full_name
+from tests.cluster.images import ImageBuilder, config_of, full_name, leave_out_commands
 from tests.cluster.paths import Paths
 
 CONTENTS = Contents(Base("python:3.13-slim", "/site", "trixie", ()), (), ignore=("__pycache__",))
@@ -48,6 +48,16 @@ def test_moved_file_changes_the_digest(tree: Path) -> None:
     before = _builder(tree).build(_spec(COPY)).digest
     (tree / "code" / "app.py").rename(tree / "code" / "main.py")
     assert _builder(tree).build(_spec(COPY)).digest != before
+
+
+def test_commands_are_left_out_and_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "kopf-1.dist-info").mkdir()
+    record = tmp_path / "kopf-1.dist-info" / "RECORD"
+    record.write_text("../../bin/kopf,sha256=a,9\nkopf/bin/x.py,sha256=b,9\nbin/kopf,,\n")
+    leave_out_commands(tmp_path)
+    assert record.read_text() == "kopf/bin/x.py,sha256=b,9\n"
+    assert not (tmp_path / "bin").exists()
 
 
 def test_prune_keeps_the_layers_in_use_only(tree: Path) -> None:
