@@ -107,7 +107,7 @@ def _reload_under_load(
         file.write_text(manifest.change_version(example, "2"))
         wait_until(
             lambda: app.said("reloaded in") or app.said("reload failed"),
-            within_s=30,
+            within_s=90,
             what="the reload",
         )
         screen.output("\n".join(app.said("reload")))
