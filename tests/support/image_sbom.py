@@ -82,8 +82,7 @@ def write_list(image: str, root: Path, folder: Path, *, interpreter: str | None)
 
 def debsbom(command: str, *arguments: object, about: str) -> None:
     """Run debsbom so that its output depends on its input alone."""
-    now = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=TREE, text=True)
-    moment = datetime.fromtimestamp(int(now), UTC).isoformat()
+    moment = datetime.fromtimestamp(commit_time_s(), UTC).isoformat()
     serial = uuid.uuid5(uuid.NAMESPACE_URL, f"{about} {moment}")
     fixed = ("--timestamp", moment, "--cdx-serialnumber", serial, "--cdx-schema-version", "1.6")
     words = [str(word) for word in (TOOL, command, *fixed, *arguments)]
@@ -91,6 +90,11 @@ def debsbom(command: str, *arguments: object, about: str) -> None:
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
     if subprocess.run(words, env=quiet, check=False).returncode != 0:
         raise SystemExit(f"debsbom {command} failed")
+
+
+def commit_time_s() -> int:
+    """When the tree was committed: the time that a build of it is of, whenever it is built."""
+    return int(subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=TREE, text=True))
 
 
 def find_distributions(root: Path) -> dict[str, str]:

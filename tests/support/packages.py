@@ -25,7 +25,7 @@ from types import MappingProxyType
 from server import engine_flags
 from tests.cluster import golang
 from tests.cluster.paths import Paths
-from tests.support.image_sbom import REQUIREMENTS
+from tests.support.image_sbom import REQUIREMENTS, commit_time_s
 from tests.support.try_wheels import try_wheels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,20 +60,22 @@ def main() -> int:
 def build_server(out: Path, versions: list[str]) -> None:
     """The sdist of prefork, and from it a wheel per version.
 
-    Unpacked at a place that is known, so that the place can be kept out of the modules: equal bytes each time.
+    Unpacked at a place of its own, always the same: it is kept out of the modules, and the lists of crates name it.
     """
     run(sys.executable, ROOT / "server" / "lock_engine.py")
     run(TOOLS / "maturin", "sdist", "--out", out, folder=ROOT / "server")
     (sdist,) = out.glob("prefork-*.tar.gz")
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        shutil.unpack_archive(sdist, scratch, filter="data")
-        (source,) = Path(scratch).iterdir()
-        target = ["--target", f"{os.uname().machine}-unknown-linux-gnu", "--zig"]
-        target += ["--compatibility", "manylinux_2_28"]
-        command = [TOOLS / "maturin", "build", "--release", "--locked", *target]
-        command += ["--target-dir", CACHE / "cargo" / "wheels", "--out", out]
-        flags = engine_flags.without_paths(os.environ, source / "engine")
-        run(*command, "--interpreter", *versions, folder=source, environ=flags)
+    unpacked = CACHE / "wheel-source"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.unpack_archive(sdist, unpacked, filter="data")
+    (source,) = unpacked.iterdir()
+    target = ["--target", f"{os.uname().machine}-unknown-linux-gnu", "--zig"]
+    target += ["--compatibility", "manylinux_2_28"]
+    command = [TOOLS / "maturin", "build", "--release", "--locked", *target]
+    command += ["--target-dir", CACHE / "cargo" / "wheels", "--out", out]
+    fixed = engine_flags.without_paths(os.environ, source / "engine")
+    fixed |= {"SOURCE_DATE_EPOCH": str(commit_time_s())}
+    run(*command, "--interpreter", *versions, folder=source, environ=fixed)
 
 
 def list_python(path: Path, requirements: Path) -> None:
