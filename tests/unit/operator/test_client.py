@@ -1,17 +1,27 @@
 """What the API server says no with is passed on in its own words."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
-from kubernetes.aio.dynamic.exceptions import DynamicApiError
-from wsgiapp_operator.client import ApiError, read_error, read_kubelet_version
+from wsgiapp_operator.client import ApiError, path_of, read_error, read_kubelet_version
 
 
 def refuse(status: int, body: object) -> ApiError:
     text = body if isinstance(body, str) else json.dumps(body)
-    answer = SimpleNamespace(status=status, reason="Some Reason", body=text, headers={})
-    return read_error(DynamicApiError(answer))
+    return read_error(status, "Some Reason", text.encode())
+
+
+@pytest.mark.parametrize(
+    ("named", "path"),
+    [
+        (("Pod", None), "/api/v1/pods"),
+        (("Deployment", "web"), "/apis/apps/v1/namespaces/web/deployments"),
+        (("Service", "web", "shop"), "/api/v1/namespaces/web/services/shop"),
+        (("WsgiApp", "web", "shop"), "/apis/wsgi.dev/v1alpha1/namespaces/web/wsgiapps/shop"),
+    ],
+)
+def test_path_names_group_namespace_and_object(named: tuple[str, ...], path: str) -> None:
+    assert path_of(*named) == path
 
 
 def test_message_and_causes_of_the_status_object_are_kept() -> None:

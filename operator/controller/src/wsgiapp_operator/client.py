@@ -1,7 +1,9 @@
 """The Kubernetes API as the operator uses it: dicts in, dicts out, one error type.
 
-The only importer of the kubernetes package. Paths come from a fixed table instead of discovery, which
-would cost requests at every start and a writable cache file.
+The only importer of the kubernetes package, of which it uses the configuration, the credentials and the
+transport. Paths come from a fixed table instead of discovery, which would cost requests at every start and a
+writable cache file; bodies are plain data and answers that say no are expected, so what the package's models
+and exceptions cost each request is spared.
 """
 
 import json
@@ -9,18 +11,22 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
+from urllib.parse import urlencode
+from urllib.request import getproxies
 
-from kubernetes.aio import client, config, dynamic
-from kubernetes.aio.dynamic.exceptions import DynamicApiError
+import aiohttp
+from kubernetes.aio import client, config
 from wsgiapp.names import FIELD_MANAGER, GROUP, KIND, VERSION
 from wsgiapp.types import Manifest
 
 # The package says that it is typed, but these parts of it are not.
 untyped_config: Any = config
-untyped_dynamic: Any = dynamic
 
 PAGE = 50  # a page lies in memory whole, and parsed: ten times as large
 TIMEOUT_S = 20.0
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind: (prefix, group, version, plural); a path is prefix/group/version/plural.
 KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
@@ -64,14 +70,6 @@ class Cluster:
 
     def __init__(self, api: Any) -> None:
         self._api = api
-        self._client = untyped_dynamic.DynamicClient(api)
-        self._resources = {
-            kind: untyped_dynamic.Resource(
-                prefix=prefix, group=group, api_version=version, kind=kind, name=plural,
-                namespaced=True, client=self._client,
-            )
-            for kind, (prefix, group, version, plural) in KINDS.items()
-        }  # fmt: skip
 
     @classmethod
     async def connect(cls) -> Self:
@@ -83,6 +81,8 @@ class Cluster:
             await untyped_config.load_kube_config(
                 config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
             )
+        # Else each request would look for a netrc file, in a thread; a token or a certificate is what counts.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
@@ -91,7 +91,7 @@ class Cluster:
     async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """Return the object, or None where there is none."""
         try:
-            return await self._call("get", kind, namespace=namespace, name=name)
+            return await self._send("GET", path_of(kind, namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -110,19 +110,17 @@ class Cluster:
         With `metadata_only` the API server sends nothing else of them.
         """
         token = None
-        api_version = self._resources[kind].group_version
+        _, group, version, _ = KINDS[kind]
+        named = {"apiVersion": f"{group}/{version}" if group else version, "kind": kind}
         while True:
-            page = await self._call(
-                "get",
-                kind,
-                namespace=namespace,
-                label_selector=label_selector,
-                limit=PAGE,
-                _continue=token,
-                header_params={"Accept": METADATA_ONLY} if metadata_only else {},
+            page = await self._send(
+                "GET",
+                path_of(kind, namespace),
+                query={"labelSelector": label_selector, "limit": PAGE, "continue": token},
+                accept=METADATA_ONLY if metadata_only else JSON,
             )
             for item in page["items"]:
-                yield {**item, "apiVersion": api_version, "kind": kind}
+                yield {**item, **named}
             token = page["metadata"].get("continue")
             if not token:
                 return
@@ -133,89 +131,93 @@ class Cluster:
         With `force` the operator's fields win; without it, as for an object that is to be created, a
         field of another manager is a conflict (409). A `metadata.uid` that is not the object's is refused: 422.
         """
-        metadata = manifest["metadata"]
-        return await self._call(
-            "server_side_apply", manifest["kind"], body=manifest,
-            namespace=metadata["namespace"], name=metadata["name"],
-            field_manager=FIELD_MANAGER, force_conflicts=force,
-        )  # fmt: skip
+        return await self._apply(path_to(manifest), manifest, force=force)
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
         """Apply the status of a WsgiApp; a stale `metadata.resourceVersion` is refused (409), a wrong uid is not."""
-        metadata = manifest["metadata"]
-        resource = self._resources[manifest["kind"]]
-        path = resource.path(name=metadata["name"], namespace=metadata["namespace"]) + "/status"
-        return await self._request(
-            "patch", path, body=manifest, content_type="application/apply-patch+yaml",
-            field_manager=FIELD_MANAGER, force_conflicts=True,
-        )  # fmt: skip
+        return await self._apply(f"{path_to(manifest)}/status", manifest, force=True)
+
+    async def _apply(self, path: str, manifest: Manifest, *, force: bool) -> Manifest:
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        return await self._send(
+            "PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH
+        )
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
         """Change some fields by a JSON merge patch (RFC 7386)."""
-        return await self._call(
-            "patch", kind, body=patch, namespace=namespace, name=name,
-            content_type="application/merge-patch+json", field_manager=FIELD_MANAGER,
+        return await self._send(
+            "PATCH", path_of(kind, namespace, name), query={"fieldManager": FIELD_MANAGER},
+            body=patch, content_type=MERGE_PATCH,
         )  # fmt: skip
 
     async def create(self, manifest: Manifest) -> Manifest:
-        namespace = manifest["metadata"]["namespace"]
-        return await self._call("create", manifest["kind"], body=manifest, namespace=namespace)
+        path = path_of(manifest["kind"], manifest["metadata"]["namespace"])
+        return await self._send("POST", path, body=manifest)
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; 409 when it was changed since it was read."""
-        metadata = manifest["metadata"]
-        return await self._call(
-            "replace",
-            manifest["kind"],
-            body=manifest,
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-        )
+        return await self._send("PUT", path_to(manifest), body=manifest)
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this object, not a namesake made later; already gone is fine."""
-        metadata = manifest["metadata"]
-        options = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        uid = manifest["metadata"]["uid"]
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            await self._call(
-                "delete",
-                manifest["kind"],
-                body=options,
-                namespace=metadata["namespace"],
-                name=metadata["name"],
-            )
+            await self._send("DELETE", path_to(manifest), body=options)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
 
     async def read_version(self) -> tuple[int, int]:
         """Return Kubernetes' (major, minor)."""
-        version = await self._request("get", "/version")
+        version = await self._send("GET", "/version")
         return int(version["major"]), int(version["minor"].rstrip("+"))
 
     async def list_kubelet_versions(self) -> Sequence[tuple[int, int]]:
         """Return the (major, minor) of every node's kubelet, such as (1, 35) for v1.35.2-gke.100."""
-        page = await self._request("get", "/api/v1/nodes")
+        page = await self._send("GET", "/api/v1/nodes")
         return [
             version for node in page["items"] if (version := read_kubelet_version(node)) is not None
         ]
 
-    async def _call(self, verb: str, kind: str, **arguments: Any) -> Manifest:
-        return await self._translate(
-            getattr(self._client, verb), self._resources[kind], **arguments
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Manifest | None = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> Manifest:
+        """Return the answer's body; items of `query` that are None are left out. Raises ApiError."""
+        configuration, transport = self._api.configuration, self._api.rest_client
+        headers = {**self._api.default_headers, "Accept": accept, "Content-Type": content_type}
+        if bearer := (await configuration.auth_settings()).get("BearerToken"):
+            headers[bearer["key"]] = bearer["value"]
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        url = f"{configuration.host}{path}{'?' if given else ''}{urlencode(given)}"
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        answer = await transport.request(
+            method, url, headers=headers, body=body, _request_timeout=timeout
         )
+        text = await answer.read()
+        if not 200 <= answer.status <= 299:
+            raise read_error(answer.status, answer.reason, text)
+        found: Manifest = json.loads(text)
+        return found
 
-    async def _request(self, method: str, path: str, **arguments: Any) -> Manifest:
-        return await self._translate(self._client.request, method, path, **arguments)
 
-    async def _translate(self, function: Any, *arguments: Any, **options: Any) -> Manifest:
-        try:
-            answer: Manifest = await function(
-                *arguments, **options, serializer=lambda _, data: data, _request_timeout=TIMEOUT_S
-            )
-        except DynamicApiError as error:
-            raise read_error(error) from error
-        return answer
+def path_of(kind: str, namespace: str | None, name: str | None = None) -> str:
+    """Return the path of an object, or of all objects of a kind, in a namespace or (None) in all."""
+    prefix, group, version, plural = KINDS[kind]
+    parts = (prefix, group, version, namespace and f"namespaces/{namespace}", plural, name)
+    return "".join(f"/{part}" for part in parts if part)
+
+
+def path_to(manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    return path_of(manifest["kind"], metadata["namespace"], metadata["name"])
 
 
 def read_kubelet_version(node: Manifest) -> tuple[int, int] | None:
@@ -225,13 +227,13 @@ def read_kubelet_version(node: Manifest) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def read_error(error: DynamicApiError) -> ApiError:
+def read_error(status: int, reason: str | None, text: bytes) -> ApiError:
     """Return what the API server's Status object says, or what there is without one."""
-    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body
+    body = text.decode(errors="replace")
     try:
-        status = json.loads(body or "")
-        causes = (status.get("details") or {}).get("causes") or ()
+        said = json.loads(body)
+        causes = (said.get("details") or {}).get("causes") or ()
         reasons = tuple(str(cause.get("reason", "")) for cause in causes)
-        return ApiError(error.status or 0, str(status["message"]), reasons)
+        return ApiError(status, str(said["message"]), reasons)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return ApiError(error.status or 0, str(body or error.reason))
+        return ApiError(status, body or str(reason))
