@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
-from wsgiapp_operator.watch import Backoffs, run_until_one_ends
+from wsgiapp.names import KIND
+from wsgiapp_operator.watch import (
+    AHEAD_S,
+    FOLLOWING_S,
+    Backoffs,
+    choose_pause_s,
+    run_until_one_ends,
+)
+from wsgiapp_operator.workqueue import KeyedQueue
 
 
 async def fail() -> None:
@@ -38,3 +47,44 @@ def test_a_watch_is_tried_again_without_an_end_and_each_time_from_the_shortest_p
         pauses = list(itertools.islice(backoffs, 1000))
         assert pauses[0] <= 0.5
         assert pauses[-1] == max(pauses) == 5.0
+
+
+def seen(kind: str, generation: int | None, observed: int | None) -> dict[str, Any]:
+    named = {} if generation is None else {"generation": generation}
+    status = {} if observed is None else {"status": {"observedGeneration": observed}}
+    return {"kind": kind, "metadata": named, **status}
+
+
+def test_a_users_change_goes_first_and_what_only_follows_is_gathered() -> None:
+    changed = [seen(KIND, 2, 1), seen(KIND, 1, None)]
+    assert {choose_pause_s(app) for app in changed} == {AHEAD_S}
+    following = [
+        seen("Deployment", 2, 2),
+        seen("PodDisruptionBudget", 1, 1),
+        seen("Pod", None, None),
+    ]
+    assert {choose_pause_s(each) for each in following} == {FOLLOWING_S}
+    edited = [seen("Deployment", 3, 2), seen("Service", None, None), seen("Ingress", 2, None)]
+    soon = {choose_pause_s(each) for each in (*edited, seen(KIND, 2, 2))}
+    assert len(soon) == 1
+    assert 0 < soon.pop() < FOLLOWING_S
+
+
+async def test_what_goes_first_is_handled_before_what_has_been_due() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    handled: list[str] = []
+    done = asyncio.Event()
+
+    async def handle(key: str) -> None:
+        handled.append(key)
+        if len(handled) == 3:
+            done.set()
+
+    for key in ("a", "b"):
+        queue.add(key)
+    queue.add("changed", AHEAD_S)
+    running = asyncio.create_task(queue.run(handle, parallel=1))
+    async with asyncio.timeout(5):
+        await done.wait()
+    running.cancel()
+    assert handled[0] == "changed"

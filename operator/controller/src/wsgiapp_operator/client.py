@@ -139,9 +139,7 @@ class Cluster:
 
     async def _apply(self, path: str, manifest: Manifest, *, force: bool) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
-        return await self._send(
-            "PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH
-        )
+        return await self._send("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Manifest) -> Manifest:
         """Change some fields by a JSON merge patch (RFC 7386)."""

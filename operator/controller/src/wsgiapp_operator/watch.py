@@ -5,12 +5,13 @@ kopf does one thing here: watch. It writes to no object and keeps no state.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import kopf
-from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
-from wsgiapp.names import GROUP, OWNED_KINDS, OWNED_SELECTOR, VERSION
+from kopf._cogs.clients.watching import Bookmark, infinite_watch
+from kopf._cogs.structs.references import NamespaceName, Resource
+from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
 
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import KINDS
@@ -18,7 +19,8 @@ from wsgiapp_operator.workqueue import KeyedQueue
 
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
-POD_DEBOUNCE_S = 1.0  # a rollout of many pods brings events all the time, and each asks agents
+FOLLOWING_S = 1.0  # pods, and what only says that a controller has followed a change
+AHEAD_S = -60.0  # due now, and before all that has become due in the last minute
 END_S = 10.0  # for what is under way when watching ends
 # One in each namespace, which no app mounts: never even sent to us. Secrets are not watched at all.
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
@@ -39,7 +41,6 @@ async def watch(
     kopf installs its own signal handlers; `on_spawned` is called right after, to replace them. `on_listed`
     is called for each object of a list that kopf begins a watch with: what was deleted before is not in it.
     """
-    registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True  # no watching of CRDs and namespaces: fewer permissions
@@ -48,48 +49,73 @@ async def watch(
     settings.watching.reconnect_backoff = 0.1
     settings.watching.chunk_size = 50  # a page lies in memory whole, and parsed: ten times as large
     settings.networking.error_backoffs = Backoffs()
-    settings.queueing.idle_timeout = 0.2  # each object with an event holds a task for as long
-    settings.persistence.diffbase_storage = NoDiffs()
+    for kind in (*OWNED_KINDS, "Pod"):
+        if kind != "Ingress":  # any of them may have a host that an app asks for
+            settings.watching.label_selectors[name_of(kind)] = OWNED_SELECTOR
+    settings.watching.field_selectors[name_of("ConfigMap")] = UNMOUNTED_CONFIG_MAPS
 
-    async def notice(event: Any, **_: Any) -> None:
-        manifest = event["object"]
-        if event["type"] is None:
-            on_listed()
-        is_gone = event["type"] == "DELETED"
-        pause_s = POD_DEBOUNCE_S if manifest["kind"] == "Pod" else DEBOUNCE_S
+    def notice(event: Any) -> None:
+        manifest, is_gone = event["object"], event["type"] == "DELETED"
         for app in cache.forget(manifest) if is_gone else cache.put(manifest):
-            queue.add(app, pause_s)
-        empty(manifest)
+            queue.add(app, choose_pause_s(manifest))
 
-    async def notice_content(event: Any, **_: Any) -> None:
-        if event["type"] is None:
-            on_listed()
+    def notice_content(event: Any) -> None:
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
             queue.add(app, DEBOUNCE_S)
-        empty(event["object"])
 
-    kopf.on.event(GROUP, VERSION, "wsgiapps", registry=registry)(notice)
-    for kind in (*OWNED_KINDS, "Pod"):
-        _, group, version, plural = KINDS[kind]
-        kopf.on.event(group or "", version, plural, registry=registry)(notice)
-        if kind != "Ingress":  # any of them may have a host that an app asks for
-            settings.watching.label_selectors[group or "", version, plural] = OWNED_SELECTOR
-    kopf.on.event("", "v1", "configmaps", registry=registry)(notice_content)
-    settings.watching.field_selectors["", "v1", "configmaps"] = UNMOUNTED_CONFIG_MAPS
+    async def follow(kind: str, namespace: NamespaceName | None) -> None:
+        take = notice_content if kind == "ConfigMap" else notice
+        group, version, plural = name_of(kind)
+        resource = Resource(group, version, plural, kind=kind, namespaced=True)
+        async for event in infinite_watch(
+            settings=settings, resource=resource, namespace=namespace
+        ):
+            if isinstance(event, Bookmark) or event["type"] == "BOOKMARK":
+                continue
+            if event["type"] is None:
+                on_listed()
+            take(event)
+            await asyncio.sleep(0)  # a long list holds up nothing else
+
+    async def follow_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for kind in (KIND, *OWNED_KINDS, "Pod", "ConfigMap"):
+                for namespace in map(NamespaceName, namespaces) if namespaces else (None,):
+                    group.create_task(follow(kind, namespace))
+
+    registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(log_in)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
-        memories=NoMemories(),
         # Only for peering, which is off; found by kopf itself it needs the user's name, and the
         # uid of a container has none.
         identity=PEERING_IDENTITY,
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         stop_flag=stop,
+        _command=follow_all(),
     )
     on_spawned()
     await run_until_one_ends(tasks, stop)
+
+
+def name_of(kind: str) -> tuple[str, str, str]:
+    """Return (group, version, plural) as kopf names it."""
+    _, group, version, plural = KINDS[kind]
+    return group or "", version, plural
+
+
+def choose_pause_s(manifest: Mapping[str, Any]) -> float:
+    """Return for how long to wait for further events about the same app.
+
+    A user's change goes before all that only follows: rollouts bring events all the time, each look asks agents.
+    """
+    kind, generation = manifest["kind"], manifest["metadata"].get("generation")
+    is_seen = (manifest.get("status") or {}).get("observedGeneration") == generation is not None
+    if kind == KIND:
+        return DEBOUNCE_S if is_seen else AHEAD_S
+    return FOLLOWING_S if is_seen or kind == "Pod" else DEBOUNCE_S
 
 
 async def run_until_one_ends(tasks: Collection["asyncio.Task[Any]"], stop: asyncio.Event) -> None:
@@ -109,13 +135,6 @@ async def run_until_one_ends(tasks: Collection["asyncio.Task[Any]"], stop: async
     raise ConnectionError(f"watching has ended: {reasons}")
 
 
-def empty(manifest: dict[str, Any]) -> None:
-    """Take out of an object what kopf, which holds it for a while yet, does not need: all but what names it."""
-    for name in manifest.keys() - {"apiVersion", "kind", "metadata"}:
-        del manifest[name]
-    manifest["metadata"].pop("managedFields", None)
-
-
 class Backoffs(Iterable[float]):
     """Pauses between tries of a watch, in seconds, without an end.
 
@@ -126,26 +145,6 @@ class Backoffs(Iterable[float]):
     def __iter__(self) -> Iterator[float]:
         yield from (0.2, 0.5, 1, 1, 2, 2, 3, 3)
         yield from itertools.repeat(5.0)
-
-
-class NoDiffs(kopf.DiffBaseStorage):
-    """Spares a deep copy of each object at each event: only kopf's handlers of changes compare."""
-
-    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
-        return {}
-
-    def fetch(self, *, body: Any) -> Any:
-        return {}
-
-    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
-        raise NotImplementedError("the operator has no handlers of changes")
-
-
-class NoMemories(ResourceMemories):
-    """Spares about 1 KiB for each object: only kopf's handlers of changes, daemons and indices remember."""
-
-    async def recall(self, raw_body: Any, **options: Any) -> ResourceMemory:
-        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def log_in(**arguments: Any) -> Any:
