@@ -93,13 +93,16 @@ def test_refused_key_is_tried_again_and_a_missing_permission_waits_for_a_new_ope
         assert longest_s * (1 - JITTER) <= pause_s <= longest_s * (1 + JITTER)
 
 
-def test_app_whose_pods_stay_unready_costs_four_looks_in_ten_minutes() -> None:
-    """Its status says the same all the time; that a pod becomes ready is reported by its watch."""
+def test_app_whose_pods_stay_unready_costs_few_looks_in_ten_minutes() -> None:
+    """Its status says the same all the time; that a pod becomes ready is reported by its watch.
+
+    The last of six, each as early as its jitter allows, is 690 s after the first.
+    """
     unready, now_s, looks = make_app(replicas=5), 0.0, 0
     while now_s < 600.0:
         now_s += look_again_s(ReloadState.CURRENT, app=unready, quiet_s=now_s)
         looks += 1
-    assert looks <= 5
+    assert looks <= 6
     assert look_again_s(ReloadState.CURRENT, app=unready) <= LONGEST_WAIT_S * (1 + JITTER)
 
 
