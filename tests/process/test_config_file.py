@@ -292,6 +292,7 @@ def test_config_file_that_closes_standard_descriptors_is_named_and_they_are_open
         assert server.get()[0] == 200
         assert server.reload("again")["result"] == "succeeded"
         assert server.log().count("generation active") == 2
+        assert server.log().count("ready: the first generation serves requests") == 1
 
 
 def test_config_file_that_closes_standard_error_and_fails_says_why(folder: Path):

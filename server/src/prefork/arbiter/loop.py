@@ -290,6 +290,8 @@ class Arbiter:
         self.log.info("generation active", generation=action.generation, workers=self.fleet.desired)
         self.own.notifier.ready(f"generation {action.generation} serves")
         if action.is_first:
+            # Once in the life of a server, for scripts that wait for it.
+            self.log.info("ready: the first generation serves requests")
             self.generations.call_hook("when_ready", self.own.server)
         elif config.options.worker_count() != before:
             self.scale(config.options.worker_count())
