@@ -93,6 +93,62 @@ def test_killed_arbiter_leaves_nobody_behind_and_running_requests_are_answered(f
             socket.create_connection(("127.0.0.1", port), timeout=2)
 
 
+def test_worker_in_a_call_that_holds_the_gil_does_not_outlive_a_killed_arbiter(folder: Path):
+    """No thread of its Python notices that the arbiter is gone."""
+    write_app(
+        folder,
+        """
+        import ctypes
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "2")])
+            if environ["PATH_INFO"] == "/hold":
+                ctypes.PyDLL(None).sleep(3600)
+            return [b"ok"]
+        """,
+    )
+    with Prefork("-w", "2", "--graceful-timeout", "1", cwd=folder) as server:
+        family = [*server.workers(), server.mold()]
+        client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        client.sendall(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
+        os.kill(server.process.pid, signal.SIGKILL)
+        wait_until(
+            lambda: all(is_gone(pid) for pid in family), 20, what="still alive", log=server.log
+        )
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_server_that_is_started_right_after_a_kill_serves_and_no_request_is_lost(
+    folder: Path, kind: str
+):
+    """The killed server's workers still answer a request for longer than a supervisor waits between two starts."""
+    bind = "127.0.0.1:0" if kind == "tcp" else f"unix:{folder}/s"
+
+    def ask(path: str) -> tuple[int, str]:
+        with socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(("127.0.0.1", port) if kind == "tcp" else f"{folder}/s")
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        return int(answer[9:12] or b"0"), answer.rpartition(b"\r\n")[2].decode()
+
+    with ThreadPoolExecutor(2) as pool, Prefork("-w", "2", cwd=folder, bind=bind) as killed:
+        old = killed.workers()
+        if kind == "tcp":
+            port = killed.port
+            bind = f"127.0.0.1:{port}"
+        answers = [pool.submit(ask, "/slow?ms=3000") for _ in old]
+        killed.wait(lambda: killed.ask({"op": "status"})["workers"]["busy"] == 2)
+        os.kill(killed.process.pid, signal.SIGKILL)
+        killed.process.wait()
+        with Prefork("-w", "1", cwd=folder, bind=bind) as server:
+            status, text = ask("/")
+            assert (status, text) == (200, f"hello from {server.workers()[0]}")
+        assert [answer.result()[0] for answer in answers] == [200, 200]
+
+
 def test_ttin_and_ttou_change_the_number_of_workers(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server:
         server.signal(signal.SIGTTIN)

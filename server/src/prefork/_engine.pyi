@@ -33,6 +33,13 @@ def set_child_subreaper() -> None:
     Raises OSError when the kernel refuses.
     """
 
+def end_with(*, channel: int, listeners: Sequence[int], within_s: float) -> None:
+    """Once the other end of a socket pair is closed, refuse handshakes on `listeners`; end the process `within_s` later.
+
+    A thread without the GIL does it, so that a call that never gives it back cannot keep the process. The process
+    is to have ended by itself by then. Raises OSError when there is no thread to be had.
+    """
+
 def refuse_handshakes(fd: int) -> None:
     """Have the kernel drop new handshakes on a listening TCP socket, for all who share it and until it is closed.
 

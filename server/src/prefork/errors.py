@@ -39,6 +39,10 @@ class StartupError(Exception):
         self.code = code
 
 
+class InUseError(StartupError):
+    """An address that another process holds; perhaps not for long."""
+
+
 class TimeLimitError(BaseException):
     """Raised in code of the app's owner that occupies the arbiter for too long; `str()` says for how long, and where.
 

@@ -22,6 +22,7 @@ pub mod forked;
 pub mod handover;
 pub mod intake;
 pub mod out_queue;
+pub mod owner;
 pub mod pace;
 pub mod reactor;
 pub mod server;

@@ -36,10 +36,23 @@ mod _engine {
         module.add_function(wrap_pyfunction!(crate::immortal::call_finalizer, module)?)?;
         module.add_function(wrap_pyfunction!(crate::immortal::make_immortal, module)?)?;
         module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
+        module.add_function(wrap_pyfunction!(super::end_with, module)?)?;
         module.add_function(wrap_pyfunction!(super::refuse_handshakes, module)?)?;
         module.add_function(wrap_pyfunction!(super::exemplar_check, module)?)?;
         module.add_function(wrap_pyfunction!(super::listen_queue, module)?)
     }
+}
+
+/// End this process with the one at the other end of `channel`, `within_s` later.
+#[pyfunction]
+#[pyo3(signature = (*, channel, listeners, within_s))]
+fn end_with(channel: i32, listeners: Vec<i32>, within_s: f64) -> PyResult<()> {
+    let Ok(within) = std::time::Duration::try_from_secs_f64(within_s) else {
+        return Err(errors::invalid_setting(&format!(
+            "within_s is {within_s}; use seconds, 0 or more"
+        )));
+    };
+    Ok(prefork_io::owner::outlive_no_longer(channel, listeners, within)?)
 }
 
 /// Make this process the parent of its orphaned grandchildren.

@@ -1,5 +1,6 @@
 """Binds the listening sockets; an error names what prevents it."""
 
+import errno
 import os
 import socket
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from prefork import _engine
 from prefork.base.addresses import Address, explain, parse_addresses
-from prefork.errors import Exit, StartupError
+from prefork.errors import Exit, InUseError, StartupError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def open_listeners(
 ) -> list[Listener]:
     """Return listening sockets: the ones systemd passed, or else one per address.
 
-    Raises StartupError (exit code LISTEN) when an address is taken, forbidden or not of this machine.
+    Raises StartupError (exit code LISTEN) when an address is forbidden or not of this machine, and of this kind
+    InUseError when it is taken.
     """
     if passed:
         return [adopt(fd, f"fd://{fd}") for fd in passed]
@@ -70,9 +72,14 @@ def adopt(descriptor: int, name: str) -> Listener:
     return Listener(sock, name, is_shared=True)
 
 
+def can_refuse_handshakes(listener: Listener) -> bool:
+    """Whether there are handshakes, and nobody else goes on to listen there."""
+    return not listener.is_shared and listener.sock.family != socket.AF_UNIX
+
+
 def refuse_handshakes(listener: Listener) -> None:
     """Let no further connection reach the accept queue; those on their way are still served."""
-    if listener.is_shared or listener.sock.family == socket.AF_UNIX:
+    if not can_refuse_handshakes(listener):
         return
     # Where the kernel forbids it, the last connections may be reset, as without it.
     with suppress(OSError):
@@ -99,9 +106,15 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise StartupError(explain(address.text, error), Exit.LISTEN) from None
+        raise refusal(address.text, error) from None
     sock.setblocking(False)
     return Listener(sock, show_name(sock))
+
+
+def refusal(name: str, error: OSError) -> StartupError:
+    """Return what a failed bind raises; pure."""
+    kind = InUseError if error.errno == errno.EADDRINUSE else StartupError
+    return kind(explain(name, error), Exit.LISTEN)
 
 
 def show_name(sock: socket.socket) -> str:
@@ -136,7 +149,7 @@ def bind_abstract(address: Address, *, backlog: int) -> Listener:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise StartupError(explain(address.text, error), Exit.LISTEN) from None
+        raise refusal(address.text, error) from None
     sock.setblocking(False)
     return Listener(sock, f"unix:{address.path}")
 
@@ -158,4 +171,4 @@ def remove_stale(path: Path, name: str) -> None:
         except OSError as error:
             raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
     message = "another process listens there; stop it or choose another --bind"
-    raise StartupError(f"cannot listen on {name}: {message}", Exit.LISTEN)
+    raise InUseError(f"cannot listen on {name}: {message}", Exit.LISTEN)

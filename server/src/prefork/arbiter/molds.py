@@ -24,6 +24,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import NoRoomError
+from prefork.arbiter.listeners import can_refuse_handshakes
 from prefork.arbiter.orphans import Orphans
 from prefork.arbiter.proc import children_of, read_private
 from prefork.arbiter.resources import Resources
@@ -209,7 +210,8 @@ class Molds:
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
             number, order.preload, theirs, config.options, config.hooks, config.environment, config.versions,
-            self.own.server, self.log, self.own.logfiles, self.own.stats_fd, stack_fd,
+            self.own.server, self.log, self.own.logfiles, self.own.stats_fd,
+            tuple(can_refuse_handshakes(listener) for listener in self.own.listeners), stack_fd,
         )  # fmt: skip
 
         def forget() -> None:

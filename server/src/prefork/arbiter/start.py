@@ -10,6 +10,7 @@ from re import fullmatch
 
 from prefork import __version__
 from prefork._engine import set_child_subreaper
+from prefork.arbiter.leftovers import open_after_leftovers
 from prefork.arbiter.listeners import open_listeners, remove_files
 from prefork.arbiter.loop import Arbiter
 from prefork.arbiter.resources import Resources
@@ -26,6 +27,8 @@ from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
 from prefork.worker.hooks import HookServer
 
+# Longer than workers outlive a killed arbiter: a call that never ends is given up after their graceful timeout.
+LEFTOVERS_S = 5.0
 # At the end, for the reader of the log.
 LAST_LINES_S = 0.5
 
@@ -42,8 +45,12 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
     passed = passed_descriptors(environment, os.getpid())
     replace_environment(own_variables(environment))
     with ExitStack() as leftovers:  # of a start that fails
-        listeners = open_listeners(
-            options.bind, passed=passed, backlog=options.backlog, umask=options.umask
+        listeners = open_after_leftovers(
+            lambda: open_listeners(
+                options.bind, passed=passed, backlog=options.backlog, umask=options.umask
+            ),
+            log,
+            within_s=options.graceful_timeout + LEFTOVERS_S,
         )
         leftovers.callback(remove_files, listeners)
         run_dir = open_run_dir(options.run_dir, environment)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from prefork import __version__
-from prefork._engine import Engine
+from prefork._engine import Engine, end_with
 from prefork.base import (
     children,
     exit_functions,
@@ -41,6 +41,9 @@ from prefork.worker.import_end import run_exit_functions
 from prefork.worker.inspection import import_and_inspect
 from prefork.worker.loop import SIGNALS, LoopParts, WorkerLoop
 
+# After a graceful timeout without an arbiter, for a worker that is just about to end by itself.
+LAST_WAY_OUT_S = 1.0
+
 
 @dataclass(frozen=True)
 class Inheritance:
@@ -49,6 +52,9 @@ class Inheritance:
     listeners: tuple[int, ...]
     stats: int
     handover: tuple[int, int]  # send end, receive end
+    own_addresses: tuple[
+        int, ...
+    ]  # those of the listeners that no other program may go on to serve
     held: int  # open as long as the worker lives: by this its mold sees the end of it
 
 
@@ -104,6 +110,11 @@ def run_worker(
             report_error=ErrorReport(log, options),
             access_log_fd=logfiles.access_fd,
             handover=inheritance.handover,
+        )
+        end_with(
+            channel=channel.fileno(),
+            listeners=inheritance.own_addresses,
+            within_s=options.graceful_timeout + LAST_WAY_OUT_S,
         )
     except BaseException as error:
         failure = describe_failure(error)

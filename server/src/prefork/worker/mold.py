@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +60,7 @@ class Mold:
     log: Log
     logfiles: LogFiles
     stats: int  # descriptor of the stats table
+    own_addresses: tuple[bool, ...]  # of each listener that comes with an order, see `Inheritance`
     stack_fd: int  # a file for the stack, should the mold hang or crash
 
 
@@ -201,7 +203,10 @@ def fork_worker(
     """Fork the worker and give it what came with the order; here it is closed again."""
     channel_end, send_end, receive_end, *listeners = descriptors
     channel = Channel.adopt(channel_end)
-    inheritance = Inheritance(tuple(listeners), mold.stats, (send_end, receive_end), held)
+    inheritance = Inheritance(
+        tuple(listeners), mold.stats, (send_end, receive_end),
+        tuple(compress(listeners, mold.own_addresses)), held,
+    )  # fmt: skip
     worker = HookWorker(mold.options, mold.log, age=order.worker, ppid=mold.server.pid)
     server = mold.server
     server.app = worker.app = HookApp(never_imported, app, mold.options)

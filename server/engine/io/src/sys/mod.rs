@@ -22,10 +22,10 @@ pub use file::{
 };
 pub use listener::{accept, listen_queue, refuse_handshakes, refuses_handshakes};
 pub use passing::{receive_descriptor, send_descriptor, socket_pair};
-pub use process::{ignore_sigpipe, random_number, set_child_subreaper};
+pub use process::{exit_now, ignore_sigpipe, random_number, set_child_subreaper};
 pub use socket::{
     Address, acknowledge, local_address, peer_address, receive, send, send_two, set_no_delay,
     shut_down, shut_down_write, unacknowledged,
 };
-pub use wait::{Direction, wait_for};
+pub use wait::{Direction, wait_for, wait_for_end};
 pub use waker::Waker;
