@@ -94,13 +94,18 @@ def group() -> Iterator[MemoryGroup]:
 
 @contextmanager
 def serving(
-    group: MemoryGroup, folder: Path, *options: str, import_mib: int, worker_mib: int
+    group: MemoryGroup,
+    folder: Path,
+    *options: str,
+    import_mib: int,
+    worker_mib: int,
+    workers: int = WORKERS,
 ) -> Iterator[Prefork]:
     """Serve an app of this size, and set the limit so that it uses 85 % of it."""
     (folder / "gunicorn.conf.py").write_text(HOOK.replace("{worker_mib}", str(worker_mib)))
     write_app(folder, APP.replace("{import_mib}", str(import_mib)))
-    with Prefork("-w", str(WORKERS), *options, cwd=folder, command=group.command) as server:
-        server.wait_workers(WORKERS)
+    with Prefork("-w", str(workers), *options, cwd=folder, command=group.command) as server:
+        server.wait_workers(workers)
         group.limit(int(group.used / 0.85))
         yield server
 
@@ -210,4 +215,30 @@ def test_reload_right_after_another_waits_for_the_memory_that_is_being_released(
             answer = server.reload(version)
             assert answer["result"] == "succeeded", answer
             assert {server.version() for _ in range(5)} == {version}
+    assert group.kills == 0
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_smaller_fix_is_loaded_after_a_reload_that_did_not_fit(
+    group: MemoryGroup, folder: Path, workers: int
+):
+    """Where an old generation as large as the new one would not fit, the new one is held to what there is."""
+    with serving(
+        group, folder, "--preload=auto", import_mib=80, worker_mib=1, workers=workers
+    ) as server:
+        for version, import_mib in (("2", 80), ("3", 60)):
+            write_app(folder, APP.replace("{import_mib}", str(import_mib)), version=version)
+            answer = server.reload(version)
+            assert answer["result"] == "failed", answer
+            assert "memory does not suffice for a reload" in answer["message"]
+        assert server.version() == "1"
+        write_app(folder, APP.replace("{import_mib}", "1"), version="4")
+        answer = server.reload("4")
+        assert answer["result"] == "succeeded", answer
+        assert {server.version() for _ in range(10)} == {"4"}
+        # The limit was that of the import alone.
+        write_app(folder, APP.replace("{import_mib}", "40"), version="5")
+        server.wait(lambda: server.reload("5")["result"] == "succeeded")
+        assert {server.version() for _ in range(10)} == {"5"}
+        assert "signal SIGKILL" not in server.log()
     assert group.kills == 0

@@ -13,10 +13,14 @@ from prefork.errors import Exit, StartupError
 
 
 class NoRoomError(StartupError):
-    """Not even one new worker fits."""
+    """Not even one new worker fits, if the new generation is as large as the old one.
 
-    def __init__(self, message: str) -> None:
+    `import_size`: bytes that its import may take for one to fit all the same; none where that is 0 or less.
+    """
+
+    def __init__(self, message: str, import_size: int) -> None:
         super().__init__(message, Exit.ENVIRONMENT)
+        self.import_size = import_size
 
 
 # Of the limit, kept free: what is measured is a little behind what is used.
@@ -50,7 +54,7 @@ def plan_surge(memory: MemoryUse | None, need: Footprint, *, workers: int) -> in
     """Return the `surge` of a new generation (see `Generation`).
 
     Raises NoRoomError when not even one new worker would fit: better no reload than one that the
-    kernel ends by killing what serves.
+    kernel ends by killing what serves. A smaller one is still tried, within the size that the error names.
     """
     if memory is None:
         return None
@@ -62,8 +66,11 @@ def plan_surge(memory: MemoryUse | None, need: Footprint, *, workers: int) -> in
     # The import comes first; the worker after it takes the place of an old one.
     if workers > 1 and need.mold <= free:
         return 0
-    wanted = need.one if workers == 1 else need.mold
+    # A single old worker leaves only once the new one is there.
+    first = need.one - need.mold if workers == 1 else 0
+    wanted = need.mold + first
     raise NoRoomError(
         f"memory does not suffice for a reload: a new generation needs {wanted // MIB} MiB at least while the old one "
-        f"serves, and {max(0, free) // MIB} MiB of the limit of {memory.limit // MIB} MiB are free; raise the limit"
+        f"serves, and {max(0, free) // MIB} MiB of the limit of {memory.limit // MIB} MiB are free; raise the limit",
+        free - first,
     )

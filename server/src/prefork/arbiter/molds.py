@@ -34,6 +34,7 @@ from prefork.base.processes import Ended
 from prefork.base.tracebacks import clean_stack, describe_failure, last_line
 from prefork.errors import StartupError
 from prefork.worker.hooks import HookWorker
+from prefork.worker.import_limit import ImportLimit
 from prefork.worker.mold import Mold, run_mold
 
 
@@ -82,6 +83,7 @@ class Molds:
         self.handles: dict[int, MoldHandle] = {}
         # Bytes that the import of each generation has added, measured before its first worker shares them.
         self.sizes: dict[int, int] = {}
+        self.import_limits: dict[int, ImportLimit] = {}
         # Molds that outlive their workers, then end: pids, each with the children of its import.
         self.ending: dict[int, tuple[int, ...]] = {}
         self.orphans = Orphans()
@@ -107,16 +109,24 @@ class Molds:
             self.generations.load(number, wanted)
             surge = plan_surge()
         except NoRoomError as error:
-            postponed = self.ending or is_memory_coming()
-            self.dispatch(
-                GenerationPostponed(number)
-                if postponed
-                else MoldFailed(number, describe_failure(error))
-            )
+            if self.ending or is_memory_coming():
+                self.dispatch(GenerationPostponed(number))
+            elif error.import_size > 0:
+                self._load_limited(number, error)
+            else:
+                self.dispatch(MoldFailed(number, describe_failure(error)))
         except BaseException as error:  # whatever the config file raises
             self.dispatch(MoldFailed(number, describe_failure(error)))
         else:
             self.dispatch(GenerationLoaded(number, self.generations.policy(number), surge))
+
+    def _load_limited(self, number: int, error: NoRoomError) -> None:
+        """Try a generation that fits only if it is smaller than the one that serves: perhaps it mends just that."""
+        self.import_limits[number] = ImportLimit(error.import_size, str(error))
+        self.log.info(
+            "memory is short, the import may take what there is", generation=number, bytes=error.import_size
+        )  # fmt: skip
+        self.dispatch(GenerationLoaded(number, self.generations.policy(number), 0))
 
     def boot(self, order: BootMold) -> None:
         """Boot the mold of a generation, with the settings the generation was loaded with."""
@@ -211,7 +221,8 @@ class Molds:
         mold = Mold(
             number, order.preload, theirs, config.options, config.hooks, config.environment, config.versions,
             self.own.server, self.log, self.own.logfiles, self.own.stats_fd,
-            tuple(can_refuse_handshakes(listener) for listener in self.own.listeners), stack_fd,
+            tuple(can_refuse_handshakes(listener) for listener in self.own.listeners),
+            self.import_limits.pop(number, None), stack_fd,
         )  # fmt: skip
 
         def forget() -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -40,6 +41,7 @@ from prefork.worker.fork_safety import summarize
 from prefork.worker.holdings import own_children
 from prefork.worker.hooks import HookApp, Hooks, HookServer, HookWorker, never_imported
 from prefork.worker.import_end import end_import
+from prefork.worker.import_limit import ImportLimit
 from prefork.worker.inspection import Imported, import_and_inspect
 from prefork.worker.loop import SIGNALS
 from prefork.worker.spool_report import report_unusable_spool
@@ -61,6 +63,7 @@ class Mold:
     logfiles: LogFiles
     stats: int  # descriptor of the stats table
     own_addresses: tuple[bool, ...]  # of each listener that comes with an order, see `Inheritance`
+    import_limit: ImportLimit | None
     stack_fd: int  # a file for the stack, should the mold hang or crash
 
 
@@ -146,7 +149,8 @@ def preload(mold: Mold) -> tuple[WsgiApp, tuple[int, ...]]:
     worker; what is frozen stays shared (gc.freeze).
     """
     started = time.monotonic()
-    imported = import_and_inspect(mold.options.wsgi_app, worker_class=mold.options.worker_class)
+    with mold.import_limit.held() if mold.import_limit else nullcontext():
+        imported = import_and_inspect(mold.options.wsgi_app, worker_class=mold.options.worker_class)
     report_replaced_handlers(mold)
     if imported.hazards and mold.options.preload_app != "always":
         raise UnsafePreload(imported)
