@@ -70,14 +70,14 @@ def test_plain_folder_serves_without_coming_between_the_app_and_its_modules(fold
     ("app", "code", "message"),
     [
         ("nothing:app", APP, "ModuleNotFoundError: No module named 'nothing'"),
-        ("app:nothing", APP, "module app has no nothing; it has app"),
+        ("app:nothing", APP, "module app has no 'nothing'; it has app"),
         ("app:VERSION", APP, "VERSION is str, which cannot be called"),
         ("app.py", APP, "app.py is not a module name (leave .py out)"),
         ("app:app(1)", APP, "TypeError"),
         (
             "made:create",
             APP,
-            "create takes (config), and a WSGI app is called with (environ, start_response): if it makes the app, write made:create()",
+            "create takes (config), but a WSGI app is called with (environ, start_response); if it returns the app, write made:create()",
         ),
         ("made:create()", APP, "what create(…) returns takes (scope, receive, send)"),
         ("raises", APP, "RuntimeError: no database"),

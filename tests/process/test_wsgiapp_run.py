@@ -205,7 +205,7 @@ def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_p
 
 
 def test_what_is_left_out_is_said(flask: Running) -> None:
-    said = flask.wait_line(r"ignored here, for a cluster only: (.*)")[1]
+    said = flask.wait_line(r"ignored here, cluster only: (.*)")[1]
     assert set(said.split(", ")) == {"healthCheck", "image", "ingress", "replicas", "resources"}
 
 

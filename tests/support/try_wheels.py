@@ -7,6 +7,7 @@ Standard library only: it runs in a bare Debian, too.
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,12 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"served by the wheel"]
 """
+MANIFEST = """
+apiVersion: wsgi.dev/v1alpha1
+kind: WsgiApp
+metadata: {name: hello}
+spec: {image: none, app: "hello:application"}
+"""
 
 
 def main() -> int:
@@ -32,7 +39,7 @@ def main() -> int:
 
 
 def try_wheels(bin_: Path, dist: Path) -> None:
-    """Install prefork alone and serve with it; then the other distributions, and call their commands.
+    """Install prefork alone and serve with it; then the other distributions, serve a manifest, and call their commands.
 
     SystemExit with what went wrong.
     """
@@ -43,7 +50,9 @@ def try_wheels(bin_: Path, dist: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "hello.py").write_text(APP)
         serve(bin_ / "prefork", Path(folder))
-    run(*install, "wsgiapp-cli", "wsgiapp-operator")
+        run(*install, "wsgiapp-cli")
+        serve_manifest(bin_ / "wsgiapp", Path(folder))
+    run(*install, "wsgiapp-operator")
     run(bin_ / "wsgiapp", "render", "-f", ROOT / "manifests/examples/flask.yaml", quiet=True)
     run(bin_ / "wsgiapp-operator", "--help", quiet=True)
     about = "import platform; print('  ok CPython', platform.python_version(), platform.libc_ver())"
@@ -64,6 +73,24 @@ def serve(prefork: Path, folder: Path) -> None:
         server.terminate()
         if (code := server.wait(30)) != 0:
             raise SystemExit(f"{prefork} ended with {code}: {(folder / 'log').read_text()}")
+
+
+def serve_manifest(wsgiapp: Path, folder: Path) -> None:
+    """Let the installed command serve a manifest, and ask the app and its metrics: the agent's package came along."""
+    (folder / "hello.yaml").write_text(MANIFEST)
+    app, metrics = free_port(), free_port()
+    where = ("--port", str(app), "--metrics", f"127.0.0.1:{metrics}")
+    with (folder / "log").open("w") as log:
+        command = [str(wsgiapp), "run", "-f", "hello.yaml", *where]
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        served = ask(f"http://127.0.0.1:{app}/") == b"served by the wheel"
+        if not served or b"wsgi_workers" not in ask(f"http://127.0.0.1:{metrics}/metrics"):
+            raise SystemExit(f"{wsgiapp} run: {(folder / 'log').read_text()}")
+    finally:
+        server.send_signal(signal.SIGINT)
+        if (code := server.wait(30)) != 0:
+            raise SystemExit(f"{wsgiapp} ended with {code}: {(folder / 'log').read_text()}")
 
 
 def free_port() -> int:

@@ -48,8 +48,8 @@ def test_render_shows_that_a_restart_follows_changed_config(
 
 
 REFUSALS = [
-    (["run", "-f", "absent.yaml"], "absent.yaml: No such file"),
-    (["render", "-f", "absent.yaml"], "absent.yaml: No such file"),
+    (["run", "-f", "absent.yaml"], "cannot read absent.yaml: No such file"),
+    (["render", "-f", "absent.yaml"], "cannot read absent.yaml: No such file"),
     (["run", "-f", str(EXAMPLES / "flask.yaml"), "--app", "shop"], "--app is 'shop'"),
     (["run", "-f", str(EXAMPLES / "flask.yaml"), "--metrics=9000"], "--metrics is '9000'; use"),
 ]

@@ -25,7 +25,7 @@ COMMANDS = [
     (r"export KUBECONFIG=\S+ PATH=\S+", DEMO),
     (r"python server/build_engine\.py --python [\d. ]+", "tests/unit/cluster/test_images.py"),
     # packages
-    (r"pip install (--find-links dist )?prefork( wsgiapp-cli)?", "tests/support/packages.py"),
+    (r"pip install (--find-links dist )?(prefork)?( ?wsgiapp-cli)?", "tests/support/packages.py"),
     # the server
     (r"prefork +-w .*", HERE),
     (r"prefork (reload|status|stop) --run-dir \S+", OPERATE),

@@ -25,7 +25,7 @@ EXAMPLES = """\
 examples:
   wsgiapp run -f flask.yaml              serve it on http://127.0.0.1:8000, reload on change
   wsgiapp run -f app.yaml -f config.yaml --app shop --port 8080
-  wsgiapp render -f flask.yaml           the objects that the operator makes of it
+  wsgiapp render -f flask.yaml           the objects that the operator creates from it
 """
 
 
@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=run_command)
 
-    render = commands.add_parser("render", help="print the objects that the operator makes of it")
+    render = commands.add_parser(
+        "render", help="print the objects that the operator creates from it"
+    )
     add_manifest_options(render)
     render.add_argument(
         "--prefork-image",

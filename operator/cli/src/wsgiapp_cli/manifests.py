@@ -57,7 +57,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}; give a manifest that can be read") from None
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 

@@ -152,7 +152,10 @@ def format_text(now: float, level: str, message: str, keys: Mapping[str, Any]) -
     control characters into one does not reach the terminal that shows the log.
     """
     first, *rest = escape_controls(message).splitlines() or [""]
-    block = [*rest, *escape_controls(str(keys.get("traceback", ""))).rstrip().splitlines()]
+    stack = str(keys.get("traceback", "")).strip("\n")
+    if stack == keys.get("error"):
+        stack = ""  # one sentence, which the line itself has
+    block = [*rest, *escape_controls(stack).rstrip().splitlines()]
     pairs = "".join(f" {key}={quote(value)}" for key, value in keys.items() if key != "traceback")
     lines = "".join(f"  {line}\n" for line in block)
     return f"{format_time(now)} {level.upper():8} {first}{pairs}\n{lines}"

@@ -115,13 +115,13 @@ def explain_unlike_wsgi(app: WsgiApp, what: str, path: str) -> str:
     if signature is None or accepts(signature, 2):
         return ""
     names = ", ".join(signature.parameters)
-    why = f"{what} takes ({names}), and a WSGI app is called with (environ, start_response)"
+    why = f"{what} takes ({names}), but a WSGI app is called with (environ, start_response)"
     if accepts(signature, 3):
         return f"{why}; for an ASGI app use an ASGI server"
     if accepts(signature, 0):
-        return f"{why}: if it makes the app, write {path}()"
+        return f"{why}; if it returns the app, write {path}()"
     if accepts(signature, 1):
-        return f"{why}: if it makes the app, write {path}(VALUE) with its argument"
+        return f"{why}; if it returns the app, write {path}(VALUE) with its argument"
     return why
 
 
@@ -155,7 +155,7 @@ def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
                 if callable(value) and not key.startswith("_") and not isinstance(value, type)
             )  # fmt: skip
             hint = f"; it has {', '.join(callables[:8])}" if callables else ""
-            message = f"module {name.module} has no {name.attribute}{hint}"
+            message = f"module {name.module} has no {name.attribute!r}{hint}"
             raise StartupError(f"the app is {text}; {message}", Exit.APP)
         found = getattr(found, part)
     return found

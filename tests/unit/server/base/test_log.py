@@ -25,6 +25,12 @@ def test_no_message_or_traceback_can_begin_a_line_of_its_own():
     assert text == "1970-01-01T00:00:00.000Z ERROR    a\n  b\n  Traceback\n    File\n"
 
 
+def test_an_error_of_one_sentence_is_said_once():
+    keys = {"error": "no module a", "traceback": "no module a\n"}
+    assert format_text(0, "error", "m", keys).endswith('ERROR    m error="no module a"\n')
+    assert '"traceback":"no module a\\n"' in format_json(0, "error", "m", keys)
+
+
 def test_control_characters_do_not_reach_the_terminal_that_shows_the_log():
     text = format_text(
         0, "error", "a\x1b[2Jb\r\x9b\u202e\udc80c\td", {"traceback": "T\x1b]0;x\x07\n\tF\x00\n"}

@@ -102,8 +102,8 @@ async def asgi(scope, receive, send):
 @pytest.mark.parametrize(
     ("app", "named"),
     [
-        (lambda: plain, "app takes (), and a WSGI app is called with (environ, start_response): if it makes the app, write shop:app()"),
-        (lambda config=None: plain, "app takes (config), and a WSGI app is called with (environ, start_response): if it makes the app, write shop:app()"),
+        (lambda: plain, "app takes (), but a WSGI app is called with (environ, start_response); if it returns the app, write shop:app()"),
+        (lambda config=None: plain, "app takes (config), but a WSGI app is called with (environ, start_response); if it returns the app, write shop:app()"),
         (lambda config: plain, "write shop:app(VALUE) with its argument"),
         (lambda *, config=None: plain, "write shop:app()"),
         (functools.partial(lambda config, db: plain, 1), "write shop:app(VALUE)"),
@@ -112,7 +112,7 @@ async def asgi(scope, receive, send):
         (type("NoArguments", (), {}), "write shop:app()"),
         (type("OneArgument", (), {"__init__": lambda self, config: None}), "write shop:app(VALUE)"),
         (type("Instance", (), {"__call__": lambda self: plain})(), "write shop:app()"),
-        (asgi, "app takes (scope, receive, send), and a WSGI app is called with (environ, start_response); for an ASGI app use an ASGI server"),
+        (asgi, "app takes (scope, receive, send), but a WSGI app is called with (environ, start_response); for an ASGI app use an ASGI server"),
         (lambda a, b, c, d: [], "app takes (a, b, c, d)"),
         (lambda environ, start_response, *, db: [], "app takes (environ, start_response, db)"),
     ],

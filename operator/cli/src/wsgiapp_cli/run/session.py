@@ -176,7 +176,7 @@ class Session:
         if self._request.metrics:
             say(f"metrics on http://{self._request.metrics}/metrics")
         if plan.left_out:
-            say(f"ignored here, for a cluster only: {', '.join(plan.left_out)}")
+            say(f"ignored here, cluster only: {', '.join(plan.left_out)}")
         say(f"packages come from {sys.prefix}")
         files = ", ".join(str(path) for path in self._request.files)
         code = "" if plan.app.source else f" and *.py below {self._place.here}"
@@ -205,7 +205,7 @@ def explain_exit(code: int) -> str:
     """Return what the end of the server means and what to do; the server has said why."""
     if code == BOOT_FAILED:
         return (
-            "the app did not start; the reason is above. A package that is missing is installed into this"
+            "the app did not start; see the error above. If a package is missing, install it into this"
             f" environment: {sys.executable} -m pip install PACKAGE"
         )
     how = (
