@@ -299,3 +299,13 @@ def test_config_file_that_closes_standard_error_and_fails_says_why(folder: Path)
     (folder / "gunicorn.conf.py").write_text("import os\nos.close(2)\nraise ValueError('seen')\n")
     done = run_prefork("app:app", cwd=folder)
     assert (done.returncode, "ValueError: seen" in done.stderr) == (2, True)
+
+
+def test_config_file_that_cannot_be_read_is_named_with_the_reason(folder: Path):
+    # Not even root can read what is no file's content: permissions do not bind root.
+    (folder / "gunicorn.conf.py").symlink_to("/proc/self/mem")
+    result = run_prefork("--check-config", "app:app", cwd=folder)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert f"config file {folder}/gunicorn.conf.py cannot be read: Input/output error" in (
+        result.stderr
+    )

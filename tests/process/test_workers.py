@@ -528,3 +528,22 @@ def test_worker_whose_app_closes_all_descriptors_is_replaced(folder: Path):
         )
         server.wait_log("worker has closed its channel to the arbiter")
         assert [server.get()[0] for _ in range(4)] == [200] * 4
+
+
+def test_worker_that_gets_no_threads_ends_at_once_and_says_what_to_raise(folder: Path):
+    """The limit of memory stands for that of processes, which root does not have: the kernel's answer is the same."""
+    (folder / "gunicorn.conf.py").write_text(
+        textwrap.dedent("""
+            import re, resource
+
+            def post_worker_init(worker):
+                with open("/proc/self/status") as status:
+                    used = int(re.search(r"VmSize:\\s+(\\d+)", status.read())[1]) << 10
+                resource.setrlimit(resource.RLIMIT_AS, (used + (30 << 20),) * 2)
+        """)
+    )
+    with Prefork("-w", "1", "--threads", "16", cwd=folder, wait=False) as server:
+        found = server.wait_log(r"app threads cannot be started: raise the limit.*pid=(\d+)", 20)
+        wait_until(lambda: is_gone(int(found[1])), 10, what="still there", log=server.log)
+        server.signal(signal.SIGTERM)
+        server.wait_exit(10)

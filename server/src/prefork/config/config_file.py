@@ -8,6 +8,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -69,9 +70,7 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
             return dict(vars(module)), assigned_names(tree)
         path = folder / named.removeprefix("file:")
         path = move(path.parent) / path.name
-        if not path.exists() or path.is_dir():
-            raise StartupError(f"config is {named}; there is no such file in {folder}")
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = ast.parse(read_source(path, named, folder), str(path))
         module = ModuleType("__config__")
         module.__file__ = str(path)
         sys.modules[module.__name__] = module
@@ -92,6 +91,18 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
         raise StartupError(
             f"config file {named}{where}: {type(error).__name__}: {error}"
         ) from error
+
+
+def read_source(path: Path, named: str, folder: Path) -> bytes:
+    """Return the text of the config file. Raises StartupError when it is not there or cannot be read."""
+    try:
+        if path.exists() and not path.is_dir():
+            return path.read_bytes()
+    except OSError as error:
+        raise StartupError(
+            f"config file {path} cannot be read: {error.strerror}; the user that runs prefork (uid {os.geteuid()}) needs the right to"
+        ) from None
+    raise StartupError(f"config is {named}; there is no such file in {folder}")
 
 
 def is_ctrl_c_heard() -> bool:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 from prefork._engine import Engine
-from prefork.base import messages, spool_dir
+from prefork.base import messages, processes, spool_dir
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
 from prefork.base.signals import SignalSocket
 from prefork.config.options import Options
+from prefork.errors import Exit
 from prefork.worker.hooks import Hooks, HookWorker
 
 # Bound before an app is imported: gevent puts one in its place that waits in a hub.
@@ -111,9 +112,7 @@ class WorkerLoop:
             return
         match received[0]:
             case messages.Serve():
-                self.serves = True
-                for thread in self.threads:
-                    thread.start()
+                self.start_threads()
             case messages.CheckHealth():
                 self.start_health_check(received[0])
             case messages.Stop() if not self.serves:
@@ -126,6 +125,19 @@ class WorkerLoop:
                 self.stop()
             case messages.ReopenLogs():
                 self.logfiles.reopen()
+
+    def start_threads(self) -> None:
+        """Begin to serve; end at once where there are no threads to be had: half a worker is worse than none."""
+        self.serves = True
+        try:
+            for thread in self.threads:
+                thread.start()
+        except RuntimeError as error:
+            self.log.critical(
+                "app threads cannot be started: raise the limit of processes (ulimit -u, TasksMax=, pids.max) or lower --threads",
+                pid=os.getpid(), threads=len(self.threads), why=error,
+            )  # fmt: skip
+            processes.exit_now(Exit.ENVIRONMENT)
 
     def start_health_check(self, order: messages.CheckHealth) -> None:
         """In a thread of its own, as the app may take its time."""
