@@ -589,6 +589,31 @@ def test_what_a_destructor_writes_at_the_end_is_written_by_each_worker(folder: P
     assert (folder / "written").read_text() == 40 * "line\n"
 
 
+def test_what_an_import_shared_all_the_same_destroys_is_destroyed_by_no_worker(folder: Path):
+    """Also an object that no weak reference can point to: it is not known by one, but the mold's all the same."""
+    text = """
+        import os
+        from answer import answer
+        class Lock:
+            __slots__ = ("name",)
+            def __init__(self, name):
+                self.name = name
+                open(name, "w").close()
+            def __del__(self, append=os.open, write=os.write, getpid=os.getpid, flags=os.O_CREAT | os.O_APPEND | os.O_WRONLY):
+                write(append("destroyed", flags), b"%s %d\\n" % (self.name.encode(), getpid()))
+        LOCK, OWN = Lock("import"), []
+        def app(environ, start_response):
+            OWN[:] = [Lock("request")]
+            return answer(start_response, os.getpid())
+    """
+    with serve(folder, text, "-w", "1", "--preload=always") as server:
+        worker, mold = server.get()[1], server.mold()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    destroyed = (folder / "destroyed").read_text().splitlines()
+    assert sorted(destroyed) == sorted([f"import {mold}", f"request {worker}"])
+
+
 CONTEXT = """
     import contextvars, decimal, time
     from answer import answer

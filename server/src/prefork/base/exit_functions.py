@@ -18,6 +18,8 @@ from typing import Any
 
 # Objects of the parent that have a `__del__` written in Python.
 _with_destructor: list[weakref.ref[Any]] = []
+# The addresses of those that no weak reference can point to (`__slots__`).
+_without_reference: set[int] = set()
 # Those of this process, at its end.
 _own: list[Any] = []
 
@@ -53,9 +55,11 @@ def run() -> None:
 
 def note_destructors() -> None:
     """Before forking: remember the objects that do something when they are destroyed, but for frozen ones."""
-    _with_destructor.extend(
-        weakref.ref(found) for found in _find_destructible() if type(found).__weakrefoffset__
-    )
+    for found in _find_destructible():
+        if type(found).__weakrefoffset__:
+            _with_destructor.append(weakref.ref(found))
+        else:
+            _without_reference.add(id(found))
 
 
 def _find_destructible() -> Iterator[Any]:
@@ -99,9 +103,11 @@ def spare_inherited() -> None:
     interpreter would not come to them, as the engine and frozen objects still hold the app.
     """
     ring: list[Any] = [alive for found in _with_destructor if (alive := found()) is not None]
-    inherited = {id(alive) for alive in ring}
     gc.unfreeze()
-    _own.extend(found for found in _find_destructible() if id(found) not in inherited)
+    destructible = list(_find_destructible())
+    ring.extend(found for found in destructible if id(found) in _without_reference)
+    inherited = {id(spared) for spared in ring}
+    _own.extend(found for found in destructible if id(found) not in inherited)
     ring.append(ring)
     gc.freeze()
 
