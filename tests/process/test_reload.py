@@ -204,10 +204,12 @@ def test_very_long_message_of_a_failed_import_harms_nobody(folder: Path, letter:
     ("text", "message"),
     [
         ("import sys\nsys.exit(3)\n", "gunicorn.conf.py, line 2): SystemExit: 3"),
+        ("import os\nos._exit(3)\n", "gunicorn.conf.py, line 2): SystemExit: os._exit(3)"),
         ("raise KeyboardInterrupt\n", "gunicorn.conf.py, line 1): KeyboardInterrupt"),
         ("raw_env = ['A=\\ud800']\n", "use NAME=VALUE"),
         ("raw_env = ['A=\\0']\n", "use NAME=VALUE"),
         ("import sys\ndef on_reload(server): sys.exit(4)\n", "SystemExit: 4"),
+        ("import os\ndef on_reload(server): os._exit(4)\n", "SystemExit: os._exit(4)"),
     ],
 )
 def test_config_file_that_goes_wrong_in_a_reload_harms_nobody(
@@ -223,6 +225,17 @@ def test_config_file_that_goes_wrong_in_a_reload_harms_nobody(
         assert message in answer["message"]
         assert server.version() == "1"
         assert "a step of the arbiter failed" not in server.log()
+
+
+def test_child_that_a_config_file_forks_ends_by_exit_in_a_reload(folder: Path):
+    config = folder / "gunicorn.conf.py"
+    config.write_text("")
+    with Prefork(cwd=folder) as server:
+        config.write_text(
+            "import os\npid = os.fork()\nif not pid:\n    os._exit(7)\n"
+            "proc_name = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\nassert proc_name == '7'\n"
+        )
+        assert server.reload("forks")["result"] == "succeeded"
 
 
 def test_reload_without_a_descriptor_left_fails_and_the_server_goes_on(folder: Path):

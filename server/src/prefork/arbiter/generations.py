@@ -21,6 +21,7 @@ from prefork.base.time_limit import time_limit
 from prefork.base.versions import boot_version, follow, is_pinned, version_with
 from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
+from prefork.config.exit_guard import exit_refused
 from prefork.config.options import FIXED_AT_START, Options
 from prefork.config.sources import Configuration
 from prefork.errors import StartupError, TimeLimitError
@@ -143,10 +144,11 @@ class Generations:
         )
 
     def _reread(self, content: dict[str, str], versions: dict[Path, Path]) -> GenerationConfig:
-        self.call_hook("on_reload", self.own.server)
-        self.own.notifier.reloading()
-        with time_limit(FOREIGN_CODE_MAX_S, self._end_if_stopping):
-            fresh = self.reread(lambda folder: Path(follow(str(folder), versions)))
+        with exit_refused():
+            self.call_hook("on_reload", self.own.server)
+            self.own.notifier.reloading()
+            with time_limit(FOREIGN_CODE_MAX_S, self._end_if_stopping):
+                fresh = self.reread(lambda folder: Path(follow(str(folder), versions)))
         for source in fresh.sources:
             self.log.info("settings read", source=source)
         for warning in fresh.warnings:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from prefork.config import exit_guard
 from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
 from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS
@@ -128,6 +129,8 @@ def assigned_names(tree: ast.AST) -> frozenset[str]:
 def innermost_line(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
+        if trace.tb_next.tb_frame.f_code.co_filename == exit_guard.__file__:
+            break  # the line before has called `os._exit`
         trace = trace.tb_next
     return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
 
