@@ -43,16 +43,38 @@ def test_out_of_memory_names_the_field_to_raise() -> None:
     issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).issue
     assert issue is not None
     assert issue.reason == "OOMKilled"
-    assert "spec.resources.limits.memory" in issue.message
+    assert "its limit; raise spec.resources.limits.memory" in issue.message
 
 
-@pytest.mark.parametrize(
-    "reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"]
-)
-def test_container_that_cannot_start_is_told_in_the_kubelets_words(reason: str) -> None:
+def test_out_of_memory_names_the_limit_that_the_kubelet_reports() -> None:
+    limits = {"resources": {"limits": {"memory": "40Mi"}}}
+    issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137) | limits])).issue
+    assert issue is not None
+    assert "its limit of 40Mi; raise" in issue.message
+
+
+def test_out_of_memory_of_a_sidecar_names_no_field_of_the_app() -> None:
+    sidecar = crashed(reason="OOMKilled", exitCode=137) | {"name": "proxy"}
+    issue = parse_pod(make([sidecar])).issue
+    assert issue is not None
+    assert "spec." not in issue.message
+
+
+def test_container_that_cannot_start_is_told_in_the_kubelets_words() -> None:
+    reason = "CreateContainerConfigError"
     waiting = {"reason": reason, "message": 'secret "shop-secret" not found'}
     issue = parse_pod(make([{"name": "app", "ready": False, "state": {"waiting": waiting}}])).issue
     assert issue == Issue(reason, 'container app: secret "shop-secret" not found')
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_image_that_cannot_be_had_names_the_fields(reason: str) -> None:
+    waiting = {"reason": reason, "message": "no such host"}
+    issue = parse_pod(make([{"name": "app", "ready": False, "state": {"waiting": waiting}}])).issue
+    assert issue == Issue(
+        reason,
+        "container app: no such host; check spec.image, and spec.imagePullSecrets for a private registry",
+    )
 
 
 def test_trouble_of_the_agent_is_told_too() -> None:

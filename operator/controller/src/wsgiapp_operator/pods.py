@@ -25,8 +25,8 @@ LOST_SIGHT_OF = frozenset({"ContainerStatusUnknown", "Unknown"})  # by a kubelet
 STOPPED = (0, 128 + 15)  # exit codes of a server that was told to stop, by SIGTERM
 NODE_IS_SHORT = ("The node was low on resource", "The node had condition")
 # Reasons for which a container waits that do not pass by waiting.
-STUCK = frozenset({
-    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
+NO_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+STUCK = NO_IMAGE | frozenset({
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
 })  # fmt: skip
 
@@ -178,24 +178,31 @@ def find_container_issue(container: Manifest) -> Issue | None:
     name, state = container["name"], container.get("state", {})
     waiting = state.get("waiting", {})
     if waiting.get("reason") in STUCK:
-        return Issue(
-            waiting["reason"], f"container {name}: {waiting.get('message', waiting['reason'])}"
-        )
+        message = f"container {name}: {waiting.get('message', waiting['reason'])}"
+        if name == APP_CONTAINER and waiting["reason"] in NO_IMAGE:
+            message += "; check spec.image, and spec.imagePullSecrets for a private registry"
+        return Issue(waiting["reason"], message)
     if container.get("ready") or ("running" in state and container.get("started")):
         return None
     ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
     if ended is None or ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
-        return Issue(
-            "OOMKilled",
-            f"container {name} needed more memory than its limit; raise spec.resources.limits.memory or use fewer workers",
-        )
+        return Issue("OOMKilled", explain_out_of_memory(name, container))
     last_words = last_line(ended.get("message", ""))
     reason = "AppCrashed" if name == APP_CONTAINER else "ContainerCrashed"
     if not last_words:
         last_words = f"exit code {ended.get('exitCode')}; its log says more"
     return Issue(reason, f"container {name} ended: {last_words}")
+
+
+def explain_out_of_memory(name: str, container: Manifest) -> str:
+    """Return the sentence, with the limit where the kubelet reports it, and the field that raises it."""
+    limit = container.get("resources", {}).get("limits", {}).get("memory")
+    what = f"container {name} needed more memory than its limit" + (f" of {limit}" if limit else "")
+    if name == APP_CONTAINER:
+        return f"{what}; raise spec.resources.limits.memory or lower spec.server.workers"
+    return f"{what}; raise the memory limit of that container"
 
 
 def last_line(text: str) -> str:

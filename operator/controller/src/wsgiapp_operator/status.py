@@ -311,8 +311,8 @@ def progressing_condition(
     else:
         status, reason = "True", "RollingOut"
         message = (
-            f"{counts.updated} of {app.replicas} pods of the newest template are there, "
-            f"{counts.available} of {counts.existing} pods in all serve{why}"
+            f"{counts.updated} of {app.replicas} pods have the newest template, "
+            f"{counts.available} of {counts.existing} pods serve{why}"
         )
     return Condition(type="Progressing", status=status, reason=reason, message=message)
 
@@ -416,9 +416,8 @@ def stalled_condition(conditions: Iterable[Condition]) -> Condition:
     for condition in conditions:
         if condition.status == "False" and condition.reason in STALLED:
             return replace(condition, type="Stalled", status="True")
-    return Condition(
-        type="Stalled", status="False", reason="NotStalled", message="no change is needed to go on"
-    )
+    message = "no rollout or reload has been given up"
+    return Condition(type="Stalled", status="False", reason="NotStalled", message=message)
 
 
 def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:

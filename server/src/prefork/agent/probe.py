@@ -56,7 +56,9 @@ class Probe:
             return f"{self.url} did not answer within {TIMEOUT_S:g} s"
         except OSError as error:
             return f"{self.url} cannot be reached: {error.strerror or error}"
-        return "" if 200 <= status < 400 else f"{self.url} answered {status}"
+        if 200 <= status < 400:
+            return ""
+        return f"{self.url} (Host: {self.host}) answered {status}; a health path must answer 2xx or 3xx"
 
     async def fetch(self, table: Table | None) -> int:
         """Return the status of one GET; raises OSError for anything that is not HTTP.
