@@ -1,4 +1,4 @@
-"""A picture of the app's dashboard of the demo's own minutes, where it takes seconds; else the command for it."""
+"""Pictures of the dashboards of the demo's own minutes: recorded at once, drawn where that takes seconds."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from tests.demo.cluster_part import NAMESPACE
 from tests.demo.screen import Screen
 
 _FOLDER = manifest.ROOT / "build" / "demo"
+_RECORDED = _FOLDER / "recorded.json"
 
 
 def show_dashboards(screen: Screen, cluster: Cluster, minutes: float) -> None:
-    """Draw the dashboard of the last minutes, or say what does; never fails the demo."""
-    app, folder = f"{NAMESPACE}/{manifest.APP}", _FOLDER.relative_to(manifest.ROOT)
-    recorded = _FOLDER / "recorded.json"
-    if not pictures.is_quick():
-        screen.say(
-            "The dashboards of this run, drawn in a minute or two (with npm and a Chromium):"
-        )
-    else:
-        try:
-            record_last(cluster, app, minutes, recorded)
-            drawn = pictures.draw(recorded, _FOLDER, boards=["wsgiapp-app"], themes=["light"])
-        except Exception as error:  # a picture is not a promise of the demo
-            screen.say(
-                f"The dashboard was not drawn ({type(error).__name__}: {error}). Again, with all:"
-            )
-        else:
-            screen.say(
-                f"The app's dashboard of this run is {drawn[0].relative_to(manifest.ROOT)}; all of them:"
-            )
+    """Record the last minutes and draw the app's dashboard, or say what does; never fails the demo."""
+    _RECORDED.unlink(missing_ok=True)  # of the run before
+    try:
+        record_last(cluster, f"{NAMESPACE}/{manifest.APP}", minutes, _RECORDED)
+        _draw(screen)
+    except Exception as error:  # a picture is not a promise of the demo
+        screen.say(f"The dashboard was not drawn ({type(error).__name__}: {error})")
+        if not _RECORDED.exists():
+            return
+    # Of what is recorded, not of the minutes before the command is called.
+    folder = _FOLDER.relative_to(manifest.ROOT)
+    screen.say("All dashboards of this run, light and dark (npm and a Chromium; a minute or two):")
     screen.command(
-        f".venv/bin/python -m tests.dashboards --of {app} --minutes {minutes:.0f} "
-        f"--folder {folder} --data {folder / 'recorded.json'}"
+        f".venv/bin/python -m tests.dashboards --data {folder / _RECORDED.name} --folder {folder}"
     )
+
+
+def _draw(screen: Screen) -> None:
+    if pictures.is_quick():
+        drawn = pictures.draw(_RECORDED, _FOLDER, boards=["wsgiapp-app"], themes=["light"])
+        screen.say(f"The app's dashboard of this run is {drawn[0].relative_to(manifest.ROOT)}")
