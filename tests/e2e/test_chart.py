@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tests.cluster.packages import install_helm3
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
-from tests.support.operator_release import ROOT, OperatorRelease
+from tests.support.operator_release import CHART, ROOT, OperatorRelease
 
 pytestmark = pytest.mark.alone
 
@@ -87,6 +89,43 @@ def test_crd_that_was_deleted_and_installed_again_is_served_again(
     finally:
         operator.install()
     steady(version="2", replicas=1)
+
+
+@pytest.mark.full
+def test_helm_takes_over_the_crd_of_a_plain_installation_as_the_page_says(
+    kube: Kube, operator: OperatorRelease, tmp_path: Path
+) -> None:
+    crd = "manifests/crd/wsgiapps.yaml"
+    try:
+        operator.uninstall()
+        kube.kubectl("delete", "crd", "wsgiapps.wsgi.dev")
+        kube.kubectl("apply", "--server-side", "-f", str(ROOT / crd))
+        for command in read_take_over():
+            kube.kubectl(*command)
+        # The chart may be newer than the plain installation, and is upgraded later.
+        for description in ("Pods of the new template.", "Pods of the newer template."):
+            change_crd(dataclasses.replace(operator, chart=tmp_path / "chart"), description)
+    finally:
+        operator.install()
+
+
+def read_take_over() -> list[list[str]]:
+    """Return the arguments of each kubectl command with which the page makes the CRD Helm's."""
+    page = (ROOT / "docs/operations/uninstall.md").read_text()
+    section = page.partition("## From the plain installation to Helm")[2].partition("\n## ")[0]
+    commands = [shlex.split(line) for line in section.splitlines() if line.startswith("kubectl ")]
+    assert len(commands) == 3
+    return [arguments for _, *arguments in commands]
+
+
+def change_crd(release: OperatorRelease, description: str) -> None:
+    """Install or upgrade by a chart whose CRD has another description of a field."""
+    shutil.copytree(CHART, release.chart, dirs_exist_ok=True)
+    crd = release.chart / "templates" / "crd.yaml"
+    text = crd.read_text()
+    assert "Pods of the newest template." in text
+    crd.write_text(text.replace("Pods of the newest template.", description))
+    release.install()
 
 
 def unpack_chart(commit: str, folder: Path) -> Path:

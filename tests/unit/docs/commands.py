@@ -50,7 +50,7 @@ COMMANDS = [
         r"kubectl (--namespace kube-system )?delete (cluster)?role,\S+ -l \S+",
         "yours: it takes the operator away",
     ),
-    (r"kubectl (annotate|label) crd wsgiapps\.wsgi\.dev .*", "yours: after a plain installation"),
+    (r"kubectl (annotate|label|patch) crd wsgiapps\.wsgi\.dev .*", CHART),
     (r"kubectl annotate configmap shop-settings .*", "tests/e2e/test_reload_config.py"),
     (r"kubectl create secret tls shop-tls .*", "tests/e2e/test_routing.py"),
     (r"kubectl logs POD -c app", READS),
