@@ -350,6 +350,15 @@ def test_app_that_does_not_import_ends_with_the_reason(tmp_path: Path) -> None:
     assert f"{sys.executable} -m pip install" in output
 
 
+def test_app_that_is_elsewhere_names_the_folder_that_was_searched(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    with start(tmp_path, "django.yaml", cwd=elsewhere) as running:
+        assert running.wait_exit() == 3
+        output = "".join(running.lines)
+    assert "No module named 'shop'" in output
+    assert f"Modules are looked for in {elsewhere}" in output
+
+
 def test_ctrl_c_answers_what_is_in_flight_and_leaves_nothing(flask: Running) -> None:
     url = flask.wait_url()
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=START_S)

@@ -65,7 +65,7 @@ class Session:
                 plan = await self._follow(plan, watch)
         except ServerExitedError as ended:
             self._server = None
-            say(explain_exit(ended.code))
+            say(explain_exit(ended.code, None if plan.app.source else self._place.here))
             return ended.code if ended.code > 0 else 1
 
     def _read_plan(self, watch: Watch) -> Plan:
@@ -201,11 +201,19 @@ def say(text: str) -> None:
     print(f"wsgiapp: {text}", flush=True)
 
 
-def explain_exit(code: int) -> str:
-    """Return what the end of the server means and what to do; the server has said why."""
+def explain_exit(code: int, folder: Path | None) -> str:
+    """Return what the end of the server means and what to do; the server has said why.
+
+    `folder` is where code was looked for; None: it comes from the manifest.
+    """
     if code == BOOT_FAILED:
+        place = (
+            f" Modules are looked for in {folder}: call wsgiapp where your app is."
+            if folder
+            else ""
+        )
         return (
-            "the app did not start; see the error above. If a package is missing, install it into this"
+            f"the app did not start; see the error above.{place} If a package is missing, install it into this"
             f" environment: {sys.executable} -m pip install PACKAGE"
         )
     how = (
