@@ -27,5 +27,5 @@ pub use socket::{
     Address, acknowledge, local_address, peer_address, receive, send, send_two, set_no_delay,
     shut_down, shut_down_write, unacknowledged,
 };
-pub use wait::{Direction, wait_for, wait_for_end};
+pub use wait::{Direction, wait_for};
 pub use waker::Waker;
