@@ -5,11 +5,22 @@ kopf does one thing here: watch. It writes to no object and keeps no state.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
+import aiohttp
 import kopf
-from kopf._cogs.clients.watching import Bookmark, infinite_watch
+from kopf._cogs.clients.errors import APIError
+from kopf._cogs.clients.watching import Bookmark, WatchingError, infinite_watch
 from kopf._cogs.structs.references import NamespaceName, Resource
 from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
 
@@ -17,10 +28,16 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import KINDS
 from wsgiapp_operator.workqueue import KeyedQueue
 
+logger = logging.getLogger(__name__)
+
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 FOLLOWING_S = 1.0  # pods, and what only says that a controller has followed a change
 AHEAD_S = -60.0  # due now, and before all that has become due in the last minute
+BEGIN_ANEW_S = 2.0  # after a watch that has broken for a reason that kopf does not know
+# Such as an error in the stream, half an event, a proxy's page, a list whose rest has expired, a CRD that is away:
+# the other kinds are watched meanwhile, and a new process would see the same.
+BROKEN = (APIError, WatchingError, aiohttp.ClientError, ValueError, LookupError)
 END_S = 10.0  # for what is under way when watching ends
 # One in each namespace, which no app mounts: never even sent to us. Secrets are not watched at all.
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
@@ -39,7 +56,7 @@ async def watch(
     Raises ConnectionError when watching has ended by itself.
 
     kopf installs its own signal handlers; `on_spawned` is called right after, to replace them. `on_listed`
-    is called for each object of a list that kopf begins a watch with: what was deleted before is not in it.
+    is called after each list that kopf begins a watch with: what was deleted before is not in it.
     """
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -67,21 +84,20 @@ async def watch(
         take = notice_content if kind == "ConfigMap" else notice
         group, version, plural = name_of(kind)
         resource = Resource(group, version, plural, kind=kind, namespaced=True)
-        async for event in infinite_watch(
-            settings=settings, resource=resource, namespace=namespace
-        ):
-            if isinstance(event, Bookmark) or event["type"] == "BOOKMARK":
-                continue
-            if event["type"] is None:
+        async for event in watch_on(settings, resource, namespace):
+            if event is Bookmark.LISTED:
                 on_listed()
-            take(event)
+            elif event["type"] != "BOOKMARK":
+                take(event)
             await asyncio.sleep(0)  # a long list holds up nothing else
 
     async def follow_all() -> None:
-        async with asyncio.TaskGroup() as group:
-            for kind in (KIND, *OWNED_KINDS, "Pod", "ConfigMap"):
-                for namespace in map(NamespaceName, namespaces) if namespaces else (None,):
-                    group.create_task(follow(kind, namespace))
+        watches = [
+            asyncio.create_task(follow(kind, namespace), name=f"watch {kind}")
+            for kind in (KIND, *OWNED_KINDS, "Pod", "ConfigMap")
+            for namespace in (map(NamespaceName, namespaces) if namespaces else (None,))
+        ]
+        await run_until_one_ends(watches, stop)
 
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(log_in)
@@ -98,6 +114,24 @@ async def watch(
     )
     on_spawned()
     await run_until_one_ends(tasks, stop)
+
+
+async def watch_on(
+    settings: kopf.OperatorSettings, resource: Resource, namespace: NamespaceName | None
+) -> AsyncIterator[Any]:
+    """Yield the events of one kind without an end; a watch that breaks is begun anew, with a list."""
+    while True:
+        try:
+            async for event in infinite_watch(
+                settings=settings, resource=resource, namespace=namespace
+            ):
+                yield event
+        except BROKEN as error:
+            logger.warning(
+                "watch begins anew: kind=%s namespace=%s error=%r",
+                resource.kind, namespace or "all", error,
+            )  # fmt: skip
+        await asyncio.sleep(BEGIN_ANEW_S)
 
 
 def name_of(kind: str) -> tuple[str, str, str]:
@@ -119,7 +153,7 @@ def choose_pause_s(manifest: Mapping[str, Any]) -> float:
 
 
 async def run_until_one_ends(tasks: Collection["asyncio.Task[Any]"], stop: asyncio.Event) -> None:
-    """Run kopf's tasks, of which none ends by itself; when one does, end the others.
+    """Run tasks of which none ends by itself; when one does, also by being cancelled, end the others.
 
     kopf.run_tasks would first wait until every task of the process has ended, and ours wait for this one.
     """

@@ -1,0 +1,199 @@
+"""What goes wrong with a watch costs a new list, never the operator, and never an object that nobody sees go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from wsgiapp.names import KIND
+from wsgiapp.types import Manifest
+from wsgiapp_operator import watch as watching
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.workqueue import KeyedQueue
+
+from tests.unit.operator.recorded_api import write_kubeconfig
+from tests.unit.operator.samples import make_manifest
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SHOP = AppKey("web", "shop")
+FAULT_IN_WATCH = {
+    "an error": {
+        "type": "ERROR",
+        "object": {"kind": "Status", "code": 500, "message": "no leader"},
+    },
+    "an error without a code": {"type": "ERROR", "object": {"kind": "Status"}},
+    "a list that is too old": {"type": "ERROR", "object": {"kind": "Status", "code": 410}},
+}
+
+
+class FaultyApi:
+    """Answers requests for WsgiApps by what is given, and then as an API server that has `apps`, and no more."""
+
+    def __init__(self, *apps: Manifest) -> None:
+        self.apps = apps
+        self.lists: list[Answer] = []
+        self.watches: list[Answer] = []
+
+    @asynccontextmanager
+    async def serve(self, kubeconfig: Path) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        write_kubeconfig(kubeconfig, site.name.replace(":0", f":{runner.addresses[0][1]}"))
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        is_watch, is_of_apps = "watch" in request.query, request.path.endswith("/wsgiapps")
+        faults = self.watches if is_watch else self.lists
+        if is_of_apps and faults:
+            return await faults.pop(0)(request)
+        if is_watch:
+            await asyncio.sleep(0.2)
+            return web.Response()
+        if request.path.strip("/") in ("api", "apis"):
+            return web.json_response({"versions": [], "groups": []})
+        items = list(self.apps) if is_of_apps else []
+        return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
+
+
+class Watched:
+    """The watches of an operator, and what they have brought."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.queue: KeyedQueue[AppKey] = KeyedQueue()
+        self.listed = asyncio.Event()
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Watch; what ends the watches is raised."""
+        task = asyncio.create_task(
+            watching.watch(
+                [], self.cache, self.queue, asyncio.Event(), lambda: None, self.listed.set
+            )
+        )
+        try:
+            yield task
+        finally:
+            if not task.done():
+                task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    async def wait_for_shop(self, task: asyncio.Task[None]) -> None:
+        """Wait until the app is due, or the watches have ended."""
+        seen = asyncio.Event()
+
+        async def handle(key: AppKey) -> None:
+            seen.set()
+
+        waits = [
+            asyncio.create_task(each) for each in (self.queue.run(handle, parallel=1), seen.wait())
+        ]
+        await asyncio.wait([*waits, task], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setattr(watching, "BEGIN_ANEW_S", 0.1, raising=False)
+    return path
+
+
+def stored(version: str = "7") -> Manifest:
+    manifest = make_manifest()
+    manifest["metadata"] |= {"resourceVersion": version}
+    return manifest
+
+
+def say(text: str) -> Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text)
+
+    return answer
+
+
+def refuse(status: int) -> Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"kind": "Status", "code": status}, status=status)
+
+    return answer
+
+
+async def list_first_page(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"items": [], "metadata": {"resourceVersion": "1", "continue": "t"}})
+
+
+async def list_nothing(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(pytest.param(json.dumps(event), id=name) for name, event in FAULT_IN_WATCH.items()),
+        pytest.param(json.dumps({"type": "ADDED", "object": stored()})[:100], id="half an event"),
+        pytest.param("<html>upstream is away</html>", id="a proxy's page"),
+    ],
+)
+async def test_watch_that_breaks_is_begun_anew_with_a_list(kubeconfig: Path, text: str) -> None:
+    api, watched = FaultyApi(stored()), Watched()
+    api.lists, api.watches = [list_nothing], [say(text)]
+    async with api.serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+    assert watched.cache.get(KIND, *SHOP) is not None
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        pytest.param([list_first_page, refuse(410)], id="the rest has expired"),
+        pytest.param([refuse(404)], id="the CRD is away"),
+        pytest.param([refuse(500)], id="the server fails"),
+        pytest.param([refuse(429)], id="the server is busy"),
+        pytest.param([say("<html>upstream is away</html>")], id="a proxy's page"),
+    ],
+)
+async def test_list_that_breaks_is_begun_anew(kubeconfig: Path, lists: list[Answer]) -> None:
+    api, watched = FaultyApi(stored()), Watched()
+    api.lists = lists
+    async with api.serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+    assert watched.cache.get(KIND, *SHOP) is not None
+
+
+async def test_list_with_nothing_in_it_is_reported_too(kubeconfig: Path) -> None:
+    """All may have been deleted while the watch was broken."""
+    watched = Watched()
+    async with FaultyApi().serve(kubeconfig), watched.run(), asyncio.timeout(20):
+        await watched.listed.wait()
+
+
+async def test_one_kind_that_is_not_watched_any_more_ends_the_others(kubeconfig: Path) -> None:
+    """Else an operator would look healthy, and see nothing of that kind."""
+    with pytest.raises(ConnectionError, match="watching has ended"):
+        await watch_until_one_is_cancelled(kubeconfig)
+
+
+async def watch_until_one_is_cancelled(kubeconfig: Path) -> None:
+    watched = Watched()
+    async with FaultyApi(stored()).serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+        one = next(each for each in asyncio.all_tasks() if each.get_name() == "watch Pod")
+        one.cancel()
+        await asyncio.wait([task], timeout=20)
