@@ -5,6 +5,7 @@ app. The engine is one for this request alone, with counters of its own and no o
 request is neither counted nor logged, and a client cannot meet a generation that is still judged.
 """
 
+import re
 import socket
 import time
 from array import array
@@ -117,5 +118,12 @@ def judge(path: str, answer: bytes | None, within_s: float) -> str:
         return f"GET {path} was answered by the end of the connection"
     if 200 <= int(words[1]) < 400:
         return ""
-    shown = " ".join(body[:SHOWN_BYTES].decode("utf-8", "replace").split())
+    shown = to_line(body[:SHOWN_BYTES].decode("utf-8", "replace"))
     return f"GET {path} answered {int(words[1])}" + (f": {shown}" if shown else "")
+
+
+def to_line(text: str) -> str:
+    """Return the words of an answer's body on one line, of a page in HTML without its tags; pure."""
+    if text.lstrip().startswith("<"):
+        text = re.sub(r"<[^>]*>?", " ", text)
+    return " ".join(text.split())
