@@ -468,6 +468,20 @@ def test_agent_started_by_metrics_does_not_outlive_a_killed_arbiter(folder: Path
         wait_until(lambda: agent.fetch("/livez")[0] == 0)
 
 
+def test_metrics_are_there_when_a_server_is_started_right_after_a_kill(folder: Path):
+    """The killed server's agent holds the address until it has seen that its parent is gone."""
+    port = free_port()
+    options = ("--metrics", f"127.0.0.1:{port}")
+    agent = Agent(port)
+    with Prefork(*options, cwd=folder) as killed:
+        wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=killed.log)
+        os.kill(killed.process.pid, signal.SIGKILL)
+        killed.process.wait()
+        with Prefork(*options, cwd=folder) as server:
+            server.wait_log("agent listening", UNHURRIED_S)
+            assert agent.fetch("/livez")[0] == 200
+
+
 def test_metrics_address_in_use_does_not_stop_the_server(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -5,6 +5,7 @@ server boots, hangs or is gone.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 # How often an agent that is a child looks whether its parent is still there.
 PARENT_PERIOD_S = 1.0
+# So long the agent of a killed server may still hold the address: it sees after a period that its parent is gone.
+LAST_AGENT_S = 3 * PARENT_PERIOD_S
+LISTEN_RETRY_S = 0.1
 STATUS_TIMEOUT_S = 2.0
 
 
@@ -103,11 +107,7 @@ class Agent:
         if self.pinned is not None:
             # Before anything answers: the kubelet starts the app's container once the agent does.
             self.pinned.prepare()
-        address = parse_address(self.options.listen)
-        try:
-            server = await listen(address.host, address.port, self.answer)
-        except OSError as error:
-            raise StartupError(explain(self.options.listen, error), Exit.LISTEN) from None
+        server = await self.listen(stop)
         self.log.info("agent listening", address=self.options.listen, run_dir=self.options.run_dir)
         tasks = [asyncio.create_task(self.watch_parent(stop))]
         if self.probe is not None:
@@ -126,6 +126,19 @@ class Agent:
         for finished in ended:
             finished.result()
         return Exit.OK
+
+    async def listen(self, stop: asyncio.Event) -> asyncio.Server:
+        """Listen; the agent of a server that was killed a moment ago is waited for. Raises StartupError."""
+        address = parse_address(self.options.listen)
+        give_up_at = time.monotonic() + (LAST_AGENT_S if self.options.parent else 0.0)
+        while True:
+            try:
+                return await listen(address.host, address.port, self.answer)
+            except OSError as error:
+                is_over = stop.is_set() or time.monotonic() >= give_up_at
+                if error.errno != errno.EADDRINUSE or is_over:
+                    raise StartupError(explain(self.options.listen, error), Exit.LISTEN) from None
+            await asyncio.sleep(LISTEN_RETRY_S)
 
     async def watch_parent(self, stop: asyncio.Event) -> None:
         """End with the server that started this agent, also when that was killed."""
