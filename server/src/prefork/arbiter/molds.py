@@ -26,7 +26,7 @@ from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import NoRoomError
 from prefork.arbiter.listeners import can_refuse_handshakes
 from prefork.arbiter.orphans import Orphans
-from prefork.arbiter.proc import children_of, read_private
+from prefork.arbiter.proc import Identity, children_of, identify, read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel, Sent
@@ -48,13 +48,13 @@ class MoldHandle:
     is_ready: bool = False
     is_ending: bool = False  # its import has failed
     is_hung: bool = False
-    children: tuple[int, ...] = ()  # processes that the import started
+    children: tuple[Identity, ...] = ()  # processes that the import started
     unsafe: str = ""  # what its import left that processes must not share; it is about to end
 
     def note_children(self) -> None:
         """Before it is killed in the middle of its import, of which it has reported nothing yet."""
         if not self.is_ready:
-            self.children = children_of(self.pid)
+            self.children = identify(children_of(self.pid))
 
     def take_stack(self) -> str:
         """Return what was written there, and close it."""
@@ -85,10 +85,10 @@ class Molds:
         self.sizes: dict[int, int] = {}
         self.import_limits: dict[int, ImportLimit] = {}
         # Molds that outlive their workers, then end: pids, each with the children of its import.
-        self.ending: dict[int, tuple[int, ...]] = {}
+        self.ending: dict[int, tuple[Identity, ...]] = {}
         self.orphans = Orphans()
         self.bereaved: list[
-            int
+            Identity
         ] = []  # children of imports whose molds were lost; they end with the server
 
     def channels(self) -> list[Channel]:
@@ -246,13 +246,13 @@ class Molds:
                 case None:
                     drop_channel(self.selector, handle.channel)
                 case messages.MoldReady(children):
-                    handle.is_ready, handle.children = True, tuple(children)
+                    handle.is_ready, handle.children = True, identify(children)
                     self.sizes[number] = read_private(handle.pid)
                     self.dispatch(MoldReady(number))
                 case messages.PreloadUnsafe(found):
                     handle.unsafe = found
                 case messages.BootFailed(traceback, children):
-                    handle.is_ending, handle.children = True, tuple(children)
+                    handle.is_ending, handle.children = True, identify(children)
                     self.dispatch(MoldFailed(number, traceback))
                 case messages.Malformed(why):
                     self.log.error(

@@ -1,14 +1,14 @@
 """Processes that an app's import started, once the mold or worker that imported has ended.
 
-The arbiter is their parent by then (PR_SET_CHILD_SUBREAPER in prctl(2)), so none of their pids can be another's. They
-get SIGTERM, and SIGKILL when they do not end by it. What requests have started is left alone: the app may mean it to stay.
+The arbiter is their parent by then (PR_SET_CHILD_SUBREAPER in prctl(2)). One that had ended long before may have left its
+pid to another child of the arbiter, a worker even, so each is known by its start as well. They get SIGTERM, and SIGKILL when they do not end by it. What requests have started is left alone: the app may mean it to stay.
 """
 
 import os
 import signal
 from collections.abc import Iterable
 
-from prefork.arbiter.proc import parent_of
+from prefork.arbiter.proc import Identity, identify, parent_of
 from prefork.base import processes
 from prefork.base.processes import Ended
 
@@ -21,12 +21,13 @@ class Orphans:
     def __init__(self) -> None:
         self.kill_at: dict[int, float] = {}
 
-    def take(self, pids: Iterable[int], now: float) -> None:
+    def take(self, children: Iterable[Identity], now: float) -> None:
         """End those that are still there."""
-        for pid in pids:
-            if parent_of(pid) == os.getpid():
-                processes.kill(pid, signal.SIGTERM)
-                self.kill_at[pid] = now + END_S
+        known = tuple(children)
+        for child in identify(child.pid for child in known):
+            if child in known and parent_of(child.pid) == os.getpid():
+                processes.kill(child.pid, signal.SIGTERM)
+                self.kill_at[child.pid] = now + END_S
 
     def take_ended(self, ended: Ended) -> bool:
         """Take a child that has ended; False when it was none of these."""

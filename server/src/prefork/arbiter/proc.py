@@ -1,7 +1,8 @@
 """What the arbiter reads from /proc: memory of a process, failures of the accept queues."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 
 def read_memory(pid: int, proc: Path = Path("/proc")) -> tuple[int, int]:
@@ -31,13 +32,32 @@ def read_rollup(pid: int, proc: Path) -> dict[str, int]:
     return found
 
 
+class Identity(NamedTuple):
+    """A process, which a later one with the same pid is not taken for."""
+
+    pid: int
+    started: int  # clock ticks since the machine's boot
+
+
+def identify(pids: Iterable[int], proc: Path = Path("/proc")) -> tuple[Identity, ...]:
+    """Return which processes have these pids now; those that are gone are left out."""
+    found = ((pid, read_status(pid, proc)) for pid in pids)
+    return tuple(Identity(pid, int(status[19])) for pid, status in found if status)
+
+
 def parent_of(pid: int, proc: Path = Path("/proc")) -> int:
     """Return the pid of a process' parent; 0 when it is gone."""
+    status = read_status(pid, proc)
+    return int(status[1]) if status else 0
+
+
+def read_status(pid: int, proc: Path) -> list[str]:
+    """Return the fields of a process from its state on (proc(5), stat); none when it is gone."""
     try:
         status = (proc / str(pid) / "stat").read_text()
     except OSError:
-        return 0
-    return int(status.rpartition(")")[2].split()[1])  # the name may hold anything
+        return []
+    return status.rpartition(")")[2].split()  # the name may hold anything
 
 
 def children_of(pid: int, proc: Path = Path("/proc")) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.molds import Molds
+from prefork.arbiter.proc import Identity, identify
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel, Sent
@@ -56,7 +57,7 @@ class WorkerHandle:
     silent_s: float = 0.0
     only_overdue_since: float | None = None
     lost_at: float | None = None  # when its channel ended
-    children: tuple[int, ...] = ()  # processes that its own import of the app started
+    children: tuple[Identity, ...] = ()  # processes that its own import of the app started
     memory_read: float = 0.0
 
 
@@ -203,7 +204,7 @@ class Workers:
                 handle.channel.send(messages.Begin())
                 self.dispatch(WorkerSpawned(number, pid))
             case messages.WorkerReady(unsafe, children):
-                handle.children = tuple(children)
+                handle.children = identify(children)
                 if unsafe is not None:
                     self.generations.note_import(handle.generation, unsafe=unsafe)
                 self._count_boot(number, handle)
@@ -211,7 +212,7 @@ class Workers:
             case messages.HealthChecked(attempt, problem):
                 self.dispatch(HealthAnswered(number, attempt, problem))
             case messages.BootFailed(traceback, children):
-                handle.children = tuple(children)
+                handle.children = identify(children)
                 self.dispatch(WorkerFailed(number, traceback))
             case messages.MaxRequestsReached():
                 self.dispatch(RecycleRequested(number, ExitReason.MAX_REQUESTS))

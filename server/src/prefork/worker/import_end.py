@@ -5,7 +5,6 @@ What the import registered for that is carried out, and the children that it sta
 
 import faulthandler
 import gc
-import os
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from prefork.base import exit_functions, processes
 from prefork.errors import Exit
+from prefork.worker.holdings import own_children
 
 # Bound before the app is imported: gevent puts a function in its place that needs its hub.
 _sleep = time.sleep
@@ -68,12 +68,18 @@ def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> N
 
 
 def end_children(pids: tuple[int, ...]) -> None:
-    """End these children; one that does not end by SIGTERM in time is killed."""
+    """End these children; one that does not end by SIGTERM in time is killed.
+
+    An exit function may have waited for one, whose pid may be another process' since.
+    """
     for number, until in ((signal.SIGTERM, CHILDREN_END_S), (signal.SIGKILL, CHILDREN_END_S)):
-        for pid in pids:
+        for pid in still_running(pids):
             processes.kill(pid, number)
         deadline = time.monotonic() + until
-        while pids and time.monotonic() < deadline:
-            processes.reap()
-            pids = tuple(pid for pid in pids if os.path.exists(f"/proc/{pid}"))
+        while still_running(pids) and time.monotonic() < deadline:
             _sleep(0.01)
+
+
+def still_running(pids: tuple[int, ...]) -> set[int]:
+    """Return which of these are children of this process that run."""
+    return set(pids).intersection(own_children()) if pids else set()
