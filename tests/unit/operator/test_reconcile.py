@@ -582,6 +582,22 @@ async def test_apps_whose_agents_are_silent_hold_up_no_other(world: World) -> No
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_what_a_user_declares_does_not_queue_behind_what_is_followed(world: World) -> None:
+    slots = world.reconciler.slots
+    while not slots.locked():
+        await slots.acquire()
+    app = world.resource("WsgiApp")
+    generation = app["metadata"]["generation"] + 1
+    spec = {**app["spec"], "replicas": 7}
+    world.see({**app, "metadata": {**app["metadata"], "generation": generation}, "spec": spec})
+    async with asyncio.timeout(5):
+        await world.reconcile()
+    assert world.resource("Deployment")["spec"]["replicas"] == 7
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await world.reconcile()
+
+
 # -- upgrades ---------------------------------------------------------------------------------
 
 

@@ -79,8 +79,12 @@ class Reconciler:
     platform: Platform
     upgrades: Upgrades
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    # Reconciles that read and write at a time; asking agents is not counted.
+    # Reconciles that read and write at a time; asking agents is not counted. What a user has just declared does
+    # not queue behind rollouts that are followed: these fill their slots while the API server is slow.
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
+    slots_for_changes: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(PARALLEL)
+    )
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
     quiet_since: dict[AppKey, float] = field(default_factory=dict)  # but for busy workers
 
@@ -105,9 +109,10 @@ class Reconciler:
     async def _reconcile(self, key: AppKey) -> float | None:
         """Ask the agents first, outside the slots: an app whose pods are silent holds up no other."""
         answers: Mapping[str, AgentStatus] = {}
-        if self.cache.get(KIND, key.namespace, key.name) is not None:
+        manifest = self.cache.get(KIND, key.namespace, key.name)
+        if manifest is not None:
             answers = await ask_agents(key, self.cache, self.agents)
-        async with self.slots:
+        async with self.slots_for_changes if is_changed(manifest) else self.slots:
             return await self._take_step(key, answers)
 
     async def _take_step(self, key: AppKey, answers: Mapping[str, AgentStatus]) -> float | None:
@@ -271,6 +276,14 @@ class Reconciler:
         self.quiet_since.pop(key, None)
         self.metrics.drop_app(key.namespace, key.name)
         self.upgrades.see(key, None)
+
+
+def is_changed(manifest: Manifest | None) -> bool:
+    """Return whether a WsgiApp declares what its status does not know yet."""
+    if manifest is None:
+        return False
+    status = manifest.get("status") or {}
+    return bool(status.get("observedGeneration") != manifest["metadata"]["generation"])
 
 
 def choose_resources(app: App, platform: Platform, observed: Observed) -> list[Manifest]:
