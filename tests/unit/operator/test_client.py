@@ -3,7 +3,13 @@
 import json
 
 import pytest
-from wsgiapp_operator.client import ApiError, path_of, read_error, read_kubelet_version
+from wsgiapp_operator.client import (
+    ApiError,
+    path_of,
+    read_body,
+    read_error,
+    read_kubelet_version,
+)
 
 
 def refuse(status: int, body: object) -> ApiError:
@@ -40,6 +46,17 @@ def test_answer_without_a_status_object_is_passed_on(body: str) -> None:
     error = refuse(503, body)
     assert error.message == (body or "Some Reason")
     assert not error.is_refusal
+
+
+@pytest.mark.parametrize("text", ["<html>upstream is away</html>", "", "[]", '{"items": ['])
+def test_answer_without_an_object_is_an_error_that_may_pass(text: str) -> None:
+    with pytest.raises(ApiError, match="not a JSON object") as raised:
+        read_body(200, text.encode())
+    assert not raised.value.is_refusal
+
+
+def test_object_in_an_answer_is_read() -> None:
+    assert read_body(200, b'{"items": []}') == {"items": []}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,53 @@
-"""What ends the operator: any part of it that ends by itself."""
+"""What ends the operator, any part of it that ends by itself, and what does not: listings that fail for a while."""
+
+from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
+import aiohttp
 import pytest
-from wsgiapp_operator.main import run_beside
+from wsgiapp.names import KIND
+from wsgiapp.types import Manifest
+from wsgiapp_operator import main
+from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import ApiError
+from wsgiapp_operator.main import relist_forever, run_beside, wait_for_listing
+from wsgiapp_operator.workqueue import KeyedQueue
+
+from tests.unit.operator.fake_cluster import FakeCluster
+from tests.unit.operator.samples import make_manifest
+
+SHOP = AppKey("web", "shop")
+
+
+class FailingCluster(FakeCluster):
+    """Fails once to list WsgiApps, which come last."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    async def list(self, kind: str, *arguments: Any, **options: Any) -> AsyncIterator[Manifest]:
+        if kind == KIND and self.errors:
+            raise self.errors.pop(0)
+        async for manifest in super().list(kind, *arguments, **options):
+            yield manifest
+
+
+async def take_next(queue: KeyedQueue[AppKey]) -> AppKey:
+    taken: asyncio.Future[AppKey] = asyncio.get_running_loop().create_future()
+
+    async def handle(key: AppKey) -> None:
+        taken.set_result(key)
+
+    running = asyncio.create_task(queue.run(handle, parallel=1))
+    try:
+        async with asyncio.timeout(5):
+            return await taken
+    finally:
+        running.cancel()
 
 
 async def rest() -> None:
@@ -32,3 +76,50 @@ async def test_parts_end_when_the_operator_is_to_end_or_another_task_has_ended(
     async with asyncio.timeout(5):
         await run_beside([other], [rest(), rest()], end)
     other.cancel()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(410, "the provided continue parameter is too old"),
+        ApiError(429, "too many requests"),
+        ApiError(500, "etcdserver: request timed out"),
+        ApiError(404, "the CRD is not there"),
+        aiohttp.ServerDisconnectedError(),
+        TimeoutError(),
+    ],
+)
+async def test_first_listing_that_fails_is_repeated(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "LIST_ANEW_S", 0.0, raising=False)
+    cluster: Any = FailingCluster(error)
+    cluster.put(make_manifest())
+    queue: KeyedQueue[AppKey] = KeyedQueue()
+    async with asyncio.timeout(5):
+        await wait_for_listing(cluster, Cache(), queue, ())
+    assert await take_next(queue) == SHOP
+
+
+async def test_first_listing_that_is_refused_ends_the_operator() -> None:
+    cluster: Any = FailingCluster(ApiError(403, "forbidden"))
+    with pytest.raises(ApiError, match="forbidden"):
+        await wait_for_listing(cluster, Cache(), KeyedQueue(), ())
+
+
+async def test_what_a_listing_has_found_before_it_fails_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next listing compares with a cache that knows it already."""
+    monkeypatch.setattr(main, "CALM_S", 0.0)
+    cluster: Any = FailingCluster(ApiError(500, "etcdserver: request timed out"))
+    labels = {"wsgi.dev/app": "shop", "app.kubernetes.io/managed-by": "wsgiapp-operator"}
+    named = {"name": "shop", "namespace": "web", "labels": labels}
+    cache, queue, listed = Cache(), KeyedQueue[AppKey](), asyncio.Event()
+    cache.put(cluster.put(make_manifest()))
+    cache.put(cluster.put({"kind": "Deployment", "metadata": named}))
+    cluster.remove("Deployment", "web", "shop")
+    listed.set()
+    listing = asyncio.create_task(relist_forever(cluster, cache, queue, (), listed))
+    assert await take_next(queue) == SHOP
+    listing.cancel()

@@ -202,8 +202,7 @@ class Cluster:
         text = await answer.read()
         if not 200 <= answer.status <= 299:
             raise read_error(answer.status, answer.reason, text)
-        found: Manifest = json.loads(text)
-        return found
+        return read_body(answer.status, text)
 
 
 def path_of(kind: str, namespace: str | None, name: str | None = None) -> str:
@@ -223,6 +222,18 @@ def read_kubelet_version(node: Manifest) -> tuple[int, int] | None:
     info = (node.get("status") or {}).get("nodeInfo") or {}
     found = re.match(r"v?(\d+)\.(\d+)", info.get("kubeletVersion", ""))
     return (int(found[1]), int(found[2])) if found else None
+
+
+def read_body(status: int, text: bytes) -> Manifest:
+    """Return the object in an answer. Raises ApiError where there is none, as in a proxy's page."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        start = text[:100].decode(errors="replace")
+        raise ApiError(status, f"the answer is not a JSON object: {start!r}")
+    return found
 
 
 def read_error(status: int, reason: str | None, text: bytes) -> ApiError:

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 PARALLEL = 256  # apps at a time; all but a few of them only wait for agents
 TRANSIENT = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 3600.0
+LIST_ANEW_S = 2.0
 CALM_S = 15.0  # after a watch began anew with a list, in which what was deleted before is not seen
 HEARTBEAT_S = 1.0
 FIRST = asyncio.FIRST_COMPLETED
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         asyncio.run(run(settings))
-    except (ApiError, OSError) as error:
+    except (*TRANSIENT, OSError) as error:
         logger.error("cannot run: error=%s", error)
         sys.exit(1)
 
@@ -180,22 +181,27 @@ async def have_image_volumes(cluster: Cluster, version: tuple[int, int]) -> bool
 async def wait_for_listing(
     cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
 ) -> None:
-    """Fill the cache and mark every app as due; wait for the CRD where it is not there yet."""
+    """Fill the cache and mark every app as due; wait for the CRD where it is not there yet, and for an API server
+    that is busy, away for a moment, or has forgotten the rest of a long list. Raises ApiError where it refuses."""
     while True:
         try:
             await list_everything(cluster, cache, namespaces)
             await read_contents(cluster, cache, namespaces)
-        except ApiError as error:
-            if error.status != 404:
+        except TRANSIENT as error:
+            if isinstance(error, ApiError) and error.is_refusal:
                 raise
-            logger.warning(
-                "the CRD wsgiapps.%s is not installed; apply manifests/crd/wsgiapps.yaml", GROUP
-            )
-            await asyncio.sleep(2.0)
+            logger.warning("listing failed, will be repeated: %s", explain_listing(error))
+            await asyncio.sleep(LIST_ANEW_S)
             continue
         for app in cache.apps():
             queue.add(app)
         return
+
+
+def explain_listing(error: Exception) -> str:
+    if isinstance(error, ApiError) and error.status == 404:
+        return f"the CRD wsgiapps.{GROUP} is not installed; apply manifests/crd/wsgiapps.yaml"
+    return f"error={error!r}"
 
 
 async def relist_forever(
@@ -212,12 +218,12 @@ async def relist_forever(
                 await listed.wait()
         await asyncio.sleep(CALM_S)
         listed.clear()
+        changed: set[AppKey] = set()
         try:
-            changed = await list_everything(cluster, cache, namespaces)
+            await list_everything(cluster, cache, namespaces, changed)
         except TRANSIENT as error:
-            logger.warning("listing failed, will be repeated: error=%r", error)
+            logger.warning("listing failed, will be repeated: %s", explain_listing(error))
             listed.set()
-            continue
         for app in changed:
             queue.add(app)
 

@@ -23,22 +23,28 @@ FORBIDDEN = 403
 WORTH_A_LISTING = 100  # ConfigMaps: a page of a listing has 50, perhaps of others
 
 
-async def list_everything(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> set[AppKey]:
+async def list_everything(
+    cluster: Cluster,
+    cache: Cache,
+    namespaces: Sequence[str],
+    changed: set[AppKey] | None = None,
+) -> set[AppKey]:
     """Bring the cache in step with the cluster; return the apps about which there was news.
 
-    A namespace that is named but may not be listed, as one that was deleted with its RoleBinding, is
-    left out with a warning: the others go on. Raises ApiError for everything else.
+    They are also put into `changed`, as they are found: what the cache has learned before a listing fails is no
+    news to the next one. A namespace that is named but may not be listed, as one that was deleted with its
+    RoleBinding, is left out with a warning: the others go on. Raises ApiError for everything else.
     """
-    changed: set[AppKey] = set()
+    changed = set() if changed is None else changed
     for kind in (*OWNED_KINDS, "Pod", KIND):
-        changed |= await list_kind(kind, cluster, cache, namespaces)
-    return changed | await compare_contents(cluster, cache, namespaces)
+        await list_kind(kind, cluster, cache, namespaces, changed)
+    changed |= await compare_contents(cluster, cache, namespaces)
+    return changed
 
 
 async def list_kind(
-    kind: str, cluster: Cluster, cache: Cache, namespaces: Sequence[str]
-) -> set[AppKey]:
-    changed: set[AppKey] = set()
+    kind: str, cluster: Cluster, cache: Cache, namespaces: Sequence[str], changed: set[AppKey]
+) -> None:
     before = cache.newest_version()
     seen: set[ObjectKey] = set()
 
@@ -49,9 +55,8 @@ async def list_kind(
     # Any Ingress may have a host that an app asks for.
     selector = None if kind in (KIND, "Ingress") else OWNED_SELECTOR
     listed = await list_namespaces(kind, cluster, namespaces, take, selector=selector)
-    if listed is None:
-        return changed
-    return changed | cache.keep_only(kind, seen, before, listed)
+    if listed is not None:
+        changed |= cache.keep_only(kind, seen, before, listed)
 
 
 async def read_contents(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> None:
