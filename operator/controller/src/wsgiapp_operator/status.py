@@ -353,7 +353,7 @@ def reloaded_condition(
         )
     elif total and current == total:
         status, reason = "True", "ContentLoaded"
-        message = f"all {total} pods serve the newest content"
+        message = f"{current} of {total} pods have loaded the newest content"
     return Condition(type="Reloaded", status=status, reason=reason, message=message)
 
 
