@@ -218,6 +218,18 @@ def test_listing_wins_over_a_newer_version_of_a_history_that_was_rolled_back() -
     assert found["spec"] == {"a": 2}
 
 
+def test_listing_brings_back_what_had_been_deleted_in_a_history_that_was_rolled_back() -> None:
+    cache = Cache()
+    old = make("Service", "shop", 90)
+    cache.put(old)
+    before_the_deletion = cache.newest_version()
+    cache.forget(make("Service", "shop", 900))
+    assert cache.put(old) == set()
+    assert cache.put(old, listed_after=before_the_deletion) == set()
+    assert cache.put(old, listed_after=cache.newest_version()) == {SHOP}
+    assert cache.put(make("Service", "shop", 91)) == {SHOP}
+
+
 def test_listing_never_replaces_what_was_written_while_it_ran() -> None:
     cache = Cache()
     cache.put(make("Service", "shop", 5))

@@ -87,13 +87,15 @@ class Cache:
         These are two when a label was changed from one app to another. The watch brings each of the
         operator's own writes once more: that is not news. `listed_after` is the newest version known
         when a complete listing began; a listed object that is older than what was known by then means
-        that history went back (a restored backup), and the listing counts.
+        that history went back (a restored backup), and the listing counts; so does one of what had been deleted.
         """
         app, key = app_of(manifest), key_of(manifest)
         uid, version = identity_of(manifest)
         known = self._objects.get(key)
-        if version <= self._gone.get(uid, -1):
-            return set()
+        if version <= (gone := self._gone.get(uid, -1)):
+            if gone > listed_after:
+                return set()
+            del self._gone[uid]
         if known is not None and known.version >= version:
             is_older_history = known.version > version and known.version <= listed_after
             if not is_older_history:
@@ -172,7 +174,7 @@ class Cache:
 
     def newest_version(self) -> int:
         newest = max((entry.version for entry in self._objects.values()), default=0)
-        return max(newest, self.routes.newest_version())
+        return max(newest, self.routes.newest_version(), *self._gone.values())
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         entry = self._objects.get(ObjectKey(kind, namespace, name))
