@@ -45,6 +45,8 @@ class Figures:
     rest_asked: int
     change_p50: float
     change_p99: float
+    change_cpu_ms: float  # of the operator, for each change and all that follows it
+    change_plane_cpu_ms: float  # of everything else
     restart_s: float
     restart_cpu_s: float
     restart_writes: int
@@ -118,7 +120,7 @@ class Measurement:
     async def _change(self, operator: Operator) -> dict[str, float]:
         """Change apps at a steady rate; measure until each one's Deployment has the change."""
         chosen = random.sample(range(self.plan.apps), self.plan.changes)
-        begun = time.monotonic()
+        begun, cpu_s, plane_s = time.monotonic(), operator.cpu_s(), sum(self.plane.cpu_s().values())
         latencies = await asyncio.gather(
             *(
                 self._change_one(number, f"round-{turn}", begun + turn / CHANGES_PER_S)
@@ -131,6 +133,10 @@ class Measurement:
         return {
             "change_p50": 1000 * latencies[len(latencies) // 2],
             "change_p99": 1000 * latencies[len(latencies) * 99 // 100],
+            "change_cpu_ms": 1000 * (operator.cpu_s() - cpu_s) / len(chosen),
+            "change_plane_cpu_ms": 1000
+            * (sum(self.plane.cpu_s().values()) - plane_s)
+            / len(chosen),
         }
 
     async def _change_one(self, number: int, round_: str, due: float) -> float:
