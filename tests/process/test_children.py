@@ -77,6 +77,29 @@ def test_a_child_of_the_import_ends_with_the_server_and_the_port_is_free(
         assert again.get() == (200, "ok")
 
 
+@pytest.mark.parametrize("preload", [(), ("--preload=never",)], ids=str)
+@pytest.mark.parametrize("ends", ["os._exit(3)", "os.kill(os.getpid(), 9)", "time.sleep(60)"])
+def test_a_child_of_an_import_that_ends_in_its_middle_ends_too(
+    folder: Path, preload: tuple[str, ...], ends: str
+):
+    """The import reports nothing then: the arbiter sees its children while it lasts."""
+    write_app(folder)
+    text = f"""
+        import os, subprocess, time
+        CHILD = subprocess.Popen(["sleep", "600"])
+        with open("children", "a") as file:
+            print(CHILD.pid, file=file)
+        time.sleep(2.5)
+        {ends}
+    """
+    with Prefork("-w", "1", "--boot-timeout", "5", *preload, cwd=folder) as server:
+        write_app(folder, textwrap.dedent(text))
+        assert server.reload("ends")["result"] == "failed"
+        for child in map(int, (folder / "children").read_text().split()):
+            wait_until(lambda pid=child: is_gone(pid), within_s=5, what="child is still there")
+        assert server.version() == "1"
+
+
 STUBBORN_CHILD = {
     "subprocess": """
         import subprocess

@@ -59,6 +59,7 @@ from prefork.arbiter.monitor import (
     publish_content,
     tick_period,
 )
+from prefork.arbiter.orphans import note_children
 from prefork.arbiter.reloads import Reloads
 from prefork.arbiter.resources import Resources
 from prefork.arbiter.status import build_status
@@ -400,6 +401,7 @@ class Arbiter:
             self.own.notifier.alive()
             self.agent.restart_if_due(now)
             self.molds.orphans.kill_overdue(now)
+            note_children([*self.molds.importing(), *self.workers.importing()])
             self.log.sink.flush()
             measure_queue(self.own.listeners, self.table)
             noticed += measure_memory(watched, self.table, self.log, now)

@@ -25,8 +25,8 @@ from prefork.arbiter.events import (
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.headroom import NoRoomError
 from prefork.arbiter.listeners import can_refuse_handshakes
-from prefork.arbiter.orphans import Orphans
-from prefork.arbiter.proc import Identity, children_of, identify, read_private
+from prefork.arbiter.orphans import Orphans, note_children
+from prefork.arbiter.proc import Identity, identify, read_private
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
 from prefork.base.channel import Channel, Sent
@@ -51,10 +51,8 @@ class MoldHandle:
     children: tuple[Identity, ...] = ()  # processes that the import started
     unsafe: str = ""  # what its import left that processes must not share; it is about to end
 
-    def note_children(self) -> None:
-        """Before it is killed in the middle of its import, of which it has reported nothing yet."""
-        if not self.is_ready:
-            self.children = identify(children_of(self.pid))
+    def is_importing(self) -> bool:
+        return self.pid > 0 and not self.is_ready and not self.is_ending
 
     def take_stack(self) -> str:
         """Return what was written there, and close it."""
@@ -93,6 +91,9 @@ class Molds:
 
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
+
+    def importing(self) -> list[MoldHandle]:
+        return [handle for handle in self.handles.values() if handle.is_importing()]
 
     def load(
         self,
@@ -147,7 +148,7 @@ class Molds:
         if number in self.handles:
             handle = self.handles[number]
             handle.is_hung = True
-            handle.note_children()
+            note_children([handle] if handle.is_importing() else [])
             processes.kill(handle.pid, signal.SIGABRT)
 
     def stop(self, number: int) -> None:
@@ -156,7 +157,7 @@ class Molds:
         handle = self.handles.get(number)
         # One that is still importing, or hangs, does not look at its channel.
         if handle is not None and (handle.is_hung or not (handle.is_ready or handle.is_ending)):
-            handle.note_children()
+            note_children([handle] if handle.is_importing() else [])
             processes.kill(handle.pid, signal.SIGKILL)
         self._forget(number)
 

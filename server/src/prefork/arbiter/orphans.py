@@ -1,18 +1,38 @@
 """Processes that an app's import started, once the mold or worker that imported has ended.
 
 The arbiter is their parent by then (PR_SET_CHILD_SUBREAPER in prctl(2)). One that had ended long before may have left its
-pid to another child of the arbiter, a worker even, so each is known by its start as well. They get SIGTERM, and SIGKILL when they do not end by it. What requests have started is left alone: the app may mean it to stay.
+pid to another child of the arbiter, a worker even, so each is known by its start as well. They get SIGTERM, and SIGKILL
+when they do not end by it. What requests have started is left alone: the app may mean it to stay.
 """
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Protocol
 
-from prefork.arbiter.proc import Identity, identify, parent_of
+from prefork.arbiter.proc import Identity, find_children, identify, parent_of
 from prefork.base import processes
 from prefork.base.processes import Ended
 
 END_S = 1.0
+
+
+class Importing(Protocol):
+    """A process that imports the app."""
+
+    pid: int
+    children: tuple[Identity, ...]
+
+
+def note_children(importing: Collection[Importing]) -> None:
+    """Remember the children of imports that still run: of one that ends in its middle, nobody else knows them.
+
+    Those noted last stay where there are none now: the process may just have ended.
+    """
+    if importing:
+        found = find_children({process.pid for process in importing})
+        for process in importing:
+            process.children = tuple(found.get(process.pid, ())) or process.children
 
 
 class Orphans:

@@ -1,6 +1,7 @@
 """What the arbiter reads from /proc: memory of a process, failures of the accept queues."""
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,16 @@ def read_status(pid: int, proc: Path) -> list[str]:
     return status.rpartition(")")[2].split()  # the name may hold anything
 
 
-def children_of(pid: int, proc: Path = Path("/proc")) -> tuple[int, ...]:
-    """Return the pids of a process' children."""
-    pids = (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
-    return tuple(child for child in pids if parent_of(child, proc) == pid)
+def find_children(
+    parents: Container[int], proc: Path = Path("/proc")
+) -> Mapping[int, Sequence[Identity]]:
+    """Return the children of these processes by parent, with one look at all processes."""
+    found: dict[int, list[Identity]] = defaultdict(list)
+    for pid in (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
+        status = read_status(pid, proc)
+        if status and int(status[1]) in parents:
+            found[int(status[1])].append(Identity(pid, int(status[19])))
+    return found
 
 
 def read_listen_failures(proc: Path = Path("/proc")) -> tuple[int, int]:

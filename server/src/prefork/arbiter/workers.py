@@ -26,6 +26,7 @@ from prefork.arbiter.events import (
 )
 from prefork.arbiter.generations import Generations
 from prefork.arbiter.molds import Molds
+from prefork.arbiter.orphans import note_children
 from prefork.arbiter.proc import Identity, identify
 from prefork.arbiter.resources import Resources
 from prefork.base import messages, processes
@@ -46,6 +47,7 @@ class WorkerHandle:
     generation: int
     ordered_at: float
     pid: int = 0
+    has_booted: bool = False  # or reported that it cannot
     # Since when its slot shows calls over their time.
     overdue_since: float | None = None
     # Its main thread did not report such a call, or nothing of it runs: its stack has to be fetched.
@@ -59,6 +61,9 @@ class WorkerHandle:
     lost_at: float | None = None  # when its channel ended
     children: tuple[Identity, ...] = ()  # processes that its own import of the app started
     memory_read: float = 0.0
+
+    def is_importing(self) -> bool:
+        return self.pid > 0 and not self.has_booted
 
 
 class Workers:
@@ -85,6 +90,9 @@ class Workers:
 
     def channels(self) -> list[Channel]:
         return [handle.channel for handle in self.handles.values()]
+
+    def importing(self) -> list[WorkerHandle]:
+        return [handle for handle in self.handles.values() if handle.is_importing()]
 
     def fork(self, order: ForkWorker) -> None:
         """Have the mold of its generation fork a worker."""
@@ -129,6 +137,7 @@ class Workers:
         if handle is None or not handle.pid:
             return
         self.log.warning("killing worker that exceeded its timeout", **self.describe(order.worker))
+        note_children([handle] if handle.is_importing() else [])
         # SIGABRT: faulthandler writes all stacks, without the GIL. An app may have caught it.
         shows_stack = (order.with_stack or handle.is_unresponsive) and not order.is_last
         processes.kill(handle.pid, signal.SIGABRT if shows_stack else signal.SIGKILL)
@@ -204,7 +213,7 @@ class Workers:
                 handle.channel.send(messages.Begin())
                 self.dispatch(WorkerSpawned(number, pid))
             case messages.WorkerReady(unsafe, children):
-                handle.children = identify(children)
+                handle.has_booted, handle.children = True, identify(children)
                 if unsafe is not None:
                     self.generations.note_import(handle.generation, unsafe=unsafe)
                 self._count_boot(number, handle)
@@ -212,7 +221,7 @@ class Workers:
             case messages.HealthChecked(attempt, problem):
                 self.dispatch(HealthAnswered(number, attempt, problem))
             case messages.BootFailed(traceback, children):
-                handle.children = identify(children)
+                handle.has_booted, handle.children = True, identify(children)
                 self.dispatch(WorkerFailed(number, traceback))
             case messages.MaxRequestsReached():
                 self.dispatch(RecycleRequested(number, ExitReason.MAX_REQUESTS))
