@@ -1,15 +1,21 @@
 """What the API server says no with is passed on in its own words."""
 
 import json
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 from wsgiapp_operator.client import (
+    PAGE,
     ApiError,
+    Cluster,
     path_of,
     read_body,
     read_error,
     read_kubelet_version,
 )
+
+from tests.unit.operator.recorded_api import write_kubeconfig
 
 
 def refuse(status: int, body: object) -> ApiError:
@@ -85,3 +91,31 @@ def test_kubelet_s_version_is_read_where_it_is_known(
 
 def test_node_that_has_just_joined_has_no_version() -> None:
     assert read_kubelet_version({"metadata": {"name": "new"}}) is None
+
+
+async def test_nodes_are_listed_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node names all its images, and a large cluster has thousands of nodes: in one answer they fill the memory."""
+    nodes = [{"status": {"nodeInfo": {"kubeletVersion": f"v1.{35 + n % 2}.0"}}} for n in range(120)]
+    sizes = []
+
+    async def list_nodes(request: web.Request) -> web.Response:
+        start = int(request.query.get("continue", 0))
+        end = start + int(request.query.get("limit", len(nodes)))
+        sizes.append(len(nodes[start:end]))
+        metadata = {"continue": str(end)} if end < len(nodes) else {}
+        return web.json_response({"items": nodes[start:end], "metadata": metadata})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/nodes", list_nodes)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    cluster = await Cluster.connect()
+    try:
+        assert await cluster.list_kubelet_versions() == [(1, 35), (1, 36)] * 60
+    finally:
+        await cluster.close()
+        await runner.cleanup()
+    assert sizes == [PAGE, PAGE, 20]

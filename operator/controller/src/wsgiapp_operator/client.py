@@ -41,6 +41,7 @@ KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
     "Secret": ("api", None, "v1", "secrets"),
     "Event": ("api", None, "v1", "events"),
     "Lease": ("apis", "coordination.k8s.io", "v1", "leases"),
+    "Node": ("api", None, "v1", "nodes"),
 }
 
 
@@ -173,10 +174,8 @@ class Cluster:
 
     async def list_kubelet_versions(self) -> Sequence[tuple[int, int]]:
         """Return the (major, minor) of every node's kubelet, such as (1, 35) for v1.35.2-gke.100."""
-        page = await self._send("GET", "/api/v1/nodes")
-        return [
-            version for node in page["items"] if (version := read_kubelet_version(node)) is not None
-        ]
+        seen = [read_kubelet_version(node) async for node in self.list("Node", None)]
+        return [version for version in seen if version is not None]
 
     async def _send(
         self,
