@@ -147,3 +147,21 @@ def test_start_whose_on_starting_fails_is_no_start(folder: Path, how: str):
         assert server.wait_exit() == (5 if "5" in how else 3)
         assert "hook=on_starting" in server.log()
         assert not (folder / "run/control.sock").exists()
+
+
+def test_hook_of_a_mold_that_knows_no_pids_signals_nobody(folder: Path):
+    """The keys of WORKERS are ages there, and 1 is another process' pid."""
+    (folder / "gunicorn.conf.py").write_text(
+        "import os\n"
+        "def pre_fork(server, worker):\n"
+        "    kill, os.kill = os.kill, lambda *sent: print(*sent, file=open('sent', 'a'))\n"
+        "    server.kill_workers(0)\n"
+        "    for number in server.WORKERS:\n"
+        "        server.kill_worker(number, 0)\n"
+        "        open('known', 'a').close()\n"
+        "    os.kill = kill\n"
+    )
+    with Prefork("-w", "2", cwd=folder) as server:
+        server.wait_workers(2)
+        assert (folder / "known").exists()
+        assert not (folder / "sent").exists()

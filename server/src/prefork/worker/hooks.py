@@ -4,6 +4,7 @@ A hook that raises is reported and the server goes on, except where gunicorn wou
 (`Arbiter.call_on_starting`), what `post_fork` or `post_worker_init` raise is the failure of the worker's boot.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -92,11 +93,14 @@ class HookServer:
         os.kill(self.pid, signal.SIGHUP)
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        os.kill(pid, sig)
+        """Send a worker a signal; a number that is no worker's pid, or not known here as one, is ignored."""
+        if pid and any(worker.pid == pid for worker in self.WORKERS.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sig)
 
     def kill_workers(self, sig: int) -> None:
-        for pid in tuple(self.WORKERS):
-            self.kill_worker(pid, sig)
+        for worker in tuple(self.WORKERS.values()):
+            self.kill_worker(worker.pid, sig)
 
 
 @dataclass
