@@ -135,6 +135,10 @@ def refuse(status: int) -> Answer:
     return answer
 
 
+def replace_token(kubeconfig: Path) -> None:
+    kubeconfig.write_text(kubeconfig.read_text().replace('"token": "t"', '"token": "new"'))
+
+
 async def list_first_page(request: web.Request) -> web.StreamResponse:
     return web.json_response({"items": [], "metadata": {"resourceVersion": "1", "continue": "t"}})
 
@@ -165,6 +169,7 @@ async def test_watch_that_breaks_is_begun_anew_with_a_list(kubeconfig: Path, tex
         pytest.param([list_first_page, refuse(410)], id="the rest has expired"),
         pytest.param([refuse(404)], id="the CRD is away"),
         pytest.param([refuse(500)], id="the server fails"),
+        pytest.param([refuse(401)] * 5, id="the server knows nobody yet"),
         pytest.param([refuse(429)], id="the server is busy"),
         pytest.param([say("<html>upstream is away</html>")], id="a proxy's page"),
     ],
@@ -197,3 +202,23 @@ async def watch_until_one_is_cancelled(kubeconfig: Path) -> None:
         one = next(each for each in asyncio.all_tasks() if each.get_name() == "watch Pod")
         one.cancel()
         await asyncio.wait([task], timeout=20)
+
+
+async def test_token_that_has_expired_is_read_anew(kubeconfig: Path) -> None:
+    """The kubelet puts a new one into the file of a service account in good time."""
+    api, watched = FaultyApi(stored()), Watched()
+    seen = []
+
+    async def refuse_old(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["Authorization"])
+        replace_token(kubeconfig)
+        return await refuse(401)(request)
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["Authorization"])
+        return await list_first_page(request)
+
+    api.lists = [refuse_old, note]
+    async with api.serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+    assert seen == ["Bearer t", "Bearer new"]

@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -15,6 +16,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -34,7 +37,8 @@ PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 FOLLOWING_S = 1.0  # pods, and what only says that a controller has followed a change
 AHEAD_S = -60.0  # due now, and before all that has become due in the last minute
-BEGIN_ANEW_S = 2.0  # after a watch that has broken for a reason that kopf does not know
+NEVER = timedelta(days=36500)
+BEGIN_ANEW_S = 2.0  # after a watch that has broken for a reason that kopf does not know, and between two logins
 # Such as an error in the stream, half an event, a proxy's page, a list whose rest has expired, a CRD that is away:
 # the other kinds are watched meanwhile, and a new process would see the same.
 BROKEN = (APIError, WatchingError, aiohttp.ClientError, ValueError, LookupError)
@@ -100,7 +104,7 @@ async def watch(
         await run_until_one_ends(watches, stop)
 
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(log_in)
+    kopf.on.login(registry=registry)(make_log_in())
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
@@ -181,5 +185,22 @@ class Backoffs(Iterable[float]):
         yield from itertools.repeat(5.0)
 
 
-def log_in(**arguments: Any) -> Any:
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+def make_log_in() -> Callable[..., Awaitable[Any]]:
+    """Return how kopf gets its credentials: at the start, and after each 401, such as from a token that has expired.
+
+    kopf takes none again that were refused once, but an API server that has just started may know nobody yet:
+    so each time they are others, by an expiry that is never reached, and after a pause.
+    """
+    clock = asyncio.get_running_loop().time
+    earliest = clock()
+
+    async def log_in(**arguments: Any) -> Any:
+        nonlocal earliest
+        await asyncio.sleep(max(earliest - clock(), 0.0))
+        earliest = clock() + BEGIN_ANEW_S
+        found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
+            **arguments
+        )
+        return found and replace(found, expiration=datetime.now(UTC) + NEVER)
+
+    return log_in
