@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefork.errors import Exit, StartupError
+from prefork.worker.holdings import own_children
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class ImportLimit:
             raise StartupError(self.refusal, Exit.ENVIRONMENT) from None
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+            for child in own_children():
+                lift(child, limit, (before, most))
+
+
+def lift(pid: int, limit: int, bounds: tuple[int, int]) -> None:
+    """Let a process that was started meanwhile, and has inherited the limit, have what it would have had without."""
+    with contextlib.suppress(OSError):  # just gone, or another user's
+        if resource.prlimit(pid, resource.RLIMIT_DATA)[0] == limit:
+            resource.prlimit(pid, resource.RLIMIT_DATA, bounds)
 
 
 def read_data_size() -> int:
