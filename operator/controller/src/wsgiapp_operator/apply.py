@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import aiohttp
 from wsgiapp.names import (
     API_VERSION,
     APP_LABEL,
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 NAMESPACE_GOES = "NamespaceTerminating"
 CONFLICT = 409
 REMEMBERED_EVENTS = 2048
+NOT_POSTED = (ApiError, aiohttp.ClientError, TimeoutError)
 
 
 class Writer:
@@ -275,8 +277,8 @@ class Writer:
         }
         try:
             made = await self._cluster.create(body)
-        except ApiError as error:
-            logger.warning("event not posted: app=%s error=%s", metadata["name"], error)
+        except NOT_POSTED as error:
+            logger.warning("event not posted: app=%s error=%r", metadata["name"], error)
             return
         self._events[key] = made["metadata"]["name"], 1
         if len(self._events) > REMEMBERED_EVENTS:
@@ -287,8 +289,8 @@ class Writer:
         patch = {"metadata": {}, "count": count, "lastTimestamp": moment}
         try:
             await self._cluster.merge("Event", namespace, name, patch)
-        except ApiError as error:
-            logger.debug("event not counted: name=%s error=%s", name, error)
+        except NOT_POSTED as error:
+            logger.debug("event not counted: name=%s error=%r", name, error)
             return False
         return True
 
