@@ -783,6 +783,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_just_fits_is_whole() {
+        let format = json(&["target", "referer"], false);
+        let whole = |size: usize| {
+            let target = "t".repeat(size - 1);
+            let request = format!("GET /{target} HTTP/1.1\r\nHost: t\r\nReferer: r\r\n\r\n");
+            written(&format, &request, |_| ())
+        };
+        let around = whole(100).len() - 100;
+        for size in LINE_BYTES_MAX - around - 80..LINE_BYTES_MAX - around + 80 {
+            let line = whole(size);
+            let fits = size + around <= LINE_BYTES_MAX;
+            assert_eq!(line.contains("shortened"), !fits, "{size}");
+            assert!(line.ends_with("\"pid\":7}\n") && line.len() <= LINE_BYTES_MAX, "{line}");
+            assert!(!fits || line.len() == size + around && line.contains(&"t".repeat(size - 1)));
+        }
+    }
+
+    #[test]
     fn a_line_is_never_too_long() {
         let format = json(&["target", "host", "referer", "user_agent", "bytes"], false);
         for size in [3000, 4050, 4060, 4070, 4080, 4090, 5000, 8000] {
