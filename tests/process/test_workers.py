@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
+from tests.process.harness import APP, Prefork, is_gone, run_prefork, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 from tests.support.wait import children_of, wait_until
@@ -147,6 +147,23 @@ def test_server_that_is_started_right_after_a_kill_serves_and_no_request_is_lost
             status, text = ask("/")
             assert (status, text) == (200, f"hello from {server.workers()[0]}")
         assert [answer.result()[0] for answer in answers] == [200, 200]
+
+
+def test_start_on_a_taken_address_waits_for_no_workers_of_another_server(folder: Path):
+    other = folder / "other"
+    other.mkdir()
+    write_app(other)
+    with Prefork("-w", "1", cwd=other) as killed, Prefork("-w", "1", cwd=folder) as server:
+        orphan = killed.workers()[0]
+        with socket.create_connection(("127.0.0.1", killed.port), timeout=30) as client:
+            client.sendall(b"GET /slow?ms=10000 HTTP/1.1\r\nHost: a\r\n\r\n")
+            killed.wait(lambda: killed.ask({"op": "status"})["workers"]["busy"] == 1)
+            os.kill(killed.process.pid, signal.SIGKILL)
+            killed.process.wait()
+            ended = run_prefork("-b", f"127.0.0.1:{server.port}", "app:app", cwd=folder)
+            assert not is_gone(orphan)
+        assert "another process listens there" in ended.stderr
+        assert "waiting" not in ended.stderr
 
 
 def test_ttin_and_ttou_change_the_number_of_workers(folder: Path):

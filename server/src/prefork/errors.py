@@ -40,7 +40,11 @@ class StartupError(Exception):
 
 
 class InUseError(StartupError):
-    """An address that another process holds; perhaps not for long."""
+    """An address that another process holds; perhaps not for long. `where` is the TCP port or the socket's path."""
+
+    def __init__(self, message: str, where: int | str) -> None:
+        super().__init__(message, Exit.LISTEN)
+        self.where = where
 
 
 class TimeLimitError(BaseException):

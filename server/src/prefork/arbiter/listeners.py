@@ -106,15 +106,16 @@ def bind_tcp(address: Address, *, backlog: int) -> Listener:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise refusal(address.text, error) from None
+        raise refusal(address.text, error, address.port) from None
     sock.setblocking(False)
     return Listener(sock, show_name(sock))
 
 
-def refusal(name: str, error: OSError) -> StartupError:
-    """Return what a failed bind raises; pure."""
-    kind = InUseError if error.errno == errno.EADDRINUSE else StartupError
-    return kind(explain(name, error), Exit.LISTEN)
+def refusal(name: str, error: OSError, where: int | str) -> StartupError:
+    """Return what a failed bind to a port or path raises; pure."""
+    if error.errno == errno.EADDRINUSE:
+        return InUseError(explain(name, error), where)
+    return StartupError(explain(name, error), Exit.LISTEN)
 
 
 def show_name(sock: socket.socket) -> str:
@@ -149,7 +150,7 @@ def bind_abstract(address: Address, *, backlog: int) -> Listener:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
-        raise refusal(address.text, error) from None
+        raise refusal(address.text, error, address.path) from None
     sock.setblocking(False)
     return Listener(sock, f"unix:{address.path}")
 
@@ -171,4 +172,4 @@ def remove_stale(path: Path, name: str) -> None:
         except OSError as error:
             raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
     message = "another process listens there; stop it or choose another --bind"
-    raise InUseError(f"cannot listen on {name}: {message}", Exit.LISTEN)
+    raise InUseError(f"cannot listen on {name}: {message}", str(path))
