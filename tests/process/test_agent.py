@@ -43,8 +43,8 @@ class Agent:
             connection.request("GET", path, headers={"Accept": accept} if accept else {})
             response = connection.getresponse()
             return response.status, response.read().decode()
-        except ConnectionRefusedError:
-            return 0, "connection refused"
+        except (ConnectionRefusedError, ConnectionResetError) as error:
+            return 0, str(error)  # reset: it ended with the connection in its queue
         finally:
             connection.close()
 
