@@ -206,7 +206,10 @@ def test_what_a_secret_holds_is_named_by_a_keyed_digest_everywhere(folder: Path)
         live = pod.versions / "settings/live"
         wait_until(lambda: (live / "level").read_bytes() == b"hunter3", UNHURRIED_S)
         # The link for the next start follows, in one step by way of a draft beside it.
-        wait_until(lambda: {entry.name for entry in live.iterdir()} == {"..boot", "..data", "level"}, UNHURRIED_S)
+        wait_until(
+            lambda: {entry.name for entry in live.iterdir()} == {"..boot", "..data", "level"},
+            UNHURRIED_S,
+        )
         shown = server.log() + json.dumps(agent.status())
         assert plain[:12] not in shown
         assert changed[:12] not in shown
