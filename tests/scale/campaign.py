@@ -17,6 +17,8 @@ from tests.scale.fleet import Fleet, Seen, key_of_number
 from tests.scale.operator_process import Operator
 
 CHANGES_PER_S = 10
+SLOWER_PER_S = 2  # what a machine of two cores can carry with the rollouts
+SLOWER_CHANGES = 100
 LONGEST_S = 900.0
 CALM_S = 2.0  # the operator is settled when it has used hardly any CPU for so long
 
@@ -47,6 +49,8 @@ class Figures:
     change_p99: float
     change_cpu_ms: float  # of the operator, for each change and all that follows it
     change_plane_cpu_ms: float  # of everything else
+    slower_p50: float  # with SLOWER_PER_S
+    slower_p99: float
     restart_s: float
     restart_cpu_s: float
     restart_writes: int
@@ -81,6 +85,7 @@ class Measurement:
             figures |= await self._settle(operator)
             figures |= await self._rest(operator)
             figures |= await self._change(operator)
+            figures |= await self._change_slower(operator)
         with Operator(self.plane.credentials, self.log) as operator:
             figures |= await self._restart(operator)
             figures |= await self._be_unready(operator)
@@ -118,26 +123,37 @@ class Measurement:
         }
 
     async def _change(self, operator: Operator) -> dict[str, float]:
-        """Change apps at a steady rate; measure until each one's Deployment has the change."""
-        chosen = random.sample(range(self.plan.apps), self.plan.changes)
-        begun, cpu_s, plane_s = time.monotonic(), operator.cpu_s(), sum(self.plane.cpu_s().values())
+        cpu_s, plane_s = operator.cpu_s(), sum(self.plane.cpu_s().values())
+        p50, p99 = await self._latencies(operator, self.plan.changes, CHANGES_PER_S)
+        plane_used_s = sum(self.plane.cpu_s().values()) - plane_s
+        return {
+            "change_p50": p50,
+            "change_p99": p99,
+            "change_cpu_ms": 1000 * (operator.cpu_s() - cpu_s) / self.plan.changes,
+            "change_plane_cpu_ms": 1000 * plane_used_s / self.plan.changes,
+        }
+
+    async def _change_slower(self, operator: Operator) -> dict[str, float]:
+        changes = min(SLOWER_CHANGES, self.plan.apps)
+        p50, p99 = await self._latencies(operator, changes, SLOWER_PER_S)
+        return {"slower_p50": p50, "slower_p99": p99}
+
+    async def _latencies(
+        self, operator: Operator, changes: int, per_s: float
+    ) -> tuple[float, float]:
+        """Change apps at a steady rate; return p50 and p99, in ms, until each one's Deployment has it."""
+        chosen = random.sample(range(self.plan.apps), changes)
+        begun = time.monotonic()
         latencies = await asyncio.gather(
             *(
-                self._change_one(number, f"round-{turn}", begun + turn / CHANGES_PER_S)
+                self._change_one(number, f"{per_s}-round-{turn}", begun + turn / per_s)
                 for turn, number in enumerate(chosen)
             )
         )
         latencies.sort()
         await self.fleet.wait(self._all_ready, within_s=LONGEST_S, what="all apps ready again")
         await calm(operator)
-        return {
-            "change_p50": 1000 * latencies[len(latencies) // 2],
-            "change_p99": 1000 * latencies[len(latencies) * 99 // 100],
-            "change_cpu_ms": 1000 * (operator.cpu_s() - cpu_s) / len(chosen),
-            "change_plane_cpu_ms": 1000
-            * (sum(self.plane.cpu_s().values()) - plane_s)
-            / len(chosen),
-        }
+        return 1000 * latencies[changes // 2], 1000 * latencies[changes * 99 // 100]
 
     async def _change_one(self, number: int, round_: str, due: float) -> float:
         await asyncio.sleep(max(due - time.monotonic(), 0))

@@ -10,6 +10,7 @@ from wsgiapp_operator.requeue import (
     LONGEST_BLOCKED_WAIT_S,
     LONGEST_SILENT_WAIT_S,
     LONGEST_WAIT_S,
+    MOST_LOOKS_PER_S,
     RESYNC_S,
     SETTLE_S,
     requeue_after,
@@ -39,6 +40,7 @@ def look_again_s(
     return requeue_after(
         app or make_app(replicas=len(states)), observed, plan, given.get("issues", ()),
         silent_s=given.get("silent_s", 0.0), quiet_s=quiet_s, is_kept=given.get("is_kept", True),
+        apps=given.get("apps", 1), unready=given.get("unready", 1),
     )  # fmt: skip
 
 
@@ -104,6 +106,25 @@ def test_app_whose_pods_stay_unready_costs_few_looks_in_ten_minutes() -> None:
         looks += 1
     assert looks <= 6
     assert look_again_s(ReloadState.CURRENT, app=unready) <= LONGEST_WAIT_S * (1 + JITTER)
+
+
+@pytest.mark.parametrize("number", [1, 100, 1000, 5000])
+def test_looks_at_many_apps_are_no_more_than_some_a_second(number: int) -> None:
+    """Over all settled ones, and over all that wait for pods: so many cost no more than a few."""
+    most = MOST_LOOKS_PER_S / (1 - JITTER)
+    assert number / look_again_s(ReloadState.CURRENT, apps=number) <= most
+    waiting = look_again_s(ReloadState.CURRENT, app=make_app(replicas=5), unready=number)
+    assert number / waiting <= most
+
+
+def test_app_that_has_just_lost_a_pod_is_looked_at_soon_whatever_the_others_do() -> None:
+    """In the first seconds of a pod its agent reports one reason after the other."""
+    pauses = [
+        look_again_s(ReloadState.CURRENT, app=make_app(replicas=5), quiet_s=quiet_s, unready=5000)
+        for quiet_s in (0.0, 10.0)
+    ]
+    assert pauses[0] <= 5.0 * (1 + JITTER)
+    assert pauses[1] <= 40.0 * (1 + JITTER)
 
 
 def test_app_whose_content_is_soon_the_last_good_one_is_looked_at_as_soon() -> None:

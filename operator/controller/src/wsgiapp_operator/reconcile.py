@@ -39,7 +39,7 @@ from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.observe import ask_agents, copy_ref, observe
 from wsgiapp_operator.reload import ReloadPlan, plan_reload
-from wsgiapp_operator.requeue import requeue_after
+from wsgiapp_operator.requeue import is_whole, requeue_after
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
 from wsgiapp_operator.upgrade import (
@@ -87,6 +87,7 @@ class Reconciler:
     )
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
     quiet_since: dict[AppKey, float] = field(default_factory=dict)  # but for busy workers
+    unready: set[AppKey] = field(default_factory=set)
 
     async def reconcile(self, key: AppKey) -> float | None:
         """Bring one app a step further; return the seconds after which to look again."""
@@ -157,6 +158,7 @@ class Reconciler:
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
         unwritten = await self._report(app, manifest, status)
+        (self.unready.discard if is_whole(app, observed) else self.unready.add)(key)
         return requeue_after(
             app,
             observed,
@@ -165,6 +167,8 @@ class Reconciler:
             silent_s=self.agents.pause_s(observed.pods),
             quiet_s=time.monotonic() - self.quiet_since[key],
             is_kept=is_newest_kept(app, observed),
+            apps=len(self.quiet_since),
+            unready=len(self.unready),
         )
 
     async def _take_turn(
@@ -274,6 +278,7 @@ class Reconciler:
         self.secrets.forget(key)
         self.last_status_write.pop(key, None)
         self.quiet_since.pop(key, None)
+        self.unready.discard(key)
         self.metrics.drop_app(key.namespace, key.name)
         self.upgrades.see(key, None)
 

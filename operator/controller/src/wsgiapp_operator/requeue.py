@@ -27,6 +27,8 @@ UNREADY_GROWTH = (
 LONGEST_BLOCKED_WAIT_S = 60.0
 LONGEST_WAIT_S = 300.0
 RESYNC_S = 1800.0
+EARLY_S = 20.0  # a pod that starts: why it is not ready is soon another thing
+MOST_LOOKS_PER_S = 0.25  # at all settled apps, and at all whose pods stay unready: each costs some 10 ms of CPU time
 JITTER = 0.25  # of each pause, either way: apps that start together do not stay together
 
 
@@ -39,11 +41,13 @@ def requeue_after(
     silent_s: float,
     quiet_s: float,
     is_kept: bool,
+    apps: int,
+    unready: int,
 ) -> float:
     """Return the seconds until the next look.
 
     `silent_s` is when a silent agent is next worth asking, `quiet_s` for how long the app's status has said
-    the same, `is_kept` whether the newest contents are the last good ones.
+    the same, `is_kept` whether the newest contents are the last good ones. Of all `apps` so many are `unready`.
     """
     if plan.is_running:
         return min(max(quiet_s * POLL_SHARE, POLL_S), LONGEST_POLL_S)
@@ -52,10 +56,12 @@ def requeue_after(
     if plan.count(ReloadState.SILENT):
         return max(silent_s, min(max(quiet_s, SETTLE_S), LONGEST_SILENT_WAIT_S))
     if is_settled(app, observed, plan, is_kept=is_kept) and not issues:
-        return jittered(RESYNC_S)
+        return jittered(max(RESYNC_S, apps / MOST_LOOKS_PER_S))
     longest_s = LONGEST_BLOCKED_WAIT_S if issues else LONGEST_WAIT_S
-    growth = 1.0 if issues or is_whole(app, observed) else UNREADY_GROWTH
-    return jittered(min(max(quiet_s * growth, FIRST_WAIT_S), longest_s))
+    if issues or is_whole(app, observed):
+        return jittered(min(max(quiet_s, FIRST_WAIT_S), longest_s))
+    shared_s = unready / MOST_LOOKS_PER_S if quiet_s >= EARLY_S else 0.0
+    return jittered(max(min(max(quiet_s * UNREADY_GROWTH, FIRST_WAIT_S), longest_s), shared_s))
 
 
 def is_settled(app: App, observed: Observed, plan: ReloadPlan, *, is_kept: bool) -> bool:
