@@ -70,8 +70,10 @@ class Agent:
             for sample in family.samples
         }
 
-    def value(self, name: str, **labels: str) -> float:
-        return self.samples()[name, tuple(sorted(labels.items()))]
+    def value(self, name: str, absent: float | None = None, /, **labels: str) -> float:
+        """Return the value of a series; `absent`, if that is given, where there is no such series."""
+        samples, key = self.samples(), (name, tuple(sorted(labels.items())))
+        return samples[key] if absent is None else samples.get(key, absent)
 
 
 @contextmanager
@@ -267,7 +269,7 @@ def test_memory_of_each_worker_is_shown(folder: Path):
     with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
         server.wait(
             lambda: all(
-                agent.value(f"wsgi_worker_{kind}_memory_bytes", worker=worker) > 1_000_000
+                agent.value(f"wsgi_worker_{kind}_memory_bytes", 0, worker=worker) > 1_000_000
                 for kind in ("resident", "proportional")
                 for worker in ("1", "2")
             ),

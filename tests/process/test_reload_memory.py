@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PREFORK, Prefork, wait_loaded, write_app
+from tests.process.test_agent import running_agent
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 from tests.support.wait import wait_until
@@ -140,6 +141,22 @@ def test_app_at_85_percent_of_its_limit_is_reloaded_without_a_kill_or_a_lost_req
     print(f"peak {group.peak // MIB} MiB")
     assert group.kills == 0
     assert report.is_clean, report.to_text()
+
+
+def test_limit_and_use_of_memory_are_metrics(group: MemoryGroup, folder: Path):
+    names = ("wsgi_memory_working_set_bytes", "wsgi_memory_limit_bytes")
+    group.limit(512 * MIB)
+    write_app(folder, APP.replace("{import_mib}", "200"))
+    with (
+        Prefork("-w", "2", cwd=folder, command=group.command) as server,
+        running_agent(server.run_dir) as agent,
+    ):
+        server.wait(lambda: agent.value(names[0], 0) > 200 * MIB, what="no use of memory")
+        used, limit = (agent.value(name) for name in names)
+        assert limit == 512 * MIB
+        assert abs(used - group.used) < 16 * MIB
+        group.limit(1024 * MIB)
+        server.wait(lambda: agent.value(names[1]) == 1024 * MIB, what="the new limit is not seen")
 
 
 def test_whole_generation_that_fits_takes_over_at_once(group: MemoryGroup, folder: Path):

@@ -18,7 +18,7 @@ use exemplars::EXEMPLARS_BYTES;
 /// First cell of the file: "prefork1" read as a little-endian number.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"prefork1");
 /// Readers refuse any other.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 /// Size of the header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of each slot; slot 0 holds what retired workers had counted.
@@ -59,7 +59,7 @@ pub const LINES: usize = 16;
 pub const LINE_CELLS: usize = 16;
 
 /// Cells of the header, in order from cell 0.
-pub const HEADER: [&str; 28] = [
+pub const HEADER: [&str; 30] = [
     "magic",
     "version",
     "boot_id",
@@ -88,6 +88,8 @@ pub const HEADER: [&str; 28] = [
     "crash_loop_backoff_us",
     "content_seq",
     "exemplars_at",
+    "memory_limit",
+    "memory_used",
 ];
 const EXEMPLARS_AT_CELL: usize = 27;
 

@@ -67,6 +67,11 @@ HEADER_VALUES = (
     ("wsgi_listen_overflows_total", "listen_overflows", 1),
     ("wsgi_listen_drops_total", "listen_drops", 1),
 )
+# name of the metric, cell of the header; only where there is a limit
+MEMORY_VALUES = (
+    ("wsgi_memory_working_set_bytes", "memory_used"),
+    ("wsgi_memory_limit_bytes", "memory_limit"),
+)
 # name of the metric, cell of the slots
 SUMMED_GAUGES = (
     ("wsgi_http_requests_in_flight", "in_flight"),
@@ -205,6 +210,9 @@ def show_exemplar(found: Exemplar) -> OpenMetricsExemplar:
 def collect_header(table: Table) -> Iterator[Metric]:
     for name, cell, divisor in HEADER_VALUES:
         yield family(name, {(): table.header(cell) / divisor})
+    has_limit = table.header("memory_limit") > 0
+    for name, cell in MEMORY_VALUES:
+        yield family(name, {(): table.header(cell)} if has_limit else {})
     exits: dict[tuple[str, ...], float] = {
         (reason.value,): table.header(f"exits_{reason.value}") for reason in ExitReason
     }
@@ -236,9 +244,9 @@ def collect_workers(table: Table, now: float) -> Iterator[Metric]:
     yield family("wsgi_threads_busy", {(): sum(busy[slot] for slot in serving)})
     yield per_worker("wsgi_worker_threads_busy", busy)
     for kind, cell in (("resident", "rss_bytes"), ("proportional", "pss_bytes")):
-        yield per_worker(
-            f"wsgi_worker_{kind}_memory_bytes", {slot: table.slot(slot, cell) for slot in slots}
-        )
+        # 0 until it is measured, which is not what the worker uses.
+        measured = {slot: size for slot in slots if (size := table.slot(slot, cell))}
+        yield per_worker(f"wsgi_worker_{kind}_memory_bytes", measured)
     starts_us = {slot: table.slot(slot, "oldest_start_us") for slot in slots}
     ages_s = {slot: now - start / 1e6 if start else 0.0 for slot, start in starts_us.items()}
     yield per_worker("wsgi_worker_request_elapsed_seconds", {s: max(0.0, age) for s, age in ages_s.items()})  # fmt: skip

@@ -48,10 +48,12 @@ from prefork.arbiter.listeners import refuse_handshakes
 from prefork.arbiter.machine import next_deadline, step
 from prefork.arbiter.molds import Molds
 from prefork.arbiter.monitor import (
+    MEMORY_PERIOD_S,
     find_lost,
     find_only_overdue_left,
     find_silent,
     find_unreported,
+    measure_limit,
     measure_memory,
     measure_queue,
     pair_up,
@@ -99,6 +101,7 @@ class Arbiter:
         self.fleet = Fleet(desired=options.worker_count(), slots=self.table.header("slots"))
         self.pending: deque[Event] = deque()
         self.next_tick = 0.0
+        self.next_memory = 0.0
         self.exit_code: int | None = None
         self.step_failed = False
         self.handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -405,6 +408,9 @@ class Arbiter:
             self.log.sink.flush()
             measure_queue(self.own.listeners, self.table)
             noticed += measure_memory(watched, self.table, self.log, now)
+            if now >= self.next_memory:
+                self.next_memory = now + MEMORY_PERIOD_S
+                measure_limit(self.table)
         for event in (*noticed, Tick()):
             self.dispatch(event)
 

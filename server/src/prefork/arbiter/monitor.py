@@ -15,6 +15,7 @@ from prefork.arbiter.proc import read_listen_failures, read_memory
 from prefork.arbiter.workers import WorkerHandle
 from prefork.base.log import Log
 from prefork.base.stats import ExitReason, Table, WorkerState
+from prefork.config.capacity import observe_memory
 
 # The heartbeat is due once a second (docs/contracts.md, section 3).
 TICK_S = 0.5
@@ -32,7 +33,8 @@ SILENCE_MIN_S = 5.0
 # The most of one pause between two looks that counts as silence: in a longer one the arbiter did not run
 # either (the machine, or the container, was paused).
 LOOK_MAX_S = 1.0
-# Each worker's memory is read once in this time; reading it walks its page tables.
+# Each worker's memory is read once in this time, as it walks its page tables; that of the cgroup too, as the kernel
+# adds it up for whoever asks.
 MEMORY_PERIOD_S = 5.0
 
 
@@ -170,6 +172,13 @@ def measure_queue(listeners: Iterable[Listener], table: Table) -> None:
     table.set_header("listen_limit", sum(limit for _, limit in queues))
     table.set_header("listen_overflows", overflows)
     table.set_header("listen_drops", drops)
+
+
+def measure_limit(table: Table) -> None:
+    """Write the memory limit of this server and what is used of it; twice 0 where there is no limit."""
+    memory = observe_memory()
+    table.set_header("memory_limit", memory.limit if memory else 0)
+    table.set_header("memory_used", memory.used if memory else 0)
 
 
 def measure_memory(watched: list[Watched], table: Table, log: Log, now: float) -> list[Event]:
