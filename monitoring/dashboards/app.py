@@ -235,6 +235,16 @@ def _pods() -> list[panels.Panel]:
                 "{{pod}} {{worker}}",
             ),
             unit=units.BytesIEC,
-            width=24,
+        ),
+        lines(
+            "How near is each pod to its memory limit?",
+            "Memory in use by the app's container, of its limit; nothing where it has none. Near 100 % the kernel kills processes.",
+            Query(
+                f"max by (pod) ({gauge('wsgi_memory_working_set_bytes')} / {gauge('wsgi_memory_limit_bytes')})",
+                "{{pod}}",
+            ),
+            unit=units.PercentUnit,
+            limit=0.9,
+            top=1,
         ),
     ]

@@ -1,7 +1,7 @@
 """What the dashboards are shown with: two apps under load and, one after the other, what they are made to show.
 
-A reload, a reload that fails, one that mends it, a worker that crashes, requests that fail, more requests than
-threads. About four minutes; each step waits until it has happened.
+A reload, a reload that fails, one that fixes it, a worker that crashes, requests that fail, clients that leave, more
+requests than threads. About five minutes; each step waits until it has happened.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def play(kube: Kube, namespace: str, ingress_url: str, say: Say) -> Span:
             ("a reload that works", lambda: _reload(kube, shop, steady_app.build_release("4"), "True")),
             ("a worker crashes", lambda: shop.kill_worker(shop.serving_pods()[0])),
             ("requests fail", lambda: _load(shop, 12.0, rate=4.0, get_path="/slow")),
+            ("clients leave", lambda: _load(shop, 12.0, rate=3.0, slow_share=1.0, slow_ms=1500, timeout_s=0.4)),
             ("more requests than threads", lambda: _load(shop, 20.0, connections=40, slow_share=0.75, slow_ms=300)),
         ):  # fmt: skip
             say(title)

@@ -21,6 +21,7 @@ from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.alerting import FASTER, RulesPrometheus
 from tests.e2e.hung import find_agent, hung, needs_local_cluster
+from tests.e2e.test_memory import used_mib
 from tests.support.background_load import BackgroundLoad
 from tests.support.kube import Kube
 from tests.support.operator_release import NAMESPACE as OPERATOR_NAMESPACE
@@ -175,6 +176,18 @@ def test_workers_that_crash_or_grow(watch: Watch, apps: Apps) -> None:
         watch.wait("WsgiWorkersOverMemory", own_s=30, rules_min=0)
 
 
+def test_pod_that_is_near_its_memory_limit(watch: Watch, apps: Apps) -> None:
+    memory = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
+    heavy = apps.begin("heavy", {"workers": 1}, resources=memory)
+    all_ready(heavy)
+    rest_mib = round(0.95 * 256 - used_mib(heavy, heavy.serving_pods()[0]))
+    watch.cause("WsgiMemoryNearLimit")
+    with load(heavy, f"/hold?mib={rest_mib}", rate=1.0) as under:
+        watch.wait("WsgiMemoryNearLimit", own_s=10, rules_min=5)
+        report = under.finish()
+    assert report.is_clean, report.to_text()
+
+
 def test_reload_that_one_of_two_pods_refuses(watch: Watch, apps: Apps) -> None:
     mixed = apps.begin("mixed", replicas=2)
     all_ready(mixed)
@@ -186,13 +199,14 @@ def test_reload_that_one_of_two_pods_refuses(watch: Watch, apps: Apps) -> None:
 def test_pods_that_are_silent_or_absent(watch: Watch, apps: Apps) -> None:
     silent = apps.begin("silent")
     all_ready(silent)
-    watch.cause("WsgiServerAbsent", "WsgiAppNotReady", "WsgiAppNotScraped")
+    watch.cause("WsgiServerAbsent", "WsgiAppNotReady", "WsgiAppNotScraped", "WsgiAppRolloutStuck")
     apps.begin("absent", app="missing:application")
     apps.begin("unscraped", replicas=0)
     watch.cause("WsgiAgentDown")
     with hung(find_agent(silent, silent.serving_pods()[0])):
         watch.wait("WsgiAgentDown", own_s=2, rules_min=3)
     watch.wait("WsgiServerAbsent", own_s=60, rules_min=5)
+    watch.wait("WsgiAppRolloutStuck", own_s=20 + 10, rules_min=1)
     watch.wait("WsgiAppNotReady", "WsgiAppNotScraped", own_s=15, rules_min=15)
 
 

@@ -12,6 +12,7 @@ if socket.gethostname() == release.REFUSED_BY:
     raise RuntimeError(f"{release.REFUSED_BY} does not take this version")
 
 kept = []
+held = bytearray()
 
 
 def application(environ, start_response):
@@ -23,6 +24,10 @@ def application(environ, start_response):
             time.sleep(float(parse_qs(environ["QUERY_STRING"])["s"][0]))
         case "/grow":
             kept.append(b"x" * 64 * 1024 * 1024)
+        case "/hold":
+            wanted = int(parse_qs(environ["QUERY_STRING"])["mib"][0]) << 20
+            while len(held) < wanted:
+                held.extend(b"x" * (1 << 20))
         case "/crash":
             os.kill(os.getpid(), signal.SIGSEGV)
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", "3")])

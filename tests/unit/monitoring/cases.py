@@ -53,6 +53,10 @@ def waits_with_low_bounds(sum_s: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def memory(used: str, limit: str) -> tuple[tuple[str, str], ...]:
+    return pod("wsgi_memory_working_set_bytes", used), pod("wsgi_memory_limit_bytes", limit)
+
+
 def contents(first: str, second: str, until: str = "x30") -> tuple[tuple[str, str], ...]:
     """Two pods of one app, and the version of its code that each serves."""
     other = TARGET.replace("x2k4z", "b7n9q").replace("10.0.0.1", "10.0.0.2")
@@ -60,6 +64,12 @@ def contents(first: str, second: str, until: str = "x30") -> tuple[tuple[str, st
         pod("wsgi_content_info", f"1{until}", f'content="source",digest="{first}"'),
         (f'wsgi_content_info{{{other},content="source",digest="{second}"}}', f"1{until}"),
     )
+
+
+def condition(kind: str, reason: str, values: str) -> tuple[str, str]:
+    status = "True" if reason == "RollingOut" else "False"
+    labels = f'{READY},type="{kind}",status="{status}",reason="{reason}"'
+    return operator("wsgiapp_status_condition", values, labels)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,11 @@ CASES = (
     quiet("WsgiWorkersCrashLoop", "reloads retire workers", pod("wsgi_worker_exits_total", "0+8x20", 'reason="retired"'), at="10m"),
     fires("WsgiWorkersOverMemory", "one every 10 minutes", pod("wsgi_worker_exits_total", "0x9 1x9 2x9 3x9 4x9 5x9 6x9", 'reason="memory"'), at="1h", labels={**ONE, "reason": "memory"}),
     quiet("WsgiWorkersOverMemory", "one an hour", pod("wsgi_worker_exits_total", "0x9 1x99", 'reason="memory"'), at="1h"),
+    fires("WsgiMemoryNearLimit", "92 % for more than 5 minutes", *memory("460x30", "500x30"), at="7m", labels=ONE),
+    quiet("WsgiMemoryNearLimit", "90 %", *memory("450x30", "500x30"), at="20m"),
+    quiet("WsgiMemoryNearLimit", "4 minutes of a reload", *memory("300x5 490x4 300x20", "500x30"), at="10m"),
+    quiet("WsgiMemoryNearLimit", "the limit was raised", *memory("460x30", "500x4 1000x25"), at="20m"),
+    quiet("WsgiMemoryNearLimit", "no limit, so no metrics", pod("wsgi_worker_proportional_memory_bytes", "9e9x30", 'worker="1"'), at="20m"),
     fires("WsgiReloadFailed", "a reload fails", pod("wsgi_reloads_total", "0x5 1x30", 'result="failed"'), at="7m", labels={**ONE, "result": "failed"}),
     quiet("WsgiReloadFailed", "reloads succeed", pod("wsgi_reloads_total", "0+1x30", 'result="succeeded"'), pod("wsgi_reloads_total", "0x30", 'result="failed"'), at="7m"),
     fires("WsgiContentSkew", "two versions of the code", *contents("aa", "bb"), at="16m", labels={**APP, "content": "source"}),
@@ -129,6 +144,9 @@ CASES = (
     # The operator.
     fires("WsgiAppNotReady", "the condition is False", operator("wsgiapp_ready", "0x30", READY), at="16m", labels=APP),
     quiet("WsgiAppNotReady", "a rollout takes 10 minutes", operator("wsgiapp_ready", "1x2 0x9 1x30", READY), at="20m"),
+    fires("WsgiAppRolloutStuck", "the deadline has passed", condition("Progressing", "ProgressDeadlineExceeded", "_x4 1x20"), at="7m", labels=APP),
+    quiet("WsgiAppRolloutStuck", "it is on its way", condition("Progressing", "RollingOut", "1x30"), at="20m"),
+    quiet("WsgiAppRolloutStuck", "another condition is False", condition("Ready", "ReloadFailed", "1x30"), at="20m"),
     fires("WsgiAppUpgradeStuck", "one is stuck", operator("wsgiapp_operator_upgrade_apps", "1x30", 'state="stuck"'), at="6m", labels=SYSTEM),
     quiet("WsgiAppUpgradeStuck", "others wait for their turn", operator("wsgiapp_operator_upgrade_apps", "7x30", 'state="waiting"'), operator("wsgiapp_operator_upgrade_apps", "0x30", 'state="stuck"'), at="10m"),
     fires("WsgiAppOperatorErrors", "one a minute", operator("wsgiapp_operator_reconciles_total", "0+1x60", 'result="error"'), at="15m", labels=SYSTEM),
