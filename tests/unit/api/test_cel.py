@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from wsgiapp.cel import UnknownCel, check_rules, read_cel
+from wsgiapp.cel import UnknownCel, read_cel
+from wsgiapp.check import check_manifest
 from wsgiapp.parse import parse_app
 from wsgiapp.schema import Invalid, load_crd
 from wsgiapp_cli.manifests import read_app
@@ -84,13 +85,13 @@ def test_good_manifest_breaks_no_rule(file: Path) -> None:
     apps = [each for each in yaml.safe_load_all(file.read_text()) if each["kind"] == "WsgiApp"]
     assert apps
     for manifest in apps:
-        check_rules(manifest)
+        check_manifest(manifest)
 
 
 def test_refusal_names_the_field_once() -> None:
     manifest = {"metadata": {"name": "shop"}, "spec": {"image": "i", "app": "shop"}}
     with pytest.raises(Invalid) as broken:
-        check_rules(manifest)
+        check_manifest(manifest)
     assert str(broken.value).startswith("spec.app is 'shop'; write MODULE:CALLABLE")
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from wsgiapp.overlay import find_fault, lay_over
+from wsgiapp.overlay import find_faults, lay_over
 from wsgiapp.schema import Invalid
 
 from tests.unit.operator.samples import make_app
@@ -103,4 +103,4 @@ def test_what_is_the_operator_s_own_is_refused_with_a_remedy(
     ],
 )
 def test_what_is_not_is_taken(template: Any) -> None:
-    assert find_fault(template) is None
+    assert list(find_faults(template)) == []

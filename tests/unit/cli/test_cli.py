@@ -66,6 +66,46 @@ def test_refusal_is_one_line_on_standard_error(
     assert printed.err.count("\n") == 1
 
 
+WRONG = """\
+apiVersion: wsgi.dev/v1alpha1
+kind: WsgiApp
+metadata: {name: shop}
+spec:
+  image: i
+  app: shop
+  colour: red
+  replicas: 1001
+  server: {threads: 0, workers: four, requestTimeoutSeconds: 60, maxRequests: "7", maxRequestsJitter: 5}
+  config: [{name: source, mountPath: /etc/shop}]
+  podTemplate: {spec: {containers: [{name: app, command: [sh], args: [-c]}]}}
+"""
+
+
+@pytest.mark.parametrize("command", ["render", "run"])
+def test_everything_that_is_wrong_is_said_at_once(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text(WRONG)
+    options = ["--port=0", "--metrics="] if command == "run" else []
+    assert main([command, *options, "-f", str(file)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    for begin in (
+        "spec.colour is unknown",
+        "spec.app is 'shop'; write MODULE:CALLABLE",
+        "spec.replicas is 1001; use 0 to 1000",
+        "spec.server.threads is 0; use 1 to 128",
+        "spec.server.workers is four; use 1 to 512, or auto",
+        "spec.server.maxRequests is '7'; use integer",
+        "spec.server.requestTimeoutSeconds is longer than gracefulTimeoutSeconds",
+        "spec.config[0]",
+        "spec.podTemplate.spec.containers[app].command cannot be changed",
+        "spec.podTemplate.spec.containers[app].args cannot be changed",
+    ):
+        assert any(line.startswith(f"wsgiapp: {begin}") for line in said), (begin, said)
+    assert len(set(said)) == len(said)
+
+
 @pytest.mark.parametrize("option", ["--port={}", "--metrics=127.0.0.1:{}"])
 def test_port_in_use_is_told_with_the_remedy(
     option: str, capsys: pytest.CaptureFixture[str]

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
-from wsgiapp.cel import check_rules
+from wsgiapp.check import check_manifest
 from wsgiapp.parse import parse_app
 
 from tests.support.site import ROOT, pages
@@ -101,6 +102,21 @@ SPECS = [
 ]
 
 
+OBJECTS = [
+    pytest.param(document, id=f"{path.name}: {document['kind']}")
+    for path in PAGES
+    for block in blocks(path, "yaml")
+    if "apiVersion:" in block
+    for document in yaml.safe_load_all(block)
+    if "." not in document["apiVersion"].partition("/")[0] or ".k8s.io/" in document["apiVersion"]
+]
+
+
+@pytest.mark.parametrize("document", OBJECTS)
+def test_object_fits_the_schema_of_kubernetes(document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, "1.37", strict=True)
+
+
 @pytest.mark.parametrize(("name", "block"), SPECS, ids=[name for name, _ in SPECS])
 def test_manifest_is_valid(name: str, block: str) -> None:
     for document in yaml.safe_load_all(block):
@@ -109,4 +125,4 @@ def test_manifest_is_valid(name: str, block: str) -> None:
         manifest = {"metadata": {"name": "shop"}} | document
         manifest["spec"] = APP | manifest["spec"]
         parse_app(manifest)
-        check_rules(manifest)
+        check_manifest(manifest)

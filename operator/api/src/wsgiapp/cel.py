@@ -8,6 +8,7 @@ needs more raises UnknownCel, and a unit test reads every rule.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import operator
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from wsgiapp.names import KIND
-from wsgiapp.schema import Invalid, Schema, complete_spec, load_crd
+from wsgiapp.schema import Invalid, Schema, complete, load_crd, load_spec_schema
 from wsgiapp.types import Manifest
 
 Scope = Mapping[str, Any]
@@ -27,16 +28,24 @@ class UnknownCel(Exception):  # noqa: N818 -- named for what it is
     """A rule of the CRD uses something of CEL that is not here."""
 
 
-def check_rules(manifest: Manifest) -> None:
-    """Raise Invalid for the first rule that `manifest` breaks; its spec must fit the schema."""
+def find_broken_rules(manifest: Manifest) -> Iterator[Invalid]:
+    """Yield the rules that `manifest` breaks; those that ask for what does not fit the schema say nothing."""
     schema = load_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    whole = {**manifest, "spec": complete_spec(manifest["spec"])}
-    for field, rule, value in find_rules(whole, schema, ""):
-        scope = {"self": value}
-        if not read_cel(rule["rule"])(scope):
-            field += rule.get("fieldPath", "")
-            message = rule.get("message") or read_cel(rule["messageExpression"])(scope)
-            raise Invalid(field or KIND, _after(field, message))
+    whole = {**manifest, "spec": complete(manifest.get("spec"), load_spec_schema())}
+    for path, rule, value in find_rules(whole, schema, ""):
+        with contextlib.suppress(_Absent, TypeError):
+            message = _judge(rule, value)
+            if message is not None:
+                field = path + rule.get("fieldPath", "")
+                yield Invalid(field or KIND, _after(field, message))
+
+
+def _judge(rule: Mapping[str, str], value: Any) -> str | None:
+    """Return the message of a rule that `value` breaks; None where it holds."""
+    scope = {"self": value}
+    if read_cel(rule["rule"])(scope):
+        return None
+    return rule.get("message") or str(read_cel(rule["messageExpression"])(scope))
 
 
 def _after(field: str, message: str) -> str:
@@ -56,7 +65,7 @@ def find_rules(
             yield from find_rules(item, inner, f"{path}.{name}" if path else name)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from find_rules(item, schema["items"], f"{path}[{index}]")
+            yield from find_rules(item, schema.get("items", {}), f"{path}[{index}]")
     for rule in schema.get("x-kubernetes-validations", ()):
         yield path, rule, value
 

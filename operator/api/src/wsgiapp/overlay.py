@@ -82,12 +82,8 @@ def lay_items_over(base: list[Any], overlay: list[Any], key: str) -> list[Any]:
     return list(merged.values())
 
 
-def find_fault(template: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return field and reason of the first thing that is the operator's own; None: there is none."""
-    return next(find_faults(template), None)
-
-
 def find_faults(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield field and reason of each thing that is the operator's own."""
     metadata, spec = template.get("metadata", {}), template.get("spec", {})
     for name in sorted(metadata.get("labels", {}).keys() & OWN_LABELS):
         yield (

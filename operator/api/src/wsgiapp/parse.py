@@ -6,8 +6,14 @@ from typing import Any
 
 from wsgiapp.digest import digest_json
 from wsgiapp.names import SOURCE
-from wsgiapp.overlay import find_fault
-from wsgiapp.schema import Invalid, complete_spec, load_spec_schema, without_defaults
+from wsgiapp.overlay import find_faults
+from wsgiapp.schema import (
+    Invalid,
+    complete_spec,
+    load_spec_schema,
+    refuse,
+    without_defaults,
+)
 from wsgiapp.types import (
     App,
     Content,
@@ -181,9 +187,7 @@ def parse_server(server: Manifest) -> Server:
 
 
 def parse_pod_template(template: Manifest) -> Manifest:
-    fault = find_fault(template)
-    if fault is not None:
-        raise Invalid(*fault)
+    refuse(Invalid(*fault) for fault in find_faults(template))
     return template
 
 

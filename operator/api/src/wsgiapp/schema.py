@@ -7,7 +7,8 @@ operator. The CEL rules stay with the API server; this file knows nothing of Wsg
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -27,12 +28,28 @@ TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class Invalid(Exception):  # noqa: N818 -- named for what it says of the object
-    """A WsgiApp that cannot be carried out until it is changed."""
+    """A WsgiApp that cannot be carried out until it is changed: the first fault, and all `others`."""
 
-    def __init__(self, field: str, reason: str) -> None:
+    def __init__(self, field: str, reason: str, others: Iterable["Invalid"] = ()) -> None:
         super().__init__(f"{field} {reason}")
         self.field = field
         self.reason = reason
+        self.others = tuple(others)
+
+    @property
+    def lines(self) -> list[str]:
+        """Every fault as a sentence without its full stop."""
+        return [f"{fault.field} {fault.reason}" for fault in (self, *self.others)]
+
+    def __str__(self) -> str:
+        return ". ".join(self.lines)
+
+
+def refuse(faults: Iterable[Invalid]) -> None:
+    """Raise Invalid with all faults; do nothing where there are none."""
+    found = list(faults)
+    if found:
+        raise Invalid(found[0].field, found[0].reason, found[1:])
 
 
 @functools.cache
@@ -54,61 +71,87 @@ def load_spec_schema() -> Schema:
 def complete_spec(spec: Any) -> dict[str, Any]:
     """Return a copy of a WsgiApp's `spec` with the CRD's defaults filled in.
 
-    Raises Invalid, naming the first field that breaks the schema and what is allowed.
+    Raises Invalid, naming each field that breaks the schema and what is allowed.
     """
-    completed: dict[str, Any] = complete(spec, load_spec_schema(), "spec")
+    refuse(find_spec_faults(spec))
+    completed: dict[str, Any] = complete(spec, load_spec_schema())
     return completed
 
 
-def complete(value: Any, schema: Schema, path: str) -> Any:
-    """Check `value` against `schema` and return it with defaults; `path` names it in errors."""
-    check_type(value, schema, path)
+def complete(value: Any, schema: Schema) -> Any:
+    """Return `value` with the schema's defaults; what does not fit the schema stays as it is."""
     if isinstance(value, dict):
-        return complete_object(value, schema, path)
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        given = {name: item for name, item in value.items() if item is not None}
+        defaults = {name: child["default"] for name, child in known.items() if "default" in child}
+        whole = {**dict.fromkeys(known), **defaults, **given}  # in the schema's order
+        return {
+            name: complete(item, known.get(name, others))
+            for name, item in whole.items()
+            if item is not None
+        }
     if isinstance(value, list):
-        return complete_list(value, schema, path)
-    check_scalar(value, schema, path)
+        return [complete(item, schema.get("items", {})) for item in value]
     return value
 
 
-def complete_object(value: Mapping[str, Any], schema: Schema, path: str) -> dict[str, Any]:
+def find_spec_faults(spec: Any) -> Iterator[Invalid]:
+    """Yield what of a WsgiApp's `spec` breaks the schema."""
+    return find_faults(spec, load_spec_schema(), "spec")
+
+
+def find_faults(value: Any, schema: Schema, path: str) -> Iterator[Invalid]:
+    """Yield what of `value` breaks `schema`, the outer things first; `path` names it."""
+    fault = find_type_fault(value, schema, path)
+    if fault is not None:
+        yield fault
+    elif isinstance(value, dict):
+        yield from find_object_faults(value, schema, path)
+    elif isinstance(value, list):
+        yield from find_list_faults(value, schema, path)
+    else:
+        yield from find_scalar_faults(value, schema, path)
+
+
+def find_object_faults(value: Mapping[str, Any], schema: Schema, path: str) -> Iterator[Invalid]:
     known: Mapping[str, Schema] = schema.get("properties", {})
     others: Schema | None = schema.get("additionalProperties")
     given = {name: item for name, item in value.items() if item is not None}
     for name in schema.get("required", ()):
         if name not in given:
-            raise Invalid(f"{path}.{name}", "is missing; it is required")
-    bounds = (schema.get("minProperties", 0), schema.get("maxProperties", len(given)))
-    if not bounds[0] <= len(given) <= bounds[1]:
-        raise Invalid(path, f"has {len(given)} fields; use {bounds[0]} to {bounds[1]}")
-    completed: dict[str, Any] = {}
-    for name, child in known.items():
-        if name in given:
-            completed[name] = complete(given[name], child, f"{path}.{name}")
-        elif "default" in child:
-            completed[name] = complete(child["default"], child, f"{path}.{name}")
-    for name in given.keys() - known.keys():
-        if others is None:
-            raise Invalid(f"{path}.{name}", f"is unknown; {path} has {join(known)}")
-        completed[name] = complete(given[name], others, f"{path}.{name}")
-    return completed
+            yield Invalid(f"{path}.{name}", "is missing; it is required")
+    low, high = schema.get("minProperties", 0), schema.get("maxProperties", len(given))
+    if not low <= len(given) <= high:
+        yield Invalid(path, f"has {len(given)} fields; use {low} to {high}")
+    for name, item in given.items():
+        child = known.get(name, others)
+        if child is None:
+            yield Invalid(f"{path}.{name}", f"is unknown; {path} has {join(known)}")
+        else:
+            yield from find_faults(item, child, f"{path}.{name}")
 
 
-def complete_list(value: list[Any], schema: Schema, path: str) -> list[Any]:
+def find_list_faults(value: list[Any], schema: Schema, path: str) -> Iterator[Invalid]:
     low, high = schema.get("minItems", 0), schema.get("maxItems", len(value))
     if not low <= len(value) <= high:
-        raise Invalid(path, f"has {len(value)} items; use {low} to {high}")
-    items = [complete(item, schema["items"], f"{path}[{i}]") for i, item in enumerate(value)]
+        yield Invalid(path, f"has {len(value)} items; use {low} to {high}")
+    for index, item in enumerate(value):
+        yield from find_faults(item, schema["items"], f"{path}[{index}]")
+    for shown in find_twice(value, schema):
+        yield Invalid(path, f"has '{shown}' more than once; use it once")
+
+
+def find_twice(value: list[Any], schema: Schema) -> list[str]:
+    """Return what names an item of a set, or of a list with keys, that another one has named."""
     keys = schema.get("x-kubernetes-list-map-keys")
-    if keys or schema.get("x-kubernetes-list-type") == "set":
-        seen = set()
-        for item in items:
-            key = tuple(item.get(k) for k in keys) if keys else item
-            if key in seen:
-                shown = ", ".join(str(part) for part in key) if keys else key
-                raise Invalid(path, f"has '{shown}' more than once; use it once")
-            seen.add(key)
-    return items
+    if not keys and schema.get("x-kubernetes-list-type") != "set":
+        return []
+    names = [
+        ", ".join(str(part.get(key)) for key in keys) if keys else str(part)
+        for part in value
+        if isinstance(part, dict) or not keys
+    ]
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def without_defaults(value: Any, schema: Schema) -> Any:
@@ -120,40 +163,41 @@ def without_defaults(value: Any, schema: Schema) -> Any:
     kept = {}
     for name, item in value.items():
         child: Schema = schema.get("properties", {}).get(name, {})
-        if "default" in child and item == complete(child["default"], child, name):
+        if "default" in child and item == complete(child["default"], child):
             continue
         kept[name] = without_defaults(item, child) if child.get("properties") else item
     return kept
 
 
-def check_type(value: Any, schema: Schema, path: str) -> None:
-    """Raise Invalid unless `value` has the schema's type. A YAML `on` is a boolean, not a text."""
+def find_type_fault(value: Any, schema: Schema, path: str) -> Invalid | None:
+    """Return what is wrong with the type of `value`. A YAML `on` is a boolean, not a text."""
     if schema.get("x-kubernetes-int-or-string"):
         wanted, name = (int, str), "a number or a text"
     else:
         wanted, name = TYPES[schema["type"]], schema["type"]  # type: ignore[assignment]
     is_stray_bool = isinstance(value, bool) and schema.get("type") != "boolean"
     if is_stray_bool or not isinstance(value, wanted):
-        raise Invalid(path, f"is {value!r}; use {name}")
+        return Invalid(path, f"is {value!r}; use {name}")
+    return None
 
 
-def check_scalar(value: Any, schema: Schema, path: str) -> None:
+def find_scalar_faults(value: Any, schema: Schema, path: str) -> Iterator[Invalid]:
     if "enum" in schema and value not in schema["enum"]:
-        raise Invalid(path, f"is '{value}'; use {join(schema['enum'])}")
-    if isinstance(value, str):
-        check_text(value, schema, path)
+        yield Invalid(path, f"is '{value}'; use {join(schema['enum'])}")
+    elif isinstance(value, str):
+        yield from find_text_faults(value, schema, path)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = schema.get("minimum", value), schema.get("maximum", value)
         if not low <= value <= high:
-            raise Invalid(path, f"is {value}; use {low} to {high}")
+            yield Invalid(path, f"is {value}; use {low} to {high}")
 
 
-def check_text(value: str, schema: Schema, path: str) -> None:
+def find_text_faults(value: str, schema: Schema, path: str) -> Iterator[Invalid]:
     low, high = schema.get("minLength", 0), schema.get("maxLength", len(value))
     if not low <= len(value) <= high:
-        raise Invalid(path, f"has {len(value)} characters; use {low} to {high}")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        raise Invalid(path, f"is '{value}'; it must match {schema['pattern']}")
+        yield Invalid(path, f"has {len(value)} characters; use {low} to {high}")
+    elif "pattern" in schema and not re.search(schema["pattern"], value):
+        yield Invalid(path, f"is '{value}'; it must match {schema['pattern']}")
 
 
 def join(words: Iterable[Any]) -> str:

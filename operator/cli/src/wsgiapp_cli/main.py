@@ -1,6 +1,6 @@
 """The `wsgiapp` command: what a person does with a WsgiApp manifest, without a cluster.
 
-Output is its purpose, so it prints; a refusal is one line on standard error and exit code 2.
+Output is its purpose, so it prints; a refusal is a line on standard error for each fault, and exit code 2.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except (ManifestError, Invalid) as refusal:
-        print(f"wsgiapp: {refusal}", file=sys.stderr)
+        print(*(f"wsgiapp: {line}" for line in refusal.lines), sep="\n", file=sys.stderr)
         return REFUSED
     except BrokenPipeError:  # the reader has seen enough, as `head` has; Python docs, signal
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from wsgiapp.cel import check_rules
+from wsgiapp.check import check_manifest
 from wsgiapp.names import GROUP, KIND
 from wsgiapp.parse import parse_app
 from wsgiapp.types import App, Content, Manifest
@@ -31,6 +31,10 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")  # of a ConfigMap or Secret; it beco
 
 class ManifestError(Exception):
     """The manifests cannot be served; the text says where, what is there, and what to do."""
+
+    @property
+    def lines(self) -> list[str]:
+        return [str(self)]
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,9 @@ def choose_app(documents: Documents, *, name: str | None = None) -> Manifest:
 
 
 def read_app(manifest: Manifest) -> App:
-    """Return the app, checked as an API server checks it; raises Invalid."""
-    app = parse_app(manifest)
-    check_rules(manifest)
-    return app
+    """Return the app, checked as an API server checks it; raises Invalid with all that is wrong."""
+    check_manifest(manifest)
+    return parse_app(manifest)
 
 
 def read_folder(documents: Documents, app: App, content: Content) -> Files:

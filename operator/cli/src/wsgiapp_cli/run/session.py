@@ -131,7 +131,9 @@ class Session:
         try:
             new = self._read_plan(watch)
         except (ManifestError, Invalid) as error:
-            say(f"{error}; the version before keeps serving")
+            for line in error.lines:
+                say(line)
+            say("the version before keeps serving")
             return serving
         content = self._write(new)
         match decide(serving, new):
