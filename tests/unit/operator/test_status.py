@@ -1,8 +1,10 @@
 """Conditions that a person can act on, whatever the state."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.reload import make_request, plan_reload
@@ -147,7 +149,7 @@ def test_crash_at_boot_of_a_new_template_leaves_the_app_available() -> None:
     status = judge(*PODS, bad, live=live)
     assert condition(status, "Ready") == ("False", "AppCrashed", "pod d: container app ended: boom")
     assert condition(status, "Available")[0] == "True"
-    assert "boom" in condition(status, "Progressing")[2]
+    assert sum("boom" in each["message"] for each in status["conditions"]) == 1
 
 
 def test_agents_word_is_shown_where_the_pod_status_says_nothing() -> None:
@@ -167,12 +169,67 @@ def test_agents_word_is_shown_where_the_pod_status_says_nothing() -> None:
     )
 
 
+def test_health_path_that_there_is_not_is_named_by_its_field() -> None:
+    pod = make_pod("a", serves="new", ready=False, unready="/ready answered 404")
+    message = condition(judge(pod, live=deployment(readyReplicas=0, availableReplicas=0)), "Ready")[
+        2
+    ]
+    assert message == "pod a: /ready answered 404; check spec.healthCheck.path"
+
+
 def test_refused_pods_are_told_in_the_api_servers_words() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "message": "violates PodSecurity"}
     live = deployment(replicas=0, conditions=[refused])
     status = judge(live=live)
     assert condition(status, "Ready")[1] == "FailedCreate"
-    assert "violates PodSecurity" in condition(status, "Available")[2]
+    assert "violates PodSecurity" in condition(status, "Ready")[2]
+    assert condition(status, "Available")[1:] == ("FailedCreate", "0 of 3 pods serve")
+
+
+def test_why_pods_do_not_serve_is_said_once_and_by_stalled() -> None:
+    """`kubectl describe` shows all conditions; GitOps tools show Stalled alone."""
+    crashed = replace(
+        make_pod("d", serves=None, ready=False), issue=Issue("AppCrashed", "container app: boom")
+    )
+    conditions = [{"type": "Progressing", "status": "False"}]
+    live = deployment(updatedReplicas=1, availableReplicas=0, conditions=conditions)
+    status = judge(crashed, live=live)
+    says = [each["type"] for each in status["conditions"] if "boom" in each["message"]]
+    assert says == ["Ready", "Stalled"]
+    taken = Issue("NameConflict", "Service shop already exists")
+    status = judge(crashed, live=live, issues=(taken,))
+    says = [each["type"] for each in status["conditions"] if "boom" in each["message"]]
+    assert says == ["Progressing"]
+
+
+def test_failed_reload_is_explained_by_reloaded_and_named_by_ready() -> None:
+    cause = "the new generation is not healthy: GET /ready answered 404: " + "no " * 150
+    status = judge(make_pod("a", request=NEW, result="failed", message=cause), make_pod("b"))
+    for kind in ("Ready", "Stalled"):
+        message = condition(status, kind)[2]
+        assert message.startswith("reload failed on pod a: the new generation is not healthy")
+        assert message.endswith("; see the condition Reloaded")
+        assert len(message) < 300
+    assert cause in condition(status, "Reloaded")[2]
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        ("NameError: name 'x' is not defined", "fix ConfigMap shop-code;"),
+        (
+            "the new generation is not healthy: GET /ready answered 404: Not Found (5 attempts)",
+            "fix ConfigMap shop-code, or spec.healthCheck.path;",
+        ),
+        (
+            "the pod's files did not show the new content within spec.reload.timeoutSeconds (120)",
+            "see kubectl logs a -c agent, and annotate ConfigMap shop-code to try again;",
+        ),
+    ],
+)
+def test_remedy_of_a_failed_reload_is_what_can_help(cause: str, remedy: str) -> None:
+    status = judge(make_pod("a", request=NEW, result="failed", message=cause), make_pod("b"))
+    assert f"new content; {remedy}" in condition(status, "Reloaded")[2]
 
 
 def test_stuck_rollout_is_told() -> None:

@@ -18,6 +18,11 @@ from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.state import Pod, ReloadRequest
 
 BOOTING = "booting"
+# How failures begin that may have another cause than the content.
+UNHEALTHY = "the new generation is not healthy"  # the server's words: docs/contracts.md §4
+UNREADY = "the pod is not ready with the new content"
+NO_ANSWER = "the pod's agent did not answer"
+NO_FILES = "the pod's files did not show the new content"
 # After a reload's deadline a failure can be seen for as long; later a pod's trouble is not the reload's.
 BLAME_S = 60.0
 
@@ -297,13 +302,13 @@ def explain_failure(pod: Pod, app: App) -> str:
         return f"the app's container ended during or right after the reload{why}"
     reload = pod.agent.reload if pod.agent is not None else None
     if reload is None:
-        return f"the pod's agent did not answer within {limit}"
+        return f"{NO_ANSWER} within {limit}"
     if reload.result == "failed":
         return reload.message or "the new generation did not boot"
     if reload.result == "running":
         return f"the new generation was not ready within {limit}"
     if reload.result == "succeeded":
         why = f": {pod.agent.unready}" if pod.agent and pod.agent.unready else ""
-        return f"the pod is not ready with the new content{why}"
+        return f"{UNREADY}{why}"
     waits_for = f" ({reload.message})" if reload.message else ""
-    return f"the pod's files did not show the new content within {limit}{waits_for}"
+    return f"{NO_FILES} within {limit}{waits_for}"

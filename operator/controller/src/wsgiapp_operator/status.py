@@ -9,16 +9,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from wsgiapp.names import AGENT_PORT
+from wsgiapp.names import AGENT_CONTAINER, AGENT_PORT
 from wsgiapp.resources.owned import selector
 from wsgiapp.types import App, Ingress, Manifest, Ref
 
-from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState
+from wsgiapp_operator.reload import (
+    NO_ANSWER,
+    NO_FILES,
+    UNHEALTHY,
+    UNREADY,
+    Failure,
+    ReloadPlan,
+    ReloadState,
+)
 from wsgiapp_operator.routes import HostRoute
 from wsgiapp_operator.state import Issue, Observed, Pod
 from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
+LONGEST_CAUSE = 200  # of a failed reload, where another condition has the whole
+NOT_FOUND = " answered 404"  # of a health path, in the agent's words
 LONGEST_REVISION = 18  # digits that an int64 has room for; the annotation is the user's to edit
 REVISION_ANNOTATION = "deployment.kubernetes.io/revision"
 # Reasons that do not pass by themselves, and are no matter of the nodes or of other objects.
@@ -79,10 +89,15 @@ def build_status(
     issue = find_issue(app, deployment, pods, counts)
     conditions = [
         available_condition(app, deployment, counts, issue),
-        progressing_condition(app, deployment, counts, issue),
+        progressing_condition(app, deployment, counts),
         reloaded_condition(app, observed, plan, refused),
     ]
-    conditions.insert(0, ready_condition(app, observed.missing, issues, issue, counts, conditions))
+    ready = ready_condition(app, observed.missing, issues, issue, counts, conditions)
+    if plan.failure is not None and ready.reason == "ReloadFailed":
+        ready = replace(ready, message=summarize(plan.failure))
+    elif issue is not None and issue.message not in ready.message:
+        conditions[1] = say_why(conditions[1], issue)
+    conditions.insert(0, ready)
     if app.ingress is not None:
         conditions.append(routed_condition(app, app.ingress, observed))
         if conditions[0].status == "True":
@@ -101,7 +116,10 @@ def build_status(
         status["revision"] = revision
     if plan.request is not None:
         status["reload"] = describe_reload(plan)
-    conditions.append(stalled_condition(conditions))
+    stalled = stalled_condition(conditions)
+    if issue is not None and stalled.reason == "ProgressDeadlineExceeded":
+        stalled = say_why(stalled, issue)
+    conditions.append(stalled)
     if waits is not None:
         conditions.append(
             Condition(type="UpToDate", status="False", reason=waits.reason, message=waits.message)
@@ -269,7 +287,8 @@ def find_issue(app: App, deployment: Manifest, pods: Sequence[Pod], counts: Coun
             return Issue(pod.issue.reason, f"pod {pod.name}: {pod.issue.message}")
     for pod in unready:
         if pod.agent is not None and pod.agent.unready:
-            return Issue("NotReady", f"pod {pod.name}: {pod.agent.unready}")
+            remedy = "; check spec.healthCheck.path" if NOT_FOUND in pod.agent.unready else ""
+            return Issue("NotReady", f"pod {pod.name}: {pod.agent.unready}{remedy}")
     return None
 
 
@@ -288,14 +307,10 @@ def available_condition(
     else:
         status, reason = "False", issue.reason if issue else "MinimumReplicasUnavailable"
         message = f"{counts.available} of {app.replicas} pods serve"
-        message += f"; {issue.message}" if issue else ""
     return Condition(type="Available", status=status, reason=reason, message=message)
 
 
-def progressing_condition(
-    app: App, deployment: Manifest, counts: Counts, issue: Issue | None
-) -> Condition:
-    why = f"; {issue.message}" if issue else ""
+def progressing_condition(app: App, deployment: Manifest, counts: Counts) -> Condition:
     if counts.is_rolled_out:
         status, reason, message = (
             "True",
@@ -307,14 +322,21 @@ def progressing_condition(
         message = f"{counts.updated} of {app.replicas} pods have the newest template; spec.rollout.paused is true"
     elif is_stuck(deployment):
         status, reason = "False", "ProgressDeadlineExceeded"
-        message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s}){why}"
+        message = f"no progress for spec.rollout.progressDeadlineSeconds ({app.rollout.progress_deadline_s})"
     else:
         status, reason = "True", "RollingOut"
         message = (
             f"{counts.updated} of {app.replicas} pods have the newest template, "
-            f"{counts.available} of {counts.existing} pods serve{why}"
+            f"{counts.available} of {counts.existing} pods serve"
         )
     return Condition(type="Progressing", status=status, reason=reason, message=message)
+
+
+def say_why(condition: Condition, issue: Issue) -> Condition:
+    """Return a condition with what stands in the way; others leave it to Ready to say that."""
+    if issue.message in condition.message:
+        return condition
+    return replace(condition, message=f"{condition.message}; {issue.message}")
 
 
 def reloaded_condition(
@@ -334,8 +356,8 @@ def reloaded_condition(
         status, reason = "False", "ReloadFailed"
         message = (
             f"reload failed on pod {plan.failure.pod}{describe_failed_pod(observed, plan.failure)}: "
-            f"{plan.failure.message}. {current} of {total} pods have the new content; fix "
-            f"{name_contents(app)}; the next change is tried on this pod first"
+            f"{plan.failure.message}. {current} of {total} pods have the new content; "
+            f"{find_remedy(app, plan.failure)}; the next change is tried on this pod first"
             f"{explain_immutable(app, observed)}"
         )
     elif refused is not None:
@@ -355,6 +377,24 @@ def reloaded_condition(
         status, reason = "True", "ContentLoaded"
         message = f"{current} of {total} pods have loaded the newest content"
     return Condition(type="Reloaded", status=status, reason=reason, message=message)
+
+
+def find_remedy(app: App, failure: Failure) -> str:
+    """Return what to change: the content, as a rule, but not where something else is the matter or may be."""
+    contents = name_contents(app)
+    if failure.message.startswith((UNHEALTHY, UNREADY)):
+        return f"fix {contents}, or spec.healthCheck.path"
+    if failure.message.startswith((NO_ANSWER, NO_FILES)):
+        return f"see kubectl logs {failure.pod} -c {AGENT_CONTAINER}, and annotate {contents} to try again"
+    return f"fix {contents}"
+
+
+def summarize(failure: Failure) -> str:
+    """Return a failed reload in short; the condition Reloaded has the whole and the remedy."""
+    cause = failure.message
+    if len(cause) > LONGEST_CAUSE:
+        cause = f"{cause[:LONGEST_CAUSE]}…"
+    return f"reload failed on pod {failure.pod}: {cause}; see the condition Reloaded"
 
 
 def describe_failed_pod(observed: Observed, failure: Failure) -> str:
