@@ -70,7 +70,12 @@ def test_plain_folder_serves_without_coming_between_the_app_and_its_modules(fold
     ("app", "code", "message"),
     [
         ("nothing:app", APP, "ModuleNotFoundError: No module named 'nothing'"),
-        ("app:nothing", APP, "module app has no 'nothing'; it has app"),
+        ("app:nothing", APP, "module app has no 'nothing'; did you mean app:app?"),
+        (
+            "factory",
+            APP,
+            "module factory has no 'application'; did you mean factory:create_app()?",
+        ),
         ("app:VERSION", APP, "VERSION is str, which cannot be called"),
         ("app.py", APP, "app.py is not a module name (leave .py out)"),
         ("app:app(1)", APP, "TypeError"),
@@ -94,6 +99,7 @@ def test_app_that_cannot_be_imported_ends_the_start(
     (folder / "made.py").write_text(
         "def create(config=None):\n    return asgi\nasync def asgi(scope, receive, send): pass\n"
     )
+    (folder / "factory.py").write_text("def create_app(test_config=None): return print\n")
     (folder / "syntax.py").write_text("def :\n")
     ended = run_prefork("-b", "127.0.0.1:0", f"--preload={preload}", app, cwd=folder)
     assert ended.returncode == code, ended.stderr

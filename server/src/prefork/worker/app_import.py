@@ -15,6 +15,9 @@ from prefork.base.versions import follow
 from prefork.errors import Exit, StartupError
 
 DEFAULT_NAME = "application"
+# Of a module that has not what is named: so many names that look like an app, or else of what can be called.
+SUGGESTED = 3
+SHOWN = 8
 WsgiApp = Callable[..., Any]
 
 
@@ -150,12 +153,33 @@ def find_attribute(module: ModuleType, name: AppName, text: str) -> Any:
     found: Any = module
     for part in name.attribute.split("."):
         if not hasattr(found, part):
-            callables = sorted(
-                key for key, value in vars(module).items()
-                if callable(value) and not key.startswith("_") and not isinstance(value, type)
-            )  # fmt: skip
-            hint = f"; it has {', '.join(callables[:8])}" if callables else ""
-            message = f"module {name.module} has no {name.attribute!r}{hint}"
+            message = (
+                f"module {name.module} has no {name.attribute!r}{suggest(module, name.module)}"
+            )
             raise StartupError(f"the app is {text}; {message}", Exit.APP)
         found = getattr(found, part)
     return found
+
+
+def suggest(module: ModuleType, path: str) -> str:
+    """Return what of `module` may be meant, as it is to be written; "" where there is nothing to call."""
+    callables = {
+        key: value
+        for key, value in sorted(vars(module).items())
+        if callable(value) and not key.startswith("_") and not isinstance(value, type)
+    }
+    likely = [text for key, value in callables.items() if (text := write(path, key, value))]
+    if likely:
+        return f"; did you mean {' or '.join(likely[:SUGGESTED])}?"
+    return f"; it has {', '.join(list(callables)[:SHOWN])}" if callables else ""
+
+
+def write(path: str, key: str, value: Any) -> str:
+    """Return how a callable is written if it looks like an app or like a factory of one; else ""."""
+    signature, is_function = read_signature(value), inspect.isfunction(value)
+    is_named_so = "app" in key.lower()
+    if signature is None:
+        return ""
+    if accepts(signature, 2):
+        return f"{path}:{key}" if is_named_so or not is_function else ""
+    return f"{path}:{key}()" if is_named_so and is_function and accepts(signature, 0) else ""

@@ -2,11 +2,12 @@
 
 import functools
 import inspect
+import types
 from unittest import mock
 
 import pytest
 from prefork.errors import StartupError
-from prefork.worker.app_import import AppName, explain_unlike_wsgi, parse_app_name
+from prefork.worker.app_import import AppName, explain_unlike_wsgi, parse_app_name, suggest
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,26 @@ async def asgi(scope, receive, send):
 def test_what_cannot_be_called_as_a_wsgi_app_is_named_with_the_remedy(app, named: str | None):
     why = explain_unlike_wsgi(app, "app", "shop:app")
     assert (named in why) if named else not why
+
+
+def module(**names: object) -> types.ModuleType:
+    made = types.ModuleType("shop")
+    vars(made).update(names)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        ({"create_app": lambda test_config=None: plain}, "; did you mean shop:create_app()?"),
+        ({"create_app": lambda: plain, "app": App()}, "; did you mean shop:app or shop:create_app()?"),
+        ({"server": App(), "view": plain, "App": App}, "; did you mean shop:server?"),
+        ({"create_app": lambda config: plain, "main": lambda: None}, "; it has create_app, main"),
+        ({"request": Proxy(), "_app": plain, "VERSION": 1}, "; it has request"),
+        ({"VERSION": 1}, ""),
+    ],
+)  # fmt: skip
+def test_module_without_what_is_named_is_searched_for_what_looks_like_an_app(
+    names: dict[str, object], hint: str
+):
+    assert suggest(module(**names), "shop") == hint
