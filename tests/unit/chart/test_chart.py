@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "global": {"anything": 1, "imagePullSecrets": [{"name": "global"}]},
         "upgrade": {"appsAtATime": 9},
+        "apps": {"ingressAnnotations": ["nginx.org/proxy-*", "cert-manager.io/issuer"]},
         "secrets": {"read": False},
         "commonLabels": {"cost": "web"},
         "commonAnnotations": {"example.com/owner": "web"},
@@ -67,6 +68,7 @@ BAD_VALUES = [
     ({"logLevel": "loud"}, "/logLevel"),
     ({"logFormat": "yaml"}, "/logFormat"),
     ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0"),
+    ({"apps": {"ingressAnnotations": ["a,b"]}}, "/apps/ingressAnnotations/0"),
     ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
     ({"crds": {"enabled": "yes"}}, "/crds/enabled"),
     ({"crd": {"install": False}}, "crd"),
@@ -327,6 +329,7 @@ def test_operator_understands_the_arguments_it_is_given(render: Render) -> None:
     assert settings.namespaces == ("shop", "blog")
     assert settings.prefork_image == "registry.example/prefork:8"
     assert settings.upgrades_at_a_time == 9
+    assert settings.ingress_annotations == ("nginx.org/proxy-*", "cert-manager.io/issuer")
     assert settings.log_level == "warning", "extraArgs come last and win"
     assert read_settings(container(render())["args"], {}).namespaces == ()
 

@@ -404,6 +404,17 @@ async def test_spec_that_cannot_be_read_leaves_what_runs(world: World) -> None:
     assert {kind for _, kind, _ in world.cluster.writes} == {"WsgiApp"}
 
 
+async def test_annotation_that_the_installation_does_not_allow_leaves_what_runs() -> None:
+    world = World()
+    world.platform = replace(PLATFORM, ingress_annotations=("nginx.org/proxy-*",))
+    world.start_operator()
+    annotations = {"nginx.org/server-snippets": "return 418;"}
+    world.see(make_manifest(ingress={"hosts": ["a.example"], "annotations": annotations}))
+    await world.reconcile()
+    assert world.condition("Ready") == ("False", "InvalidSpec")
+    assert {kind for _, kind, _ in world.cluster.writes} == {"WsgiApp"}
+
+
 async def test_foreign_service_of_the_same_name_is_left_alone_and_told() -> None:
     world = World()
     world.write_code("VERSION = 1")

@@ -150,6 +150,7 @@ async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
         prefork_pull_secrets=settings.prefork_pull_secrets,
         image_volumes=image_volumes,
         pod_id=settings.pod_id,
+        ingress_annotations=settings.ingress_annotations,
     )
     logger.info(
         "operating: kubernetes=%d.%d namespaces=%s platform=%s",

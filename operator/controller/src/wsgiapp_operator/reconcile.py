@@ -38,6 +38,7 @@ from wsgiapp_operator.last_good import (
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.observe import ask_agents, copy_ref, observe
+from wsgiapp_operator.policy import check_policy
 from wsgiapp_operator.reload import ReloadPlan, plan_reload
 from wsgiapp_operator.requeue import is_whole, requeue_after
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
@@ -123,6 +124,7 @@ class Reconciler:
             return None
         try:
             app = parse_app(manifest)
+            check_policy(app, self.platform)
         except Invalid as error:
             applied = read_applied(manifest.get("status") or {})
             self.upgrades.see(key, self.cache.get("Deployment", *key), applied)

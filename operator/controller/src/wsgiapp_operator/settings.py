@@ -22,6 +22,7 @@ class Settings:
     upgrades_at_a_time: int
     reads_secrets: bool
     pod_id: int | None  # None: the cluster assigns user and group
+    ingress_annotations: tuple[str, ...]  # patterns; none: all
     listen: str
     lease_namespace: str
     identity: str
@@ -42,7 +43,7 @@ def read_settings(
         flag: str, variable: str, default: str, text: str, choices: Sequence[str] | None = None
     ) -> None:
         # An empty variable is one that a template left empty.
-        empty = "all" if flag == "--namespaces" else "none"
+        empty = "all" if flag in ("--namespaces", "--ingress-annotations") else "none"
         value = environ.get(variable) or default
         parser.add_argument(
             flag, default=value, choices=choices, help=f"{text} ({variable}; {value or empty})"
@@ -75,6 +76,10 @@ def read_settings(
     add(
         "--pod-id", "WSGIAPP_OPERATOR_POD_ID", "10001",
         "user and group of apps' pods that name none; cluster: the cluster assigns them (OpenShift)",
+    )  # fmt: skip
+    add(
+        "--ingress-annotations", "WSGIAPP_OPERATOR_INGRESS_ANNOTATIONS", "",
+        "what spec.ingress.annotations may have, comma separated, * for any characters",
     )  # fmt: skip
     add(
         "--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080",
@@ -111,6 +116,7 @@ def read_settings(
         upgrades_at_a_time=int(at_a_time),
         reads_secrets=values.secrets == "read",
         pod_id=None if values.pod_id == "cluster" else int(values.pod_id),
+        ingress_annotations=split(values.ingress_annotations),
         listen=values.listen,
         lease_namespace=values.lease_namespace,
         identity=values.identity,

@@ -13,3 +13,5 @@ class Platform:
     image_volumes: bool  # on by default from Kubernetes 1.35
     # User and group of pods that name none; None leaves it to the cluster, which assigns ids itself.
     pod_id: int | None = 10001
+    # Patterns of what WsgiApps may have in spec.ingress.annotations; none: anything.
+    ingress_annotations: tuple[str, ...] = ()
