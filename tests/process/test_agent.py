@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -365,6 +366,21 @@ def test_agent_refuses_other_paths_and_survives_bad_clients(folder: Path):
         assert agent.fetch("/livez")[0] == 200
         for client in stalled:
             client.close()
+
+
+def test_agent_answers_at_once_among_more_idle_connections_than_it_keeps(folder: Path):
+    """Its port can be reached from the whole cluster, and the app's probes go through it."""
+    with ExitStack() as stack:
+        server = stack.enter_context(Prefork(cwd=folder))
+        agent = stack.enter_context(running_agent(server.run_dir))
+        agent.wait_ready()
+        for n in range(600):
+            client = socket.create_connection(("127.0.0.1", agent.port))
+            stack.callback(client.close)
+            client.sendall(b"GET /readyz HTTP/1.1\r\n"[: n % 20])
+        started = time.monotonic()
+        assert [agent.fetch(path)[0] for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
+        assert time.monotonic() - started < 2
 
 
 def request_reload(path: Path, id: str, **content: str) -> None:

@@ -1,11 +1,16 @@
 """The port that Prometheus and the kubelet ask."""
 
+import contextlib
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
+from wsgiapp_operator.metrics import CONNECTIONS_MAX, Heartbeat, Metrics, start_server
+
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -55,6 +60,26 @@ def test_health_is_bad_when_the_loop_stands_still(
     assert refused.value.code == 503
     assert b"stands still for 31 s" in refused.value.read()
     refused.value.close()
+
+
+def test_health_is_answered_among_many_idle_connections(
+    served: tuple[str, Metrics, Heartbeat],
+) -> None:
+    """The port can be reached from the whole cluster; a thread for each connection took the operator's memory."""
+    base, _, _ = served
+    port = int(base.rpartition(":")[2])
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for n in range(500):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET /healthz HTTP/1.1\r\n"[: n % 20])
+        with urllib.request.urlopen(f"{base}/healthz", timeout=5) as answer:
+            assert answer.status == 200
+        wait_until(
+            lambda: threading.active_count() - before <= CONNECTIONS_MAX,
+            within_s=10,
+            what="threads of closed connections ended",
+        )
 
 
 def test_operator_is_ready_when_it_has_seen_everything_or_stands_by(

@@ -1,6 +1,9 @@
 """The operator's own figures, and the port on which they and its health are read."""
 
+import contextlib
 import logging
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +26,8 @@ from prometheus_client.registry import Collector
 logger = logging.getLogger(__name__)
 
 STANDSTILL_S = 30.0
+CONNECTIONS_MAX = 64
+TIMEOUT_S = 5.0  # that a client may let pass between two parts of its request
 StartResponse = Callable[..., Any]
 
 
@@ -173,10 +178,42 @@ class Heartbeat:
 
 
 class ThreadingServer(ThreadingMixIn, WSGIServer):
+    """Has a thread for each connection, and closes the oldest one where there are more than CONNECTIONS_MAX.
+
+    Its port can be reached from the whole cluster. Who sends a request is answered within milliseconds, so
+    the oldest connection is idle or slow.
+    """
+
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._open: dict[Any, None] = {}  # sockets, oldest first
+        self._guard = threading.Lock()
+        super().__init__(*arguments, **more)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            self._open[request] = None
+            if len(self._open) > CONNECTIONS_MAX:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # which ends what its thread waits for
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logger.debug("connection ended: client=%s error=%r", client_address, sys.exception())
 
 
 class QuietHandler(WSGIRequestHandler):
+    timeout = TIMEOUT_S
+
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("probe: %s", format % args)
 

@@ -1,4 +1,8 @@
-"""The agent's own small HTTP server: GET, one request per connection, bounded in time and size."""
+"""The agent's own small HTTP server: GET, one request per connection, bounded in time, size and number.
+
+Its port can be reached from the whole cluster, and the app's probes go through it: connections on which no
+request comes, however many, must not keep the kubelet's from being answered.
+"""
 
 import asyncio
 import json
@@ -33,16 +37,26 @@ Answer = Callable[[str, str], Awaitable[Response]]
 
 
 async def listen(host: str, port: int, answer: Answer) -> asyncio.Server:
-    """Listen; `answer` gets the path and the Accept field. Raises OSError when it cannot."""
-    slots = asyncio.Semaphore(CONNECTIONS_MAX)
+    """Listen; `answer` gets the path and the Accept field. Raises OSError when it cannot.
+
+    Of more than CONNECTIONS_MAX connections the oldest is closed: who sends a request is answered within
+    milliseconds, so that one is idle or slow.
+    """
+    open_writers: dict[asyncio.StreamWriter, None] = {}  # oldest first
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_writers[writer] = None
+        if len(open_writers) > CONNECTIONS_MAX:
+            oldest = next(iter(open_writers))
+            del open_writers[oldest]
+            oldest.transport.abort()
         try:
-            async with slots, asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await serve_one(reader, writer, answer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client's affair
         finally:
+            open_writers.pop(writer, None)
             writer.close()
 
     return await asyncio.start_server(on_connection, host or None, port, limit=HEAD_LIMIT)
