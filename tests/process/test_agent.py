@@ -535,6 +535,7 @@ def test_control_socket_answers_status_and_refuses_nonsense(folder: Path):
             "generations": [{"generation": 1, "content": {}}],
             "workers": {"desired": 2, "ready": 2, "busy": 0},
             "reload": None,
+            "reloading": False,
             "crash_loop": None,
         }
         assert "use status, reload or stop" in server.ask({"op": "dance"})["error"]

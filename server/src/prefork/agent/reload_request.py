@@ -57,15 +57,17 @@ class ServerStatus:
     is_booting: bool
     content: Mapping[str, Any]
     last: Progress | None  # how the last reload ended; None: there was none
+    is_reloading: bool = False  # what serves may be another content in a moment
 
 
 def parse_status(answer: Mapping[str, Any]) -> ServerStatus:
     """Return the status as the control socket has it; pure. Raises Rejected."""
+    is_reloading = bool(answer.get("reloading"))
     match answer:
         case {"state": str(state), "content": dict(content), "reload": None}:
-            return ServerStatus(state == "booting", content, None)
+            return ServerStatus(state == "booting", content, None, is_reloading)
         case {"state": str(state), "content": dict(content), "reload": dict(last)}:
-            return ServerStatus(state == "booting", content, parse_result(last))
+            return ServerStatus(state == "booting", content, parse_result(last), is_reloading)
     raise Rejected(f"the server's status cannot be read: {str(answer)[:80]}")
 
 
@@ -179,7 +181,8 @@ class ReloadWatcher:
         if status.last is not None and status.last.id == request.id:
             return leave_to_next(status.last)
         loaded = {name: status.content.get(name) for name in request.content}
-        if status.last is None and loaded == dict(request.content):
+        is_first = status.last is None and not status.is_reloading
+        if is_first and loaded == dict(request.content):
             return Progress(request.id, "succeeded")
         if why := self.contents.find_failure(request.id):
             return Progress(request.id, "failed", why)

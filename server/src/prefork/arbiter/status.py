@@ -31,6 +31,7 @@ def build_status(
             "busy": sum(1 for worker in serving if table.slot(worker.slot, "in_flight")),
         },
         "reload": dataclasses.asdict(last) if last else None,
+        "reloading": any((fleet.running, fleet.finishing, fleet.queued)),
         "crash_loop": describe_crash_loop(fleet, now),
     }
 

@@ -41,6 +41,9 @@ def test_status_of_the_server():
     assert (status.is_booting, status.content, status.last) == (True, {"s": "1"}, None)
     status = parse_status({"state": "serving", "content": {}, "reload": LAST})
     assert (status.is_booting, status.last) == (False, Progress("a", "failed", "no"))
+    assert not status.is_reloading
+    answer = {"state": "serving", "content": {}, "reload": None, "reloading": True}
+    assert parse_status(answer).is_reloading
 
 
 @pytest.mark.parametrize(
