@@ -1,12 +1,15 @@
 """What the API server says no with is passed on in its own words."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from wsgiapp_operator.client import (
     PAGE,
+    PAGE_BYTES,
     ApiError,
     Cluster,
     path_of,
@@ -93,29 +96,72 @@ def test_node_that_has_just_joined_has_no_version() -> None:
     assert read_kubelet_version({"metadata": {"name": "new"}}) is None
 
 
-async def test_nodes_are_listed_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class PagedApi:
+    """Lists what it is given, in pages; `sizes` has how many objects each answer had, `pages` by their start the
+    last one that was asked for, in bytes."""
+
+    def __init__(self, path: str, items: list[dict[str, object]]) -> None:
+        self.path = path
+        self.items = items
+        self.sizes: list[int] = []
+        self.pages: dict[int, tuple[int, int]] = {}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        start = int(request.query.get("continue", 0))
+        end = start + int(request.query.get("limit", len(self.items)))
+        self.sizes.append(len(self.items[start:end]))
+        metadata = {"continue": str(end)} if end < len(self.items) else {}
+        text = json.dumps({"items": self.items[start:end], "metadata": metadata})
+        self.pages[start] = self.sizes[-1], len(text)
+        return web.Response(text=text, content_type="application/json")
+
+    @asynccontextmanager
+    async def serve(self, kubeconfig: Path) -> AsyncIterator[Cluster]:
+        app = web.Application()
+        app.router.add_get(self.path, self.answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        cluster = await Cluster.connect()
+        try:
+            yield cluster
+        finally:
+            await cluster.close()
+            await runner.cleanup()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    return tmp_path / "kubeconfig"
+
+
+async def test_nodes_are_listed_in_pages(kubeconfig: Path) -> None:
     """A node names all its images, and a large cluster has thousands of nodes: in one answer they fill the memory."""
     nodes = [{"status": {"nodeInfo": {"kubeletVersion": f"v1.{35 + n % 2}.0"}}} for n in range(120)]
-    sizes = []
-
-    async def list_nodes(request: web.Request) -> web.Response:
-        start = int(request.query.get("continue", 0))
-        end = start + int(request.query.get("limit", len(nodes)))
-        sizes.append(len(nodes[start:end]))
-        metadata = {"continue": str(end)} if end < len(nodes) else {}
-        return web.json_response({"items": nodes[start:end], "metadata": metadata})
-
-    app = web.Application()
-    app.router.add_get("/api/v1/nodes", list_nodes)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{runner.addresses[0][1]}")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    cluster = await Cluster.connect()
-    try:
+    api = PagedApi("/api/v1/nodes", nodes)
+    async with api.serve(kubeconfig) as cluster:
         assert await cluster.list_kubelet_versions() == [(1, 35), (1, 36)] * 60
-    finally:
-        await cluster.close()
-        await runner.cleanup()
-    assert sizes == [PAGE, PAGE, 20]
+    assert api.sizes == [PAGE, PAGE, 20]
+
+
+async def test_page_of_large_objects_is_read_in_parts_that_fit(kubeconfig: Path) -> None:
+    """Any user of the cluster may make ConfigMaps of a megabyte; a page of them took the operator's memory."""
+    large = {40, 41, 42, *range(60, 110)}
+    maps: list[dict[str, object]] = [
+        {"data": {"n": str(n), "text": "<" * (PAGE_BYTES // 2 if n in large else 10)}}
+        for n in range(150)
+    ]
+    api = PagedApi("/api/v1/configmaps", maps)
+    async with api.serve(kubeconfig) as cluster:
+        found = [each["data"]["n"] async for each in cluster.list("ConfigMap", None)]
+    assert found == [str(n) for n in range(150)]
+    assert all(size == 1 or read <= PAGE_BYTES for size, read in api.pages.values()), api.pages
+    assert api.sizes[-1] > 10
+
+
+async def test_object_larger_than_a_page_is_listed_alone(kubeconfig: Path) -> None:
+    maps: list[dict[str, object]] = [{"data": {"text": "<" * (2 * PAGE_BYTES)}} for _ in range(3)]
+    async with PagedApi("/api/v1/configmaps", maps).serve(kubeconfig) as cluster:
+        assert len([each async for each in cluster.list("ConfigMap", None)]) == 3

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from wsgiapp.names import KIND
 from wsgiapp.types import Manifest
+from wsgiapp_operator import client
 from wsgiapp_operator import watch as watching
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.workqueue import KeyedQueue
@@ -222,3 +223,23 @@ async def test_token_that_has_expired_is_read_anew(kubeconfig: Path) -> None:
     async with api.serve(kubeconfig), watched.run() as task:
         await watched.wait_for_shop(task)
     assert seen == ["Bearer t", "Bearer new"]
+
+
+async def test_page_that_is_too_large_is_asked_for_with_fewer_objects(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user of the cluster may make objects of a megabyte; fifty of them took the operator's memory."""
+    api, watched = FaultyApi(stored()), Watched()
+    monkeypatch.setattr(client, "PAGE_BYTES", 100_000)
+    sizes = []
+
+    async def list_large(request: web.Request) -> web.StreamResponse:
+        sizes.append(int(request.query["limit"]))
+        text = "<" * 30_000
+        items = [{"metadata": {"annotations": {"text": text}}}] * sizes[-1]
+        return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
+
+    api.lists = [list_large, list_large]
+    async with api.serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+    assert sizes == [50, 12]

@@ -23,6 +23,8 @@ from wsgiapp.types import Manifest
 untyped_config: Any = config
 
 PAGE = 50  # a page lies in memory whole, and parsed: ten times as large
+PAGE_BYTES = 4 * 2**20  # of several objects; anybody's may have a megabyte, and six of that in JSON
+SHRINK = 4
 TIMEOUT_S = 20.0
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -66,6 +68,28 @@ class ApiError(Exception):
         return self.status == 500 and "failed calling webhook" in self.message
 
 
+class PageTooLargeError(Exception):
+    """A page of a list has more than PAGE_BYTES; it is to be asked for with fewer objects."""
+
+
+class BoundedResponse(aiohttp.ClientResponse):
+    """Reads of a page of a list only what has room, whatever objects the users of the cluster make.
+
+    A page of one object is read whole: the API server bounds objects. Raises PageTooLargeError.
+    """
+
+    async def read(self) -> bytes:
+        if self._body is None and self.url.query.get("limit", "1") != "1":
+            body = bytearray()
+            async for chunk in self.content.iter_any():
+                body += chunk
+                if len(body) > PAGE_BYTES:
+                    self.close()
+                    raise PageTooLargeError(f"{self.url.path}: more than {PAGE_BYTES} bytes")
+            self._body = bytes(body)
+        return await super().read()
+
+
 class Cluster:
     """A connection to one API server."""
 
@@ -83,7 +107,10 @@ class Cluster:
                 config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
             )
         # Else each request would look for a netrc file, in a thread; a token or a certificate is what counts.
-        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
+        configuration.client_session_kwargs = {
+            "trust_env": bool(getproxies()),
+            "response_class": BoundedResponse,
+        }
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
@@ -108,23 +135,28 @@ class Cluster:
     ) -> AsyncIterator[Manifest]:
         """Yield all objects of a kind, page by page; `namespace` None is all namespaces.
 
-        With `metadata_only` the API server sends nothing else of them.
+        With `metadata_only` the API server sends nothing else of them. Where objects are large, a page has fewer.
         """
-        token = None
+        token, limit = None, PAGE
         _, group, version, _ = KINDS[kind]
         named = {"apiVersion": f"{group}/{version}" if group else version, "kind": kind}
         while True:
-            page = await self._send(
-                "GET",
-                path_of(kind, namespace),
-                query={"labelSelector": label_selector, "limit": PAGE, "continue": token},
-                accept=METADATA_ONLY if metadata_only else JSON,
-            )
+            try:
+                page = await self._send(
+                    "GET",
+                    path_of(kind, namespace),
+                    query={"labelSelector": label_selector, "limit": limit, "continue": token},
+                    accept=METADATA_ONLY if metadata_only else JSON,
+                )
+            except PageTooLargeError:
+                limit = max(1, limit // SHRINK)
+                continue
             for item in page["items"]:
                 yield {**item, **named}
             token = page["metadata"].get("continue")
             if not token:
                 return
+            limit = min(PAGE, 2 * limit)
 
     async def apply(self, manifest: Manifest, *, force: bool) -> Manifest:
         """Apply by server-side apply; other managers' fields stay.

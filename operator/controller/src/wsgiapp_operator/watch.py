@@ -28,7 +28,7 @@ from kopf._cogs.structs.references import NamespaceName, Resource
 from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
 
 from wsgiapp_operator.cache import AppKey, Cache
-from wsgiapp_operator.client import KINDS
+from wsgiapp_operator.client import KINDS, PAGE, SHRINK, BoundedResponse, PageTooLargeError
 from wsgiapp_operator.workqueue import KeyedQueue
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,6 @@ async def watch(
     settings.peering.standalone = True
     settings.watching.server_timeout = 300
     settings.watching.reconnect_backoff = 0.1
-    settings.watching.chunk_size = 50  # a page lies in memory whole, and parsed: ten times as large
     settings.networking.error_backoffs = Backoffs()
     for kind in (*OWNED_KINDS, "Pod"):
         if kind != "Ingress":  # any of them may have a host that an app asks for
@@ -123,19 +122,31 @@ async def watch(
 async def watch_on(
     settings: kopf.OperatorSettings, resource: Resource, namespace: NamespaceName | None
 ) -> AsyncIterator[Any]:
-    """Yield the events of one kind without an end; a watch that breaks is begun anew, with a list."""
+    """Yield the events of one kind without an end; a watch that breaks is begun anew, with a list.
+
+    Where a page of the list is too large, that is at once and with smaller ones.
+    """
+    page = PAGE
     while True:
         try:
             async for event in infinite_watch(
-                settings=settings, resource=resource, namespace=namespace
+                settings=with_page(settings, page), resource=resource, namespace=namespace
             ):
                 yield event
+        except PageTooLargeError:
+            page = max(1, page // SHRINK)
+            continue
         except BROKEN as error:
             logger.warning(
                 "watch begins anew: kind=%s namespace=%s error=%r",
                 resource.kind, namespace or "all", error,
             )  # fmt: skip
         await asyncio.sleep(BEGIN_ANEW_S)
+
+
+def with_page(settings: kopf.OperatorSettings, page: int) -> kopf.OperatorSettings:
+    """Return the settings for lists of so many objects a page."""
+    return replace(settings, watching=replace(settings.watching, chunk_size=page))
 
 
 def name_of(kind: str) -> tuple[str, str, str]:
@@ -201,6 +212,24 @@ def make_log_in() -> Callable[..., Awaitable[Any]]:
         found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
             **arguments
         )
-        return found and replace(found, expiration=datetime.now(UTC) + NEVER)
+        return found and open_session(found)
 
     return log_in
+
+
+def open_session(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """Return a session as kopf would open it, but for lists, of which it reads only what has room."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
+        headers=found.as_http_headers(),
+        proxy=found.proxy_url,
+        trust_env=found.trust_env,
+        response_class=BoundedResponse,
+    )
+    return kopf.AiohttpSession(
+        server=found.server,
+        default_namespace=found.default_namespace,
+        priority=found.priority,
+        expiration=datetime.now(UTC) + NEVER,
+        aiohttp_session=session,
+    )
