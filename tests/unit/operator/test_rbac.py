@@ -106,6 +106,8 @@ async def reconcile_through_the_life_of_an_app(world: RecordedWorld) -> None:
         podTemplate={"spec": {"serviceAccountName": "own"}},
     )
     await world.reconcile(2)
+    world.run_pods(world.agents.serves["shop-0"])
+    await world.reconcile()
     # So is the copy of a content once no pod mounts it.
     world.declare(source=None)
     await world.reconcile()

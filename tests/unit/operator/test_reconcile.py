@@ -183,6 +183,20 @@ async def test_applied_app_has_its_resources_and_gets_ready(world: World) -> Non
     assert world.condition("Ready") == ("True", "Serving")
 
 
+@pytest.mark.parametrize("name", ["own-account", "shop"])
+async def test_service_account_stays_until_no_pod_is_made_with_it(world: World, name: str) -> None:
+    """A rollout to an account that does not exist is stuck, and pods of the old template that go are made anew."""
+    world.see(make_manifest(podTemplate={"spec": {"serviceAccountName": name}}))
+    await world.reconcile()
+    world.see(world.resource("Deployment"))
+    await world.reconcile()
+    assert ("ServiceAccount", "web", "shop") in world.cluster.objects
+    world.run_pods(world.agents.serves["shop-0"])
+    await world.reconcile()
+    is_there = ("ServiceAccount", "web", "shop") in world.cluster.objects
+    assert is_there is (name == "shop")
+
+
 async def test_settled_app_is_looked_at_without_a_write(world: World) -> None:
     again_s = await world.reconcile()
     assert again_s is not None

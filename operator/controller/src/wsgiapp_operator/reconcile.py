@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from wsgiapp.names import KIND, TEMPLATE_ANNOTATION
 from wsgiapp.parse import parse_app
-from wsgiapp.resources import Platform, build_resources
+from wsgiapp.resources import Platform, build_resources, has_service_account
 from wsgiapp.resources.deployment import pod_revision, read_restart_digests
 from wsgiapp.resources.ingress import master_name
+from wsgiapp.resources.service_account import build_service_account
 from wsgiapp.schema import Invalid
 from wsgiapp.types import App, Manifest
 
@@ -38,11 +39,18 @@ from wsgiapp_operator.last_good import (
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.observe import ask_agents, copy_ref, observe
+from wsgiapp_operator.ownership import is_owned
 from wsgiapp_operator.policy import check_policy
 from wsgiapp_operator.reload import ReloadPlan, plan_reload
 from wsgiapp_operator.requeue import is_whole, requeue_after
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
-from wsgiapp_operator.status import build_invalid_status, build_status, is_stuck, read_failure
+from wsgiapp_operator.status import (
+    build_invalid_status,
+    build_status,
+    count_pods,
+    is_stuck,
+    read_failure,
+)
 from wsgiapp_operator.upgrade import (
     Applied,
     Upgrades,
@@ -296,7 +304,8 @@ def is_changed(manifest: Manifest | None) -> bool:
 def choose_resources(app: App, platform: Platform, observed: Observed) -> list[Manifest]:
     """Return the owned resources that are wanted now.
 
-    A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang.
+    A Deployment that does not exist yet waits for the contents it mounts: its pods could only hang. A
+    ServiceAccount that the spec has replaced stays while pods may be made that run as it.
     """
     desired = build_resources(
         app,
@@ -307,7 +316,22 @@ def choose_resources(app: App, platform: Platform, observed: Observed) -> list[M
     )
     if observed.missing and "Deployment" not in observed.owned:
         desired = [manifest for manifest in desired if manifest["kind"] != "Deployment"]
+    if has_service_account(app) and is_account_used(app, observed.owned):
+        desired.insert(0, build_service_account(app))
     return desired
+
+
+def is_account_used(app: App, owned: Mapping[str, Manifest]) -> bool:
+    """Return whether pods may still be made that run as the app's own ServiceAccount.
+
+    Those of an older template are made anew until its rollout is complete, and that may never be: without the
+    account the API server would refuse them, one after the other.
+    """
+    account, deployment = owned.get("ServiceAccount"), owned.get("Deployment")
+    if account is None or deployment is None or not is_owned(account, app):
+        return False
+    named = deployment["spec"]["template"]["spec"].get("serviceAccountName")
+    return named == app.name or not count_pods(deployment, app.replicas).is_rolled_out
 
 
 def find_deployment(manifests: Sequence[Manifest]) -> Manifest | None:

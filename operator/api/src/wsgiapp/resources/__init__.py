@@ -11,7 +11,7 @@ from wsgiapp.resources.service import build_service
 from wsgiapp.resources.service_account import build_service_account
 from wsgiapp.types import App, Manifest
 
-__all__ = ["Platform", "build_resources"]
+__all__ = ["Platform", "build_resources", "has_service_account"]
 
 
 def build_resources(
