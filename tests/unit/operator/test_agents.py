@@ -1,7 +1,9 @@
 """Agents are asked over a real connection, and what answers there is not trusted."""
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -74,6 +76,34 @@ async def test_redirect_is_not_followed(world: World) -> None:
     world.handler = redirect
     assert (await world.ask()).agent is None
     assert world.asked == ["/status"]
+
+
+@pytest.mark.parametrize("number", [10**30, -1, float("inf"), float("nan"), 1.5, "2", None])
+async def test_numbers_that_no_server_has_are_no_answer(world: World, number: object) -> None:
+    """They would be refused as a part of the status, which then says nothing new any more."""
+
+    async def lie(request: web.Request) -> web.StreamResponse:
+        return web.json_response({**STATUS, "workers": {"desired": 2, "ready": number, "busy": 0}})
+
+    world.handler = lie
+    assert (await world.ask()).agent is None
+
+
+async def test_compressed_answer_is_not_read(world: World) -> None:
+    """A few kilobytes may become gigabytes."""
+    text = gzip.compress(json.dumps({**STATUS, "padding": " " * 60_000_000}).encode())
+    assert len(text) < ANSWER_LIMIT_BYTES
+
+    async def bomb(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, headers={"Content-Encoding": "gzip"})
+
+    world.handler = bomb
+    tracemalloc.start()
+    try:
+        assert (await world.ask()).agent is None
+        assert tracemalloc.get_traced_memory()[1] < 20 * ANSWER_LIMIT_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 async def test_answer_is_read_up_to_a_limit(world: World) -> None:

@@ -21,6 +21,7 @@ from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
 AGENT_TIMEOUT_S = 2.0
 ANSWER_LIMIT_BYTES = 64 * 1024
 TEXT_LIMIT = 1024  # as long as a condition's message
+MOST_WORKERS = 100_000  # of one pod; the sum over all pods has to fit into the status, 32 bits
 PARALLEL = 512  # answers that are waited for at a time, over all apps
 FRESH_S = 5.0  # an answer of a pod at rest serves for as long
 REST_S = 10.0  # a pod is at rest when it has answered the same for as long
@@ -45,8 +46,11 @@ class Silence(NamedTuple):
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Return a session without a limit of its own: silent pods must not hold up others."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    """Return a session without a limit of its own: silent pods must not hold up others.
+
+    Nothing is decompressed: a few kilobytes may become gigabytes.
+    """
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
 
 
 class Agents:
@@ -180,13 +184,19 @@ def parse_agent_status(status: Mapping[str, Any], unready: str) -> AgentStatus:
     return AgentStatus(
         state=str(status["state"])[:TEXT_LIMIT],
         content=content,
-        workers_desired=int(workers["desired"]),
-        workers_ready=int(workers["ready"]),
-        workers_busy=int(workers["busy"]),
+        workers_desired=parse_count(workers["desired"]),
+        workers_ready=parse_count(workers["ready"]),
+        workers_busy=parse_count(workers["busy"]),
         reload=parse_agent_reload(reload) if reload else None,
         is_keyed="keyed" in status,
         unready=unready,
     )
+
+
+def parse_count(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value <= MOST_WORKERS:
+        raise ValueError(f"{value} is no number of workers")
+    return value
 
 
 def parse_agent_reload(reload: Mapping[str, Any]) -> AgentReload:
