@@ -152,6 +152,29 @@ def test_paused_app_takes_no_place_of_those_that_roll(upgrades: Callable[..., Up
     assert gate.ask(C, deployment()) is not None, "it counts once it rolls"
 
 
+@pytest.mark.parametrize(
+    ("message", "updated", "expected"),
+    [
+        ('pods "shop-1-x" is forbidden: exceeded quota: bounds, requested: pods=1', 0, Upgrade.NONE),
+        ('pods "shop-1-x" is forbidden: exceeded quota: bounds, requested: pods=1', 1, Upgrade.STUCK),
+        ('pods "shop-1-x" is forbidden: violates PodSecurity "restricted:latest"', 0, Upgrade.STUCK),
+        ('pods "shop-1-x" is forbidden: failed quota: bounds: must specify limits.cpu', 0, Upgrade.STUCK),
+    ],
+)  # fmt: skip
+def test_a_full_quota_stops_nobody_elses_upgrade(
+    upgrades: Callable[..., Upgrades], message: str, updated: int, expected: Upgrade
+) -> None:
+    made = deployment(NEW, stuck=True)
+    failure = {"type": "ReplicaFailure", "status": "True", "message": message}
+    made["status"]["conditions"].append({**failure, "reason": "FailedCreate"})
+    made["status"] |= {"replicas": 3 + updated, "updatedReplicas": updated}
+    assert read_by_upgrade(made) is expected
+    gate = upgrades(1)
+    assert gate.ask(A, deployment()) is None
+    see(gate, A, made)
+    assert (gate.ask(B, deployment()) is None) is (expected is Upgrade.NONE)
+
+
 def test_app_that_gives_its_rollout_days_holds_up_no_upgrade_that_long() -> None:
     now = [NOW]
     gate = Upgrades(1, lambda app: None, Metrics(), lambda: now[0])

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 # themselves, is stuck, whatever progressDeadlineSeconds its user gives it: it would hold up everybody's upgrade.
 LONGEST_STANDSTILL = timedelta(minutes=10)
 LONGEST_BOOT = timedelta(hours=2)  # of that time; the CRD's bounds allow as much
+OVER_QUOTA = "exceeded quota:"  # the API server's words for a pod that a quota has no room for
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
 )
@@ -136,13 +137,14 @@ def read_upgrade(deployment: Manifest, applied: Applied | None) -> Upgrade:
     """Return how far a live Deployment is.
 
     A rollout that is complete stays so: what befalls the pods later is not the upgrade's doing. One that is
-    paused replaces no pods until its user says so.
+    paused replaces no pods until its user says so; one for which the namespace's quota has no room, until its
+    owner makes some.
     """
     if applied is None or not applied.upgrading:
         return Upgrade.NONE
     if template_annotations(deployment).get(TEMPLATE_ANNOTATION) != applied.template:
         return Upgrade.NONE  # it could not be written
-    if deployment["spec"].get("paused") or is_complete(deployment):
+    if deployment["spec"].get("paused") or is_complete(deployment) or is_over_quota(deployment):
         return Upgrade.NONE
     return Upgrade.STUCK if is_stuck(deployment) else Upgrade.UNDER_WAY
 
@@ -172,6 +174,20 @@ def is_complete(deployment: Manifest) -> bool:
     reasons = [each.get("reason") for each in conditions if each["type"] == "Progressing"]
     was_complete = counts.is_observed and counts.existing == counts.updated and COMPLETE in reasons
     return counts.is_rolled_out or was_complete
+
+
+def is_over_quota(deployment: Manifest) -> bool:
+    """Return whether the namespace's quota refuses the first pod of the template.
+
+    Many quotas have room for the pods that run and no more. That says nothing of the upgrade, and is nothing
+    that other tenants could wait for.
+    """
+    status = deployment.get("status", {})
+    return not status.get("updatedReplicas") and any(
+        each["type"] == "ReplicaFailure" and OVER_QUOTA in each.get("message", "")
+        for each in status.get("conditions", ())
+        if each["status"] == "True"
+    )
 
 
 def digest_pods(deployment: Manifest) -> str:
