@@ -73,6 +73,27 @@ async def test_copy_follows_once_all_pods_have_the_new_content(world: World) -> 
     assert world.cluster.writes == []
 
 
+@pytest.mark.parametrize(("unplaced", "is_kept"), [(1, True), (3, False)])
+async def test_pods_that_no_node_has_room_for_do_not_count(unplaced: int, is_kept: bool) -> None:
+    """An app that is scaled beyond its cluster would never have a last good content."""
+    world = World()
+    first = world.write_code("VERSION = 1")
+    world.see(make_manifest())
+    await world.reconcile()
+    world.run_pods(first)
+    for number in range(unplaced):
+        pod = world.cluster.objects["Pod", "web", f"shop-{number}"]
+        unplaceable = {"type": "PodScheduled", "status": "False", "message": "Insufficient cpu"}
+        status = {"phase": "Pending", "conditions": [unplaceable]}
+        world.see({**pod, "status": status})
+        world.agents.silent.add(f"shop-{number}")
+    deployment = world.resource("Deployment")
+    placed = dict.fromkeys(("readyReplicas", "availableReplicas"), 3 - unplaced)
+    world.see({**deployment, "status": {**deployment["status"], **placed}})
+    await world.reconcile()
+    assert (("ConfigMap", "web", COPY) in world.cluster.objects) is is_kept
+
+
 async def test_failed_content_is_never_kept(world: World) -> None:
     first = digest_object(copy_of(world))
     world.agents.broken = world.write_code("VERSION = ")

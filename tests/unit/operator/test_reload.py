@@ -276,6 +276,14 @@ def test_container_that_ends_after_all_pods_served_the_content_is_not_its_failur
     assert look(is_good=True).failure is None
 
 
+def test_container_that_ended_by_itself_long_after_its_reload_has_its_time_anew() -> None:
+    """It has booted older content, such as the last good one, and its agent brings the newest to it."""
+    fresh = make_pod("a", request=NEW, result="running", asked_s_ago=3600, ended_s_ago=5)
+    assert plan(fresh, make_pod("b", serves="new")).states["a"] is ReloadState.RELOADING
+    late = make_pod("a", request=NEW, result="running", asked_s_ago=3600, ended_s_ago=500)
+    assert plan(late, make_pod("b", serves="new")).states["a"] is ReloadState.FAILED
+
+
 @pytest.mark.parametrize("ready", [True, False])
 def test_silence_after_the_question_is_waited_out_and_then_a_failure(ready: bool) -> None:
     def silent(asked_s_ago: float) -> ReloadPlan:

@@ -1,6 +1,6 @@
 """The last good contents: which are worth keeping, and the copies that pods boot (docs/decisions/0017).
 
-A content is good when every pod of the app serves it and has been ready with it for long enough. Its copy
+A content is good when every pod of the app that has a node serves it and has been ready with it for long enough. Its copy
 names all contents that were good together and the revision of the pods, so that a pod boots only what fits.
 What is decided here is pure; `keep` writes.
 """
@@ -55,13 +55,19 @@ def revision_of(deployment: Manifest | None) -> str | None:
 
 
 def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> LastGood | None:
-    """Return the contents that every pod serves healthily; None while that is not so."""
+    """Return the contents that every pod serves healthily; None while that is not so.
+
+    Pods that no node has room for do not count: an app that is scaled beyond its cluster may have some for days.
+    """
     deployment = observed.owned.get("Deployment")
     if deployment is None or not app.copied or observed.missing or plan.failure is not None:
         return None
     revision = revision_of(deployment)
     pods = [pod for pod in observed.pods if not pod.terminating]
-    is_whole = 0 < app.replicas == len(pods) and count_pods(deployment, app.replicas).is_rolled_out
+    counts = count_pods(deployment, app.replicas)
+    is_newest = counts.is_observed and counts.existing == counts.updated == app.replicas
+    placed = [pod for pod in pods if not pod.has_no_node]
+    is_whole = is_newest and app.replicas == len(pods) and bool(placed)
     if revision is None or not is_whole or plan.count(*BUSY):
         return None
     wanted = {
@@ -70,7 +76,7 @@ def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> 
         if content.ref in observed.digests
     }
     least = timedelta(seconds=app.rollout.min_ready_s)
-    if not all(serves(pod, wanted) and has_been_ready(pod, least, now) for pod in pods):
+    if not all(serves(pod, wanted) and has_been_ready(pod, least, now) for pod in placed):
         return None
     return LastGood(revision, {c.name: str(wanted[c.name]) for c in app.copied})
 
@@ -149,11 +155,9 @@ def count_serving(name: str, observed: Observed) -> list[dict[str, Any]]:
         serving: list[dict[str, Any]] = known.get(name, {}).get("serving", [])
         if 0 < sum(each["pods"] for each in serving) <= len(pods):
             return serving
-    counts = Counter(pod.agent.content.get(name) for pod in pods if pod.agent is not None)
-    return [
-        {"digest": digest[:SHOWN_DIGITS], "pods": number}
-        for digest, number in sorted((d, n) for d, n in counts.items() if d is not None)
-    ]
+    agents = [pod.agent for pod in pods if pod.agent is not None]
+    counts = Counter(a.content[name][:SHOWN_DIGITS] for a in agents if name in a.content)
+    return [{"digest": digest, "pods": number} for digest, number in sorted(counts.items())]
 
 
 def build_copy(app: App, content: Content, config_map: Manifest, good: LastGood) -> Manifest:

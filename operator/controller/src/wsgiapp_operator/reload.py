@@ -147,11 +147,11 @@ class Judge:
         return (self.now - pod.requested_at) / timedelta(seconds=1)
 
     def waited_s(self, pod: Pod) -> float:
-        """Return the seconds since the pod was asked, or was stopped after that: its agent asks the next server."""
-        passed_s = self.passed_s(pod)
-        if pod.stopped_at is None:
-            return passed_s
-        return min(passed_s, (self.now - pod.stopped_at) / timedelta(seconds=1))
+        """Return the seconds since the pod was asked, or since its server ended after that, not of its content:
+        its agent asks the next one."""
+        ends = [moment for moment in (pod.stopped_at, pod.ended_at) if moment is not None]
+        since_s = [(self.now - moment) / timedelta(seconds=1) for moment in ends]
+        return min([self.passed_s(pod), *since_s])
 
     def is_to_blame(self, pod: Pod) -> bool:
         """Return whether a pod's trouble may still come from its reload."""
@@ -239,10 +239,7 @@ def count_down(app: App, pods: Iterable[Pod], states: Mapping[str, ReloadState])
     alive = [pod for pod in pods if not pod.terminating]
     missing = app.replicas - sum(pod.ready for pod in alive)
     excused = [
-        pod
-        for pod in alive
-        if not pod.ready
-        and (states.get(pod.name) in BUSY or (pod.issue and pod.issue.reason == "Unschedulable"))
+        pod for pod in alive if not pod.ready and (states.get(pod.name) in BUSY or pod.has_no_node)
     ]
     return max(missing - len(excused), 0)
 

@@ -76,6 +76,10 @@ class Pod:
     agent: AgentStatus | None = None
 
     @property
+    def has_no_node(self) -> bool:
+        return self.issue is not None and self.issue.reason == "Unschedulable"
+
+    @property
     def names_by_key(self) -> bool:
         """Whether its agent names what Secrets hold by the app's key; one of an older, pinned version does not."""
         return self.has_key and (self.agent is None or self.agent.is_keyed)
