@@ -140,7 +140,9 @@ async def test_two_paths_of_one_host_are_masters_and_minions(town: Town) -> None
 
 
 async def test_minion_keeps_the_settings_of_its_app(town: Town) -> None:
-    town.declare("one", annotations={"nginx.org/hsts": "true", "nginx.org/keepalive": "7"})
+    issuer = {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    own = {"nginx.org/hsts": "true", "nginx.org/keepalive": "7"}
+    town.declare("one", annotations={**own, **issuer})
     town.declare("two", path="/two")
     await town.settle()
     found = {
@@ -155,6 +157,8 @@ async def test_minion_keeps_the_settings_of_its_app(town: Town) -> None:
     assert found["minion"]["nginx.org/keepalive"] == "7"
     assert found["minion"]["nginx.org/client-max-body-size"] == "16777216"
     assert "nginx.org/hsts" not in found["minion"]
+    # Where the Secret of TLS is named: else the certificate would go when the host becomes a shared one.
+    assert issuer.items() <= found["master"].items()
 
 
 @pytest.mark.parametrize("other", ["web", "blog"])

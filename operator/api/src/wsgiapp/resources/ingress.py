@@ -18,6 +18,7 @@ NGINX_KEEP_ALIVE_S = 60  # nginx's own, for connections to a backend
 # The app answers late on purpose when a request takes its whole time: nginx waits longer.
 MARGIN_S = 10
 TYPE_ANNOTATION = "nginx.org/mergeable-ingress-type"
+OF_NGINX = ("nginx.org/", "nginx.com/")
 # About a host as a whole; the controller takes them of a master only.
 OF_THE_HOST = frozenset(
     f"nginx.org/{name}"
@@ -48,6 +49,14 @@ def build_ingresses(
     return manifests
 
 
+def is_of_the_host(annotation: str) -> bool:
+    """Return whether an annotation belongs to the Ingress with a host's name and TLS.
+
+    Those of other controllers may, and do: cert-manager makes the certificate of the Ingress that names the Secret.
+    """
+    return annotation in OF_THE_HOST or not annotation.startswith(OF_NGINX)
+
+
 def build_own(app: App, ingress: Ingress, hosts: Sequence[str]) -> Manifest:
     manifest = build_base(app, ingress, [build_rule(app, ingress, host) for host in hosts])
     if ingress.tls_secret is not None:
@@ -60,7 +69,7 @@ def build_master(app: App, ingress: Ingress, host: str) -> Manifest:
     manifest = build_base(app, ingress, [{"host": host}])
     if ingress.tls_secret is not None:
         manifest["spec"]["tls"] = [{"hosts": [host], "secretName": ingress.tls_secret}]
-    of_the_host = {n: v for n, v in ingress.annotations.items() if n in OF_THE_HOST}
+    of_the_host = {n: v for n, v in ingress.annotations.items() if is_of_the_host(n)}
     manifest["metadata"]["name"] = master_name(app, host)
     manifest["metadata"]["annotations"] = {**of_the_host, TYPE_ANNOTATION: "master"}
     return manifest
