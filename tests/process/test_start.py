@@ -190,6 +190,17 @@ def test_unix_socket_is_replaced_when_stale_and_refused_when_alive(folder: Path)
         assert server.process.poll() is None
 
 
+def test_all_addresses_of_ipv6_are_those_of_ipv4_too(folder: Path):
+    """In a cluster whose pods have IPv6 addresses; the agent asks the app at 127.0.0.1."""
+    with Prefork("-b", "[::]:0", cwd=folder) as server:
+        port = int(server.wait_log(r"\[::\]:(\d+)")[1])
+        for host in ("127.0.0.1", "::1"):
+            connection = HTTPConnection(host, port, timeout=5)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
 def test_several_addresses_ipv6_among_them(folder: Path):
     with Prefork("-b", f"unix:{folder}/s", "-b", "[::1]:0", cwd=folder) as server:
         port = int(server.wait_log(r"\[::1\]:(\d+)")[1])

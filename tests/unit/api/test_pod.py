@@ -135,3 +135,10 @@ def test_arguments_are_those_that_every_version_knows() -> None:
 
 def option_names(arguments: list[str]) -> set[str]:
     return {text.removeprefix("--").partition("=")[0] for text in arguments if text[:2] == "--"}
+
+
+def test_server_and_agent_listen_where_an_ipv6_cluster_asks_them() -> None:
+    pod = build_pod(make_app(), replace(PLATFORM, any_address="[::]"), "r")
+    (app,), (agent,) = pod["containers"], pod["initContainers"]
+    assert "--bind=[::]:8000" in app["args"]
+    assert "--listen=[::]:9000" in agent["args"]

@@ -62,6 +62,16 @@ def test_health_is_bad_when_the_loop_stands_still(
     refused.value.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_health_is_answered_over_both_families(host: str) -> None:
+    """In a cluster whose pods have IPv6 addresses, and by `kubectl port-forward` over IPv4."""
+    server = start_server("[::]:0", Metrics(), Heartbeat())
+    with urllib.request.urlopen(f"http://{host}:{server.server_port}/healthz") as answer:
+        assert answer.status == 200
+    server.shutdown()
+    server.server_close()
+
+
 def test_health_is_answered_among_many_idle_connections(
     served: tuple[str, Metrics, Heartbeat],
 ) -> None:

@@ -23,6 +23,16 @@ def test_empty_variable_is_none() -> None:
     assert settings.listen == "0.0.0.0:8080"
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"), [("10.96.0.1", "0.0.0.0"), ("fd00:10:96::1", "[::]"), (None, "0.0.0.0")]
+)
+def test_addresses_are_of_the_family_that_the_cluster_has_first(
+    host: str | None, expected: str
+) -> None:
+    settings = read_settings([], {} if host is None else {"KUBERNETES_SERVICE_HOST": host})
+    assert (settings.listen, settings.any_address) == (f"{expected}:8080", expected)
+
+
 def test_namespaces_are_separated_by_commas() -> None:
     assert read_settings(["--namespaces", "a, b,"], {}).namespaces == ("a", "b")
 

@@ -149,6 +149,7 @@ async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
         prefork_pull_policy=settings.prefork_pull_policy,
         prefork_pull_secrets=settings.prefork_pull_secrets,
         image_volumes=image_volumes,
+        any_address=settings.any_address,
         pod_id=settings.pod_id,
         ingress_annotations=settings.ingress_annotations,
     )

@@ -211,6 +211,12 @@ class ThreadingServer(ThreadingMixIn, WSGIServer):
         logger.debug("connection ended: client=%s error=%r", client_address, sys.exception())
 
 
+class ThreadingServer6(ThreadingServer):
+    """At `[::]`, IPv4 is answered too."""
+
+    address_family = socket.AF_INET6
+
+
 class QuietHandler(WSGIRequestHandler):
     timeout = TIMEOUT_S
 
@@ -245,7 +251,7 @@ def start_server(listen: str, metrics: Metrics, heartbeat: Heartbeat) -> Threadi
         host.strip("[]"),
         int(port),
         answer,
-        server_class=ThreadingServer,
+        server_class=ThreadingServer6 if "[" in host else ThreadingServer,
         handler_class=QuietHandler,
     )
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()

@@ -24,6 +24,7 @@ class Settings:
     pod_id: int | None  # None: the cluster assigns user and group
     ingress_annotations: tuple[str, ...]  # patterns; none: all
     listen: str
+    any_address: str  # in the apps' pods
     lease_namespace: str
     identity: str
     installation: str
@@ -82,7 +83,7 @@ def read_settings(
         "what spec.ingress.annotations may have, comma separated, * for any characters",
     )  # fmt: skip
     add(
-        "--listen", "WSGIAPP_OPERATOR_LISTEN", "0.0.0.0:8080",
+        "--listen", "WSGIAPP_OPERATOR_LISTEN", f"{any_address(environ)}:8080",
         "HOST:PORT of /metrics, /healthz, /readyz",
     )  # fmt: skip
     add(
@@ -118,12 +119,21 @@ def read_settings(
         pod_id=None if values.pod_id == "cluster" else int(values.pod_id),
         ingress_annotations=split(values.ingress_annotations),
         listen=values.listen,
+        any_address=any_address(environ),
         lease_namespace=values.lease_namespace,
         identity=values.identity,
         installation=values.installation,
         log_level=values.log_level,
         log_format=values.log_format,
     )
+
+
+def any_address(environ: Mapping[str, str]) -> str:
+    """Return what stands for all addresses of a pod, of the family that the cluster's pods and Services have first.
+
+    Its API server has a Service address of that family. IPv4 is listened on in either case.
+    """
+    return "[::]" if ":" in environ.get("KUBERNETES_SERVICE_HOST", "") else "0.0.0.0"
 
 
 def split(text: str) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def build_pod(app: App, platform: Platform, revision: str) -> Manifest:
         "terminationGracePeriodSeconds": stop_s,
         "securityContext": build_security_context(app, platform),
         "initContainers": build_init_containers(app, platform, revision),
-        "containers": [build_app_container(app)],
+        "containers": [build_app_container(app, platform)],
         "volumes": build_volumes(app, platform),
     }
     pull_secrets = dict.fromkeys((*app.image_pull_secrets, *platform.prefork_pull_secrets))
@@ -83,12 +83,13 @@ def build_security_context(app: App, platform: Platform) -> Manifest:
     }
 
 
-def build_app_container(app: App) -> Manifest:
+def build_app_container(app: App, platform: Platform) -> Manifest:
+    bind = f"{platform.any_address}:{APP_PORT}"
     container: Manifest = {
         "name": APP_CONTAINER,
         "image": app.image,
         "command": [app.server.python, PREFORK_DIR],
-        "args": server_arguments(app, further=health_arguments(app)),
+        "args": server_arguments(app, bind=bind, further=health_arguments(app)),
         "env": build_env(app),
         "ports": [{"name": APP_PORT_NAME, "containerPort": APP_PORT, "protocol": "TCP"}],
         "resources": app.resources,
@@ -169,7 +170,7 @@ def build_init_containers(app: App, platform: Platform, revision: str) -> list[M
 
 def build_agent(app: App, platform: Platform, revision: str) -> Manifest:
     arguments = [
-        f"--listen=0.0.0.0:{AGENT_PORT}",
+        f"--listen={platform.any_address}:{AGENT_PORT}",
         f"--run-dir={RUN_DIR}",
         f"--reload-file={RELOAD_FILE}",
         *(f"--content={content.name}={MOUNTED_DIR}/{content.name}" for content in app.pinned),

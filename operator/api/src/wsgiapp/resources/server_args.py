@@ -12,7 +12,7 @@ NO_CONFIG_FILE = "none"
 def server_arguments(
     app: App,
     *,
-    bind: str = f"0.0.0.0:{APP_PORT}",
+    bind: str,
     run_dir: str = RUN_DIR,
     further: Sequence[str] = (),
 ) -> list[str]:
