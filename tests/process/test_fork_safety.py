@@ -383,6 +383,56 @@ def test_what_a_worker_registers_itself_runs_at_its_exit(folder: Path):
 
 
 @pytest.mark.parametrize(
+    ("options", "imports_in_mold"),
+    [((), True), (("--preload=never",), False), (("-k", "gevent"), True)],
+    ids=["shared", "own", "gevent"],
+)
+def test_what_is_registered_at_the_start_of_python_runs_at_the_end_of_each_process(
+    folder: Path, options: tuple[str, ...], imports_in_mold: bool
+):
+    """As opentelemetry-instrument, ddtrace-run, newrelic-admin and coverage do it: each process has its own telemetry to send."""
+    (folder / "sitecustomize.py").write_text(
+        "import atexit, os\n"
+        "def leave():\n"
+        "    with open(f'left-{os.getpid()}', 'a') as file:\n"
+        "        file.write('once ')\n"
+        "atexit.register(leave)\n"
+    )
+    (folder / "gunicorn.conf.py").write_text(
+        "import atexit, os\natexit.register(lambda: open(f'config-{os.getpid()}', 'w').close())\n"
+    )
+    text = "import logging\nfrom answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    environment = {"PYTHONPATH": str(folder)}
+    with serve(folder, text, "-w", "2", *options, environment=environment) as server:
+        arbiter, first, old_mold = server.process.pid, set(server.workers()), server.mold()
+        assert server.reload()["result"] == "succeeded"
+        server.wait_workers(2)
+        workers = first | set(server.workers())
+        molds = {old_mold, server.mold()} if imports_in_mold else set()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    left = {p.name: p.read_text() for p in folder.glob("left-*")}
+    assert left == {f"left-{pid}": "once " for pid in {arbiter, *workers, *molds}}
+    assert [p.name for p in folder.glob("config-*")] == [f"config-{arbiter}"]
+
+
+def test_an_object_that_only_an_exit_function_refers_to_is_destroyed_by_no_worker(folder: Path):
+    text = """
+        import atexit, os, tempfile
+        from answer import answer
+        made = tempfile.TemporaryDirectory()
+        NAME = made.name
+        atexit.register(print, made)
+        atexit.register(made.cleanup)
+        del made
+        def app(environ, start_response):
+            return answer(start_response, os.path.exists(NAME))
+    """
+    with serve(folder, text, "-w", "2", "--preload=always", "--max-requests", "5") as server:
+        assert set(ask_many(server)) == {"True"}
+
+
+@pytest.mark.parametrize(
     "draw",
     [
         "import random\nR = random.Random(3)\ndraw = R.random",

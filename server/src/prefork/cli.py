@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from prefork.base import processes, threads
+from prefork.base import exit_functions, processes, threads
 from prefork.base.log import Log, escape_controls
 from prefork.base.standard_output import write_out
 from prefork.base.termination_log import write_termination_message
@@ -59,6 +59,7 @@ def describe_interrupted(arguments: Sequence[str]) -> str:
 
 def run_server(arguments: Sequence[str]) -> int:
     """Serve, or carry out `--check-config` or `--print-config`."""
+    exit_functions.record()  # before the config file may register any
     folder = working_directory()
     environment = dict(os.environ)
     configure_again = partial(read_settings, arguments, environment, folder)

@@ -40,6 +40,9 @@ class Channel:
     """One end of a pair; `fileno()` makes it selectable."""
 
     def __init__(self, end: socket.socket) -> None:
+        end.settimeout(
+            None
+        )  # an app or a config file may have set a default (socket.setdefaulttimeout)
         self.end = end
 
     @classmethod

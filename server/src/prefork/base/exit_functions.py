@@ -2,19 +2,44 @@
 
 A forked process inherits its parent's registrations, and would carry them out a second time: remove
 a folder that others still use, end another process's children. Each process of the server therefore
-begins with none; what it registers itself runs at its own end. The import's registrations belong to
-the process that imported, so a mold carries them out when its last worker is gone. So do the
+forgets what its parent has registered; what it registers itself runs at its own end. The import's registrations
+belong to the process that imported, so a mold carries them out when its last worker is gone. So do the
 destructors of its objects: a closed `NamedTemporaryFile` removes its file in `__del__`.
+
+What was registered before the server began (`record`) is not forgotten: `sitecustomize` has done that, by which
+opentelemetry-instrument, ddtrace-run, newrelic-admin and coverage work. Each process has something of its own to send or
+to write at its end, as under any server that forks.
 """
 
 import atexit
+import contextlib
 import gc
+import os
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+
+class Registration(NamedTuple):
+    """A call of `atexit.register`."""
+
+    function: Callable[..., Any]
+    module: str  # that called it
+    line: str  # as `shop.py:12`
+    arguments: tuple[object, ...]
+
+
+# Bound before anything else may put its own in the place of it.
+_register = atexit.register
+_registered: list[Registration] = []
+# Of parents: what only a registration refers to would be destroyed with it, and is theirs to destroy.
+_inherited: list[Registration] = []
+_is_recorded = False
+# What the standard library had registered when the record began.
+_standard_at_start: frozenset[Callable[..., Any]] = frozenset()
 
 # Objects of the parent that have a `__del__` written in Python.
 _with_destructor: list[weakref.ref[Any]] = []
@@ -24,23 +49,70 @@ _without_reference: set[int] = set()
 _own: list[Any] = []
 
 
+def record() -> None:
+    """From now on, keep a record of what is registered: a forked process forgets it, and no more than that."""
+    global _is_recorded, _standard_at_start
+    if not _is_recorded:
+        _is_recorded = True
+        _standard_at_start = frozenset(_standard_functions())
+        atexit.register = _register_and_record
+
+
+def end_record() -> None:
+    """In a process that forks no other of the server: an app may register functions as long as it runs."""
+    global _is_recorded
+    _is_recorded = False
+    _registered.clear()
+    if atexit.register is _register_and_record:
+        atexit.register = _register
+
+
+def registered() -> tuple[Registration, ...]:
+    """Return what this process has registered since the record began."""
+    return tuple(_registered)
+
+
+def _register_and_record(
+    function: Callable[..., Any], /, *arguments: Any, **keywords: Any
+) -> Callable[..., Any]:
+    if _is_recorded:
+        caller = sys._getframe(1)
+        line = f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}"
+        module = str(caller.f_globals.get("__name__", ""))
+        _registered.append(Registration(function, module, line, (arguments, keywords)))
+    return _register(function, *arguments, **keywords)
+
+
 def forget_inherited() -> None:
     """In a process that was just forked: what its parent registered is not done at its end."""
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
-    atexit._clear()
-    atexit.register(_run_own_destructors)  # after all others
-    # What the standard library does at the end of every process, as registered by its modules on import.
-    if "logging" in sys.modules:
-        atexit.register(sys.modules["logging"].shutdown)
-    # Also without finalizers of its own: it keeps those of the parent from running while the interpreter is torn down.
-    atexit.register(weakref.finalize._exitfunc)  # type: ignore[attr-defined]
+    for registration in _registered:
+        # It is compared with all others, which may be objects of any kind.
+        with contextlib.suppress(Exception):
+            atexit.unregister(registration.function)
+    _inherited.extend(_registered)
+    _registered.clear()
+    _register_and_record(_run_own_destructors)  # after all others of this process
     if "multiprocessing.util" in sys.modules:
         from multiprocessing import process, util
 
         util._finalizer_registry.clear()  # type: ignore[attr-defined]
         process._children.clear()  # type: ignore[attr-defined]
-        atexit.register(util._exit_function)  # type: ignore[attr-defined]
+    for function in _standard_functions():
+        if function not in _standard_at_start:
+            _register_and_record(function)
+
+
+def _standard_functions() -> Iterator[Callable[..., Any]]:
+    """What the standard library does at the end of every process, as far as its modules have been imported."""
+    if "logging" in sys.modules:
+        yield sys.modules["logging"].shutdown
+    # Also without finalizers of its own: it keeps those of the parent from running while the interpreter is torn down.
+    if weakref.finalize._registered_with_atexit:  # type: ignore[attr-defined]
+        yield weakref.finalize._exitfunc  # type: ignore[attr-defined]
+    if "multiprocessing.util" in sys.modules:
+        yield sys.modules["multiprocessing.util"]._exit_function
 
 
 def run() -> None:

@@ -246,7 +246,10 @@ class SocketSender:
     """For a socket, as systemd's journal gives its services."""
 
     def __init__(self, fd: int) -> None:
+        blocking = os.get_blocking(fd)
         self.sock = _Socket(fileno=os.dup(fd))
+        # With a default timeout (socket.setdefaulttimeout), the line before has set O_NONBLOCK for all who share it.
+        os.set_blocking(fd, blocking)
 
     def send(self, record: bytes) -> int:
         return self.sock.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -23,6 +23,7 @@ ASGI = "prefork runs WSGI apps only"
 LOGS = "see --log-format; the app's own logging is not touched"
 STATSD = "read /metrics of the agent (--metrics)"
 DIRTY = "run background work in a process of its own"
+PASTE = """name the app as 'paste.deploy:loadapp("config:/srv/shop/production.ini")'"""
 
 UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("user", ("-u", "--user"), True, IDENTITY, is_unsafe_to_ignore=True),
@@ -42,8 +43,8 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("proxy_allow_ips", ("--proxy-allow-from",), True, "let the proxy send X-Forwarded-For"),
     UnsupportedSetting("protocol", ("--protocol",), True, "only HTTP is supported", is_unsafe_to_ignore=True),
     UnsupportedSetting("uwsgi_allow_ips", ("--uwsgi-allow-from",), True, "only HTTP is supported"),
-    UnsupportedSetting("paste", ("--paste", "--paster"), True, "name the app as MODULE:CALLABLE", is_unsafe_to_ignore=True),
-    UnsupportedSetting("raw_paste_global_conf", ("--paste-global",), True, "name the app as MODULE:CALLABLE"),
+    UnsupportedSetting("paste", ("--paste", "--paster"), True, PASTE, is_unsafe_to_ignore=True),
+    UnsupportedSetting("raw_paste_global_conf", ("--paste-global",), True, "name the app as 'paste.deploy:loadapp(…, global_conf={…})'"),
     UnsupportedSetting("secure_scheme_headers", (), True, "X-Forwarded-Proto of trusted peers sets wsgi.url_scheme"),
     UnsupportedSetting("forwarder_headers", ("--forwarder-headers",), True, "use --script-name"),
     UnsupportedSetting("header_map", ("--header-map",), True, "names with an underscore are always dropped"),

@@ -119,16 +119,21 @@ def show_size(number: int) -> str:
 
 
 def choice(*names: str, aliases: Mapping[Any, str] | None = None) -> Kind:
-    """One of several words; `aliases` maps other accepted values to them."""
+    """One of several words, in any case; `aliases` maps other accepted values to them."""
+    meant = {lower(other): word for other, word in (aliases or {}).items()}
 
     def parse(value: Any) -> str:
-        key = value.lower() if isinstance(value, str) else value
-        named: str = (aliases or {}).get(key, value)
+        key = lower(value)
+        named: str = meant.get(key, key)
         if named not in names:
             raise ValueError
         return named
 
     return Kind(parse, " or ".join(names), "|".join(names))
+
+
+def lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 def text(allowed: str, metavar: str, *, accept: Callable[[str], bool] | None = None) -> Kind:

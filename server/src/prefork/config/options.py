@@ -374,7 +374,7 @@ class Options:
     )  # fmt: skip
     loglevel: str = setting(
         "--log-level",
-        kind=choice("debug", "info", "warning", "error", "critical"),
+        kind=choice("debug", "info", "warning", "error", "critical", aliases={"warn": "warning"}),
         default="info",
         section=LOGGING,
         help="Minimum level to log.",

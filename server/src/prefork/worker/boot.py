@@ -127,6 +127,7 @@ def run_worker(
         exit_functions.spare_inherited()
         return Exit.APP
     signals.install()  # the import may have set handlers of its own
+    exit_functions.end_record()
     worker.booted = True
     channel.send(ready)
     parts = LoopParts(

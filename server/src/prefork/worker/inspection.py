@@ -1,14 +1,13 @@
 """Imports the app and looks at what that left in this process. Called by molds, by workers, by `--check-config`."""
 
-import atexit
 import contextlib
 import gc
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from prefork.base import exit_functions
+from prefork.base.exit_functions import Registration
 from prefork.base.threads import refuse_replaced
 from prefork.worker.app_import import WsgiApp, import_app
 from prefork.worker.fork_safety import SHOWN, find_hazards
@@ -36,12 +35,12 @@ def import_and_inspect(name: str, *, worker_class: str) -> Imported:
     """
     if worker_class == "gevent":
         patch()
-    before = observe()
-    with exit_functions_recorded() as registered:
-        app = import_app(name)
-        # What cannot be loaded is the business of the request that needs it.
-        with contextlib.suppress(Exception, SystemExit):
-            warm_up()
+    before, known = observe(), len(exit_functions.registered())
+    app = import_app(name)
+    # What cannot be loaded is the business of the request that needs it.
+    with contextlib.suppress(Exception, SystemExit):
+        warm_up()
+    registered = filter(None, map(describe, exit_functions.registered()[known:]))
     if worker_class == "threads":
         refuse_replaced()
     with every_object_visible():
@@ -66,28 +65,14 @@ def every_object_visible() -> Iterator[None]:
             gc.freeze()
 
 
-@contextlib.contextmanager
-def exit_functions_recorded() -> Iterator[list[str]]:
-    """Record what is registered by `atexit.register` meanwhile, apart from the standard library's own.
+def describe(registration: Registration) -> str:
+    """Return what to say of an exit function, "" for one of the standard library's own; pure.
 
     Each process has to do it at its own end (flush its telemetry) or none may but the last (remove a
     folder): which, only the app knows, so such an import is not shared.
     """
-    recorded: list[str] = []
-    register = atexit.register
-
-    def recording(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
-        caller = sys._getframe(1)
-        module = str(caller.f_globals.get("__name__", ""))
-        root = module.partition(".")[0]
-        if root not in sys.stdlib_module_names and root not in _HARMLESS:
-            named = getattr(function, "__qualname__", None) or repr(function)
-            where = f"{os.path.basename(caller.f_code.co_filename)}:{caller.f_lineno}"
-            recorded.append(f"exit function {named} registered by {module} ({where})")
-        return register(function, *arguments, **keywords)
-
-    atexit.register = recording
-    try:
-        yield recorded
-    finally:
-        atexit.register = register
+    root = registration.module.partition(".")[0]
+    if root in sys.stdlib_module_names or root in _HARMLESS:
+        return ""
+    named = getattr(registration.function, "__qualname__", None) or repr(registration.function)
+    return f"exit function {named} registered by {registration.module} ({registration.line})"

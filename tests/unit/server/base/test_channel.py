@@ -1,6 +1,7 @@
 """Messages arrive whole, with their descriptors, and what is not a message is noticed."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 
@@ -116,3 +117,16 @@ def test_packet_that_is_no_message_is_told_from_one(ends: tuple[Channel, Channel
     received = other.receive()
     assert received is not None
     assert isinstance(received[0], messages.Malformed)
+
+
+def test_a_channel_waits_whatever_default_timeout_an_app_has_set():
+    socket.setdefaulttimeout(0.01)
+    try:
+        one, other = Channel.pair()
+        adopted = Channel.adopt(os.dup(other.fileno()))
+    finally:
+        socket.setdefaulttimeout(None)
+    for end in (one, other, adopted):
+        assert os.get_blocking(end.fileno())
+        assert end.end.gettimeout() is None
+        end.close()

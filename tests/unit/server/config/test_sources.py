@@ -95,12 +95,35 @@ def test_preload_takes_a_value_or_none(arguments: list[str], preload: str, app: 
         (["-w"], "expected one argument"),
         (["--user", "www-data"], "--user is not supported; start prefork as the user"),
         (["--certfile", "x.pem"], "--certfile is not supported; prefork serves plain HTTP"),
+        (
+            ["--paste", "x.ini"],
+            """name the app as 'paste.deploy:loadapp("config:/srv/shop/production.ini")'""",
+        ),
         (["-D"], "--daemon is not supported; leave it to systemd"),
         (["-c", "missing.py"], "config is missing.py; there is no such file"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_remedy(arguments: list[str], message: str):
     assert message in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("written", "level"), [("INFO", "info"), ("Debug", "debug"), ("WARN", "warning")]
+)
+def test_log_level_may_be_written_as_logging_does(written: str, level: str):
+    assert read("--log-level", written, "app:app").options.loglevel == level
+
+
+@pytest.mark.parametrize(
+    ("written", "worker_class"),
+    [
+        ("gthread", "threads"),
+        ("gunicorn.workers.gthread.ThreadWorker", "threads"),
+        ("gunicorn.workers.ggevent.GeventWorker", "gevent"),
+    ],
+)
+def test_worker_class_may_be_written_as_gunicorn_takes_it(written: str, worker_class: str):
+    assert read("-k", written, "app:app").options.worker_class == worker_class
 
 
 def test_gunicorn_options_without_effect_here_are_named_and_their_values_skipped():
