@@ -10,11 +10,12 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-from prefork.base import exit_functions, processes, threads
+from prefork.base import bytecode, exit_functions, processes, threads
 from prefork.base.log import Log, escape_controls
 from prefork.base.standard_output import write_out
 from prefork.base.termination_log import write_termination_message
 from prefork.base.versions import boot_version, is_pinned
+from prefork.base.working_directory import current_directory, named_directory, working_in
 from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.options import SETTINGS, Options
@@ -60,8 +61,9 @@ def describe_interrupted(arguments: Sequence[str]) -> str:
 def run_server(arguments: Sequence[str]) -> int:
     """Serve, or carry out `--check-config` or `--print-config`."""
     exit_functions.record()  # before the config file may register any
-    folder = working_directory()
     environment = dict(os.environ)
+    folder = named_directory(environment)
+    bytecode.keep_settled_only()
     configure_again = partial(read_settings, arguments, environment, folder)
     configuration = configure_again(version_to_start_with)
     threads.refuse_replaced(threads.FOR_CONFIG_FILES)
@@ -97,24 +99,18 @@ def run_server(arguments: Sequence[str]) -> int:
 def read_settings(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path, move: Move
 ) -> Configuration:
-    """As `configure`; the standard descriptors that a config file closes are open again afterwards."""
-    with processes.keep_standard_descriptors() as closed:
-        configuration = configure(arguments, environment, folder=folder, move=move)
-    warnings = [
+    """As `configure`, in the directory that prefork was started in, as its name leads there now.
+
+    The standard descriptors that a config file closes are open again afterwards.
+    """
+    here = current_directory(folder)
+    with working_in(here), processes.keep_standard_descriptors() as closed:
+        configuration = configure(arguments, environment, folder=here, move=move)
+    warnings = tuple(
         f"a config file closed descriptor {number}, which is open again" for number in closed
-    ]
-    return replace(configuration, warnings=(*configuration.warnings, *warnings))
-
-
-def working_directory() -> Path:
-    """Return it. Raises StartupError where it has been removed, or where this user may not see it."""
-    try:
-        return Path.cwd()
-    except OSError as error:
-        raise StartupError(
-            f"the working directory is not there any more, or cannot be seen: {error.strerror}; start prefork in another one",
-            Exit.ENVIRONMENT,
-        ) from None
+    )
+    warnings = (*configuration.warnings, *warnings)
+    return replace(configuration, warnings=warnings, folder=folder)
 
 
 def version_to_start_with(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from prefork.base.digest import digest_directory, parse_content
 from prefork.base.systemd import own_variables
 from prefork.base.time_limit import time_limit
 from prefork.base.versions import boot_version, follow, is_pinned, version_with
+from prefork.base.working_directory import current_directory
 from prefork.config.config_file import Move
 from prefork.config.environment import replace_environment
 from prefork.config.exit_guard import exit_refused
@@ -44,6 +45,7 @@ class GenerationConfig:
     environment: Mapping[str, str]
     content: dict[str, str]  # digests by name
     versions: dict[Path, Path]  # real paths by the content's folder; they stay the generation's own
+    directory: Path  # to work in; its real path, which stays the generation's own as well
 
 
 class Generations:
@@ -59,6 +61,8 @@ class Generations:
         self.options = configuration.options
         self.hooks = Hooks(configuration.hooks, own.log, configuration.imports)
         self.environment = own_variables(configuration.environment)
+        self.folder = configuration.folder
+        self.started_in = Path.cwd()
         self.own = own
         self.log = own.log
         self.reread = reread
@@ -73,20 +77,23 @@ class Generations:
         """Read what a new generation is booted with; `wanted` has the digests of contents that change.
 
         The first generation takes the settings that the server was started with. One that is loaded stays as it is.
-        Raises StartupError for a config file that is bad, and for a content that is not there.
+        Raises StartupError for a config file that is bad, and for a content or a working directory that is not there.
         """
         if number in self.configs:
             return
         folders = parse_content(self.options.content)
         versions = self._choose_versions(folders, wanted)
         content = self._digest(folders, versions)
+        directory = current_directory(self.folder / self.options.chdir)
         if why := find_difference(wanted, content):
             raise StartupError(why)
         if self.configs:
-            config = self._reread(content, versions)
+            config = self._reread(content, versions, directory)
         else:
             environment = pin_variables(self.environment, folders, versions)
-            config = GenerationConfig(self.options, self.hooks, environment, content, versions)
+            config = GenerationConfig(
+                self.options, self.hooks, environment, content, versions, directory
+            )
         self.configs[number] = config
 
     def content_of(self, number: int) -> dict[str, str]:
@@ -143,7 +150,9 @@ class Generations:
             checks_health=bool(options.health_path),
         )
 
-    def _reread(self, content: dict[str, str], versions: dict[Path, Path]) -> GenerationConfig:
+    def _reread(
+        self, content: dict[str, str], versions: dict[Path, Path], directory: Path
+    ) -> GenerationConfig:
         with exit_refused():
             self.call_hook("on_reload", self.own.server)
             self.own.notifier.reloading()
@@ -161,6 +170,7 @@ class Generations:
             ),
             content,
             versions,
+            directory,
         )
 
     def _show_alive(self) -> str:

@@ -220,8 +220,9 @@ class Molds:
         ours, theirs = Channel.pair()
         stack_fd = os.memfd_create("prefork-stack", os.MFD_CLOEXEC)
         mold = Mold(
-            number, order.preload, theirs, config.options, config.hooks, config.environment, config.versions,
-            self.own.server, self.log, self.own.logfiles, self.own.stats_fd,
+            number, order.preload, theirs, config.options, config.hooks, config.environment,
+            self.generations.started_in, config.directory, config.versions, self.own.server, self.log,
+            self.own.logfiles, self.own.stats_fd,
             tuple(can_refuse_handshakes(listener) for listener in self.own.listeners),
             self.import_limits.pop(number, None), stack_fd,
         )  # fmt: skip

@@ -82,7 +82,7 @@ class Options:
         kind=text("a directory", "DIR"),
         default="",
         section=APP,
-        help="Directory to change to before the app is imported; it leads sys.path.",
+        help="Directory to change to before the app is imported; it leads sys.path. A link is followed anew by each reload.",
     )
     pythonpath: tuple[str, ...] = setting(
         "--pythonpath",

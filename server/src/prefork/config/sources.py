@@ -46,6 +46,7 @@ class Configuration:
     sources: tuple[str, ...] = ()  # what was read that a person may not have thought of
     environment: Mapping[str, str] = field(default_factory=dict)  # of the app
     imports: Imports = field(default_factory=Imports)  # of the config file
+    folder: Path = Path()  # that prefork was started in, by its name
 
 
 def configure(

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from prefork.base.versions import follow
+from prefork.base.working_directory import go_to, move_paths
 from prefork.errors import Exit, StartupError
 
 DEFAULT_NAME = "application"
@@ -68,6 +69,15 @@ def invalid_name(text: str, why: str) -> StartupError:
     return StartupError(
         f"the app is {text}; {why}; use MODULE:CALLABLE, as in shop.wsgi:application"
     )
+
+
+def enter_directory(directory: Path, before: Path) -> None:
+    """Work in `directory`, and search there what was searched in the one `before`, as by PYTHONPATH=lib.
+
+    Raises StartupError when it is not there any more.
+    """
+    go_to(directory)
+    sys.path[:] = move_paths(sys.path, str(before), str(directory))
 
 
 def enter_versions(versions: Mapping[Path, Path]) -> None:

@@ -33,9 +33,14 @@ from prefork.base.logfiles import LogFiles
 from prefork.base.tracebacks import describe_failure
 from prefork.config.environment import replace_environment
 from prefork.config.options import Options
-from prefork.errors import Exit
+from prefork.errors import Exit, StartupError
 from prefork.worker import gunicorn_loggers
-from prefork.worker.app_import import WsgiApp, enter_versions, extend_search_path
+from prefork.worker.app_import import (
+    WsgiApp,
+    enter_directory,
+    enter_versions,
+    extend_search_path,
+)
 from prefork.worker.boot import Inheritance, run_worker
 from prefork.worker.fork_safety import summarize
 from prefork.worker.holdings import own_children
@@ -57,6 +62,8 @@ class Mold:
     options: Options
     hooks: Hooks
     environment: Mapping[str, str]
+    started_in: Path  # where the arbiter works
+    directory: Path  # to work in
     versions: Mapping[Path, Path]  # of each content folder the real path that this generation loads
     server: HookServer
     log: Log
@@ -80,6 +87,10 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
     children.close_in_children(mold.stack_fd)
     # On SIGABRT, which the arbiter sends when an import takes too long, and on any crash.
     faulthandler.enable(file=mold.stack_fd, all_threads=False)
+    try:
+        enter_directory(mold.directory, mold.started_in)
+    except StartupError as error:
+        return end_failed(mold, error)
     enter_versions(mold.versions)
     extend_search_path(mold.options.pythonpath, mold.versions)
     # Once per generation.
@@ -93,15 +104,20 @@ def run_mold(mold: Mold, forget: Callable[[], None]) -> int:
             mold.channel.send(messages.PreloadUnsafe(messages.shorten(str(unsafe))))
             return end_import(unsafe.children, mold.stack_fd)
         except BaseException as error:
-            started = own_children()
-            failure = messages.shorten(describe_failure(error))
-            mold.channel.send(messages.BootFailed(failure, list(started)))
-            return end_import(started, mold.stack_fd, Exit.APP)
+            return end_failed(mold, error)
         disregard_signals(
             SIGNALS
         )  # the import may have set handlers of its own; others are its own affair
     mold.channel.send(messages.MoldReady(list(started)))
     return serve_forks(mold, app)
+
+
+def end_failed(mold: Mold, error: BaseException) -> int:
+    """Report why no app is imported here, and end; return the exit code."""
+    started = own_children()
+    failure = messages.shorten(describe_failure(error))
+    mold.channel.send(messages.BootFailed(failure, list(started)))
+    return end_import(started, mold.stack_fd, Exit.APP)
 
 
 def disregard_signals(numbers: Iterable[signal.Signals]) -> None:
