@@ -1,5 +1,6 @@
 """Boots a worker: imports the app if the mold did not, builds the engine, starts the app threads, runs the loop."""
 
+import contextlib
 import faulthandler
 import os
 import random
@@ -137,7 +138,8 @@ def run_worker(
 
     def leave(loop: WorkerLoop) -> int:
         worker.alive = False
-        hooks.call("worker_exit", server, worker)
+        with contextlib.suppress(SystemExit):  # it ends now anyway, in the order below
+            hooks.call("worker_exit", server, worker)
         if loop.skip_cleanup:
             processes.exit_now(Exit.OK)
         if loop.is_memory_short:

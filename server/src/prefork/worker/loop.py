@@ -32,6 +32,8 @@ _Selector = selectors.DefaultSelector
 QUICK_STOP_S = 0.3
 # A spool that fails, and lost lines of the access log, are logged so often.
 REPORT_PERIOD_S = 10.0
+# More of them in a row are no handler's doing.
+FAILED_TURNS_MAX = 20
 # TERM and USR1 are acted on. The others come from a terminal to the whole process group, or by mistake: what
 # they mean is the arbiter's decision, and none may end a worker in the middle of a request.
 # All others are the app's: its mold has set handlers that do nothing, before the import could set its own.
@@ -86,6 +88,7 @@ class WorkerLoop:
     spool_report_after: float = 0.0
     lost_log_lines: int = 0
     lost_report_after: float = 0.0
+    failed_turns: int = 0  # in a row
 
     def run(self) -> None:
         with _Selector() as selector:
@@ -93,13 +96,39 @@ class WorkerLoop:
             selector.register(self.engine.notify_fd, selectors.EVENT_READ, self.on_engine)
             selector.register(self.signals, selectors.EVENT_READ, self.on_signals)
             while not self.is_over:
-                for key, _ in selector.select(self.time_left()):
-                    key.data(selector)
-                if self.deadline is not None and time.monotonic() >= self.deadline:
-                    self.stop()
+                self.guard(selector)
         if self.serves and not self.skip_cleanup:
             for thread in self.threads:
                 thread.join()
+
+    def guard(self, selector: selectors.BaseSelector) -> None:
+        """Take a turn. What a signal handler of the app raises comes by here, as Python calls it in the main thread.
+
+        Without this thread nobody would end the others.
+        """
+        try:
+            self.turn(selector)
+            self.failed_turns = 0
+        except SystemExit:
+            if not self.is_over:
+                self.log.warning("the app ends its worker by SystemExit, draining", pid=os.getpid())
+                self.drain("close")
+        except BaseException:
+            self.log.error(
+                "the app raised this in the main thread of its worker, which goes on",
+                pid=os.getpid(),
+                traceback=traceback.format_exc(),
+            )
+            self.failed_turns += 1
+            if self.failed_turns > FAILED_TURNS_MAX:
+                processes.exit_now(Exit.BUG)
+
+    def turn(self, selector: selectors.BaseSelector) -> None:
+        """Wait for what comes next and handle it."""
+        for key, _ in selector.select(self.time_left()):
+            key.data(selector)
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.stop()
 
     def time_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -121,8 +150,10 @@ class WorkerLoop:
                 self.is_memory_short = is_memory_short
                 self.drain(mode)
             case messages.Stop():
-                self.hooks.call("worker_int", self.worker)
-                self.stop()
+                try:
+                    self.hooks.call("worker_int", self.worker)
+                finally:
+                    self.stop()
             case messages.ReopenLogs():
                 self.logfiles.reopen()
 
