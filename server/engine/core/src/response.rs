@@ -65,6 +65,35 @@ impl std::fmt::Display for InvalidResponse {
 
 impl std::error::Error for InvalidResponse {}
 
+/// The fields that the server adds where the application gave none, composed once for all responses of one date.
+#[derive(Clone, Debug, Default)]
+pub struct OwnFields {
+    /// The line of `Server`, then that of `Date`.
+    lines: Vec<u8>,
+    date_start: usize,
+}
+
+impl OwnFields {
+    /// `Server`, unless it is empty, and `Date`, an [`http_date`](crate::date::http_date).
+    #[must_use]
+    pub fn new(server: &[u8], date: &[u8]) -> Self {
+        let mut lines = Vec::new();
+        if !server.is_empty() {
+            write_field(&mut lines, b"Server", server);
+        }
+        let date_start = lines.len();
+        write_field(&mut lines, b"Date", date);
+        Self { lines, date_start }
+    }
+
+    /// Those that the application has not given.
+    fn missing(&self, has_server: bool, has_date: bool) -> &[u8] {
+        let start = if has_server { self.date_start } else { 0 };
+        let end = if has_date { self.date_start } else { self.lines.len() };
+        &self.lines[start..end]
+    }
+}
+
 /// A response head in the making.
 ///
 /// The bytes go to the end of a buffer that is given to every call, so that the caller may keep
@@ -151,22 +180,16 @@ impl ResponseHead {
     /// Writes the server's own fields and the empty line, and decides how the body is framed.
     ///
     /// `whole_body` is the length of the body where the caller has all of it; it is sent as
-    /// Content-Length when the application gave none. `date` is an [`http_date`](crate::date::http_date).
+    /// Content-Length when the application gave none.
     #[inline]
     #[must_use]
     pub fn finish(
         self,
         out: &mut Vec<u8>,
-        server: &[u8],
-        date: &[u8],
+        own: &OwnFields,
         whole_body: Option<u64>,
     ) -> BodyEncoder {
-        if !self.has_server && !server.is_empty() {
-            write_field(out, b"Server", server);
-        }
-        if !self.has_date {
-            write_field(out, b"Date", date);
-        }
+        out.extend_from_slice(own.missing(self.has_server, self.has_date));
         let framing = self.framing(whole_body);
         self.write_framing(out, framing);
         let keep_alive = self.request.keep_alive && framing != Framing::UntilClose;

@@ -4,7 +4,9 @@
 use prefork_core::Reject;
 use prefork_core::date::http_date;
 use prefork_core::error_page::write_reject;
-use prefork_core::response::{BodyEncoder, HeadWriter, InvalidResponse, RequestInfo, ResponseHead};
+use prefork_core::response::{
+    BodyEncoder, HeadWriter, InvalidResponse, OwnFields, RequestInfo, ResponseHead,
+};
 
 const HTTP_1_1: RequestInfo = RequestInfo { minor: 1, is_head: false, keep_alive: true };
 const HTTP_1_0: RequestInfo = RequestInfo { minor: 0, is_head: false, keep_alive: true };
@@ -21,7 +23,7 @@ fn reply(
     for (name, value) in fields {
         reply.field(&mut out, name.as_bytes(), value.as_bytes()).unwrap();
     }
-    let outgoing = reply.finish(&mut out, b"prefork", b"DATE", whole);
+    let outgoing = reply.finish(&mut out, &OwnFields::new(b"prefork", b"DATE"), whole);
     (String::from_utf8(out).unwrap(), outgoing)
 }
 
@@ -51,7 +53,7 @@ fn written(
     let mut out = Vec::new();
     let pairs = fields.iter().map(|(name, value)| Some((name.as_bytes(), value.as_bytes())));
     let head = writer.write(&mut out, answering, status.as_bytes(), pairs)?;
-    let body = head.finish(&mut out, b"prefork", b"DATE", None);
+    let body = head.finish(&mut out, &OwnFields::new(b"prefork", b"DATE"), None);
     Some((String::from_utf8(out).unwrap(), body))
 }
 

@@ -3,7 +3,7 @@
 //! Each function panics, with the input, where it does not hold.
 #![allow(dead_code, reason = "each of its users needs a part")]
 
-use prefork_core::response::{BodyEncoder, RequestInfo, ResponseHead};
+use prefork_core::response::{BodyEncoder, OwnFields, RequestInfo, ResponseHead};
 use prefork_core::{BodyDecoder, Framing, Head, Limits, Parsed, Reject, head, request_body};
 
 use crate::reference;
@@ -132,7 +132,8 @@ pub fn check_response(input: &[u8]) -> bool {
         }
     }
     let total = script.blocks.iter().map(|block| block.len() as u64).sum();
-    let mut outgoing = reply.finish(&mut out, b"s", b"d", script.whole_body.then_some(total));
+    let mut outgoing =
+        reply.finish(&mut out, &OwnFields::new(b"s", b"d"), script.whole_body.then_some(total));
     let head_end = out.len();
     let mut admitted = Vec::new();
     for block in &script.blocks {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prefork_core::Method;
-use prefork_core::response::{BodyEncoder, HeadWriter, RequestInfo, ResponseHead};
+use prefork_core::response::{BodyEncoder, HeadWriter, OwnFields, RequestInfo, ResponseHead};
 use prefork_io::accounting::CallResult;
 use prefork_io::out_queue::{FileSegment, SharedBytes};
 use prefork_io::reactor::Call;
@@ -71,13 +71,20 @@ pub struct Exchange {
     number: usize,
     waiter: Waiter,
     state: Mutex<State>,
-    date: Mutex<(u64, [u8; 29])>,
+    /// What the server adds to each head, and the tenth of a second that its date is of.
+    own_fields: Mutex<(u64, OwnFields)>,
 }
 
 impl Exchange {
     /// An exchange for calls of the app thread `number`.
     pub fn new(server: Arc<Server>, number: usize, waiter: Waiter) -> Self {
-        Self { server, number, waiter, state: Mutex::default(), date: Mutex::new((0, [0; 29])) }
+        Self {
+            server,
+            number,
+            waiter,
+            state: Mutex::default(),
+            own_fields: Mutex::new((u64::MAX, OwnFields::default())),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,13 +121,14 @@ impl Exchange {
         drop(write);
     }
 
-    /// `Date`, renewed ten times a second at most.
-    fn date(&self, now_us: u64) -> [u8; 29] {
-        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
-        if now_us / 100_000 != date.0 {
-            *date = (now_us / 100_000, self.server.shared.date());
+    /// `Server` and `Date`, renewed ten times a second at most.
+    fn own_fields(&self, now_us: u64) -> MutexGuard<'_, (u64, OwnFields)> {
+        let mut own = self.own_fields.lock().unwrap_or_else(PoisonError::into_inner);
+        if now_us / 100_000 != own.0 {
+            let shared = &self.server.shared;
+            *own = (now_us / 100_000, OwnFields::new(&shared.settings.server, &shared.date()));
         }
-        date.1
+        own
     }
 
     /// What of the request decides how its answer looks; `None` after the call.
@@ -141,10 +149,8 @@ impl Exchange {
     fn begin_body(&self, state: &mut State, whole_body: Option<u64>) -> PyResult<()> {
         match std::mem::take(&mut state.progress) {
             Progress::Started(reply) => {
-                let date = self.date(state.start_us);
-                let server = &self.server.shared.settings.server;
-                state.progress =
-                    Progress::Body(reply.finish(&mut state.out, server, &date, whole_body));
+                let own = self.own_fields(state.start_us);
+                state.progress = Progress::Body(reply.finish(&mut state.out, &own.1, whole_body));
                 Ok(())
             }
             Progress::Body(outgoing) => {
