@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.ports import reserve_port
 from tests.support.wait import NotYetError, wait_until
 
 START_S = 60.0
@@ -66,8 +66,7 @@ def running_prometheus(
     seconds = {"scrape_interval": "1s", "scrape_timeout": "1s"}
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": seconds, "scrape_configs": list(scrapes)}))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserve_port()
     command: list[str | Path] = [
         program,
         f"--config.file={config}",
