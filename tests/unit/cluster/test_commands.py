@@ -81,7 +81,7 @@ def test_second_command_waits_for_the_first(tmp_path: Path) -> None:
         waiting.start()
         waiting.join(0.2)
         order.append("first")
-    waiting.join(5)
+    waiting.join(30)
     assert order == ["first", "second"]
 
 

@@ -195,7 +195,7 @@ async def test_time_for_which_an_answer_stays_the_same_begins_anew_with_each_cha
 async def test_silent_pod_is_asked_less_and_less_often_until_its_readiness_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agents_module, "AGENT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(agents_module, "AGENT_TIMEOUT_S", 0.25)
 
     async def hang(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)

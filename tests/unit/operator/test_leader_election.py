@@ -16,12 +16,12 @@ NAME = "wsgiapp-operator"
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same proportions, a hundred times as fast."""
+    """Faster, and renewed more often: a busy machine holds both replicas up for a tenth of a second now and then."""
     for name, value in {
-        "DURATION_S": 0.2,
-        "RENEW_S": 0.02,
-        "DEADLINE_S": 0.15,
-        "TRY_S": 0.02,
+        "DURATION_S": 0.8,
+        "RENEW_S": 0.03,
+        "DEADLINE_S": 0.6,
+        "TRY_S": 0.03,
     }.items():
         monkeypatch.setattr(election_module, name, value)
 
@@ -43,12 +43,12 @@ async def test_second_replica_waits_and_takes_over_after_a_release() -> None:
     await first.acquire()
     keeping = asyncio.create_task(first.keep())
     waiting = asyncio.create_task(second.acquire())
-    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    done, _ = await asyncio.wait([waiting], timeout=1.5)
     assert not done, "taken from a holder that renews"
     assert set(standby) == {"ns/release"}
     keeping.cancel()
     await first.release()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await waiting
     assert holder(cluster) == "second"
     assert cluster.objects["Lease", "system", NAME]["spec"]["leaseTransitions"] == 2
@@ -57,7 +57,7 @@ async def test_second_replica_waits_and_takes_over_after_a_release() -> None:
 async def test_holder_that_died_is_replaced() -> None:
     cluster = FakeCluster()
     await make(cluster, "dead").acquire()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await make(cluster, "next").acquire()
     assert holder(cluster) == "next"
 
@@ -65,7 +65,7 @@ async def test_holder_that_died_is_replaced() -> None:
 async def test_restarted_holder_has_its_lease_back_at_once() -> None:
     cluster = FakeCluster()
     await make(cluster, "pod-a").acquire()
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(0.5):
         await make(cluster, "pod-a").acquire()
 
 
@@ -97,7 +97,7 @@ async def test_time_between_acquiring_and_keeping_counts() -> None:
     lease = make(cluster, "first")
     await lease.acquire()
     await asyncio.sleep(election_module.DEADLINE_S)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         with pytest.raises(LeadershipLost, match="could not be renewed"):
             await lease.keep()
 
@@ -108,7 +108,7 @@ async def test_lease_that_somebody_deleted_is_made_anew() -> None:
     await lease.acquire()
     cluster.remove("Lease", "system", NAME)
     keeping = asyncio.create_task(lease.keep())
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while ("Lease", "system", NAME) not in cluster.objects:  # noqa: ASYNC110 -- the fake has no event
             await asyncio.sleep(0.005)
     keeping.cancel()

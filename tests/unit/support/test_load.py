@@ -19,6 +19,7 @@ import pytest
 from tests.support.background_load import BackgroundLoad
 from tests.support.load import RemoteRefusedError, main, run
 from tests.support.load_report import LoadPlan, LoadReport, Seen, Tally, percentile
+from tests.support.wait import wait_until
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ async def test_connection_lost_with_its_request_makes_room_for_those_that_wait()
         behave, duration_s=0.1, connections=1, post_share=0.0, new_connection_share=0.0
     )
     assert report.reasons == {"failed: closed before the answer": 1}
-    assert report.elapsed_s < 3
+    assert report.elapsed_s < 4  # timeout_s is 5
 
 
 async def test_post_on_reused_connection_closed_without_answer_is_failed() -> None:
@@ -262,7 +263,7 @@ async def test_unasked_answer_on_idle_connection_is_wrong() -> None:
         return right(asked)
 
     report = await report_of(
-        behave, rate=10.0, duration_s=0.3, post_share=0.0, new_connection_share=0.0
+        behave, rate=2.0, duration_s=1.0, post_share=0.0, new_connection_share=0.0
     )
     assert report.reasons == {"wrong: unsolicited answer": 1}
 
@@ -289,7 +290,7 @@ async def test_timeout_is_failed_and_frees_the_run() -> None:
             await asyncio.sleep(30)
         return right(asked)
 
-    report = await report_of(behave, timeout_s=0.2, post_share=0.0)
+    report = await report_of(behave, timeout_s=1.5, post_share=0.0)
     assert report.reasons == {"failed: timeout": 1}
 
 
@@ -329,7 +330,7 @@ async def test_closed_loop_keeps_each_connection_busy_with_one_request() -> None
 
     report = await report_of(behave, rate=0.0, connections=3, new_connection_share=0.0)
     assert report.is_clean
-    assert report.sent > 30
+    assert report.sent > 10
     assert most == 3
 
 
@@ -413,7 +414,7 @@ async def test_background_load_runs_until_finished() -> None:
     async with serving(behave) as url:
         plan = LoadPlan(url=url, host="app.test", rate=50.0, duration_s=60.0, seed=1)
         with BackgroundLoad(plan) as load:
-            await asyncio.to_thread(load.run_until, 1.5)
+            await asyncio.to_thread(wait_until, lambda: (now := load.latest()) and now.ok >= 10)
             report = await asyncio.to_thread(load.finish)
     assert report.is_clean
     assert report.sent >= 10

@@ -75,7 +75,7 @@ def test_reading_does_not_wait_when_told_so(ends: tuple[Channel, Channel]):
     began = time.monotonic()
     with pytest.raises(BlockingIOError):
         other.receive(wait=False)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("fill", ["a", "я", "\U0001f4a5", "\x00", '"', "\udc80"])
