@@ -16,7 +16,7 @@ from types import TracebackType
 # Host and port, or the path of a unix socket.
 Address = tuple[str, int] | str
 
-WAIT_S = 10.0
+WAIT_S = 20.0
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) ([\t -~\x80-\xff]*)")
 FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t -~\x80-\xff]*)")
 

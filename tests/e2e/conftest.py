@@ -189,6 +189,7 @@ class UnderLoad:
     def __enter__(self) -> UnderLoad:
         self._load.__enter__()
         self._load.run_until(WARM_UP_S)
+        wait_until(lambda: (latest := self._load.latest()) and latest.ok > 0, what="no answer")
         return self
 
     def __exit__(
@@ -214,6 +215,10 @@ class UnderLoad:
         in_place: no endpoint changed, so not even a GET may have needed its one retry.
         """
         self._load.run_until(max(least_s + START_S, self.elapsed_s + WARM_UP_S))
+        wait_until(
+            lambda: (latest := self._load.latest()) and latest.elapsed_s >= least_s,
+            what=f"the load has not run for {least_s:g} s",
+        )
         report = self._load.finish()
         self._cases.append(figures.Case(self._case, report))
         assert report.is_clean, report.to_text()

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker
 from tests.support.kube import Kube, NotFoundError
-from tests.support.wait import wait_until
+from tests.support.wait import NotYetError, wait_until
 
 
 def test_changed_and_deleted_children_are_put_back(
@@ -69,10 +69,18 @@ def test_field_taken_out_of_the_spec_takes_its_child_with_it(
 
 def test_kubectl_get_wsgi_shows_the_state(steady: AppMaker, kube: Kube, namespace: str) -> None:
     app = steady(replicas=1)
-    head, line = kube.kubectl("get", "wsgi", "-n", namespace).splitlines()
-    assert head.split() == ["NAME", "READY", "REASON", "REPLICAS", "WORKERS", "URL", "AGE"]
-    name, ready, reason, replicas, workers, url, _ = line.split()
-    assert (name, ready, replicas, workers) == (app.name, "True", "1", "2")
+
+    def shown() -> list[str]:
+        head, line = kube.kubectl("get", "wsgi", "-n", namespace).splitlines()
+        assert head.split() == ["NAME", "READY", "REASON", "REPLICAS", "WORKERS", "URL", "AGE"]
+        name, ready, reason, replicas, workers, url, _ = line.split()
+        if (name, ready, replicas, workers) != (app.name, "True", "1", "2"):
+            raise NotYetError(
+                line
+            )  # the workers' number is the agent's, which is asked now and then
+        return [reason, url]
+
+    reason, url = wait_until(shown, within_s=60, what="an app that is ready with its workers")
     assert reason.isalpha()
     assert url == f"http://{app.host}/"
     status = app.status()

@@ -11,6 +11,7 @@ from tests.cluster import Cluster
 from tests.e2e.conftest import AppMaker
 from tests.support.kube import Kube
 from tests.support.operator_release import NAMESPACE, OperatorRelease
+from tests.support.wait import wait_until
 
 
 def test_every_line_of_pods_and_operator_is_json(
@@ -31,8 +32,17 @@ def test_every_line_of_pods_and_operator_is_json(
 
     assert ask("/?token=secret") == 200
     assert ask("/slow?token=secret", **{"X-Request-ID": "e2e-1"}) == 500
-    lines = read(app.serving_pods()[0], "-n", namespace, "--all-containers")
-    traffic = [line for line in lines if "status" in line]
+    pod = app.serving_pods()[0]
+    lines: list[dict[str, Any]] = []
+    traffic: list[dict[str, Any]] = []
+
+    def are_there() -> bool:
+        """Lines are written a moment after the answer, and go through the container runtime."""
+        lines[:] = read(pod, "-n", namespace, "--all-containers")
+        traffic[:] = [line for line in lines if "status" in line]
+        return len(traffic) >= 2
+
+    wait_until(are_there, what="a line is missing")
     assert [(line["target"], line["status"]) for line in traffic] == [("/", 200), ("/slow", 500)]
     assert traffic[0]["host"] == app.host
     # The ingress may set the id itself; then its own is the one that all lines share.

@@ -172,10 +172,10 @@ def test_limits_of_the_server_hold_through_the_ingress_to_the_byte_and_the_secon
     exact = request(app, method="POST", body=b"x" * LIMIT)
     assert (exact[0], exact[1].get("bytes")) == (200, LIMIT)
     assert request(app, method="POST", body=b"x" * (LIMIT + 1))[0] == 413
-    assert request(app, f"/?seconds={TIMEOUT_S - 0.5}")[0] == 200
+    assert request(app, f"/?seconds={TIMEOUT_S - 1}")[0] == 200
     started = time.monotonic()
-    assert request(app, f"/?seconds={TIMEOUT_S + 3}")[0] == 504
-    assert time.monotonic() - started < TIMEOUT_S + 3, "the server answers, not the app's end"
+    assert request(app, f"/?seconds={TIMEOUT_S + 6}")[0] == 504
+    assert time.monotonic() - started < TIMEOUT_S + 5, "the server answers, not the app's end"
 
 
 def test_tls_by_secret(declare: Declare, namespace: str, kube: Kube) -> None:
@@ -188,8 +188,17 @@ def test_tls_by_secret(declare: Declare, namespace: str, kube: Kube) -> None:
     _, other = make_certificate(host)
     kube.apply(tls_secret(crt, other), namespace=namespace)
     app.wait_condition("Routed", "False", within_s=30, reason="TLSSecretInvalid")
-    with pytest.raises(ssl.SSLError):
-        request_tls(host, crt)
+
+    def is_refused() -> bool:
+        try:
+            request_tls(host, crt)
+        except ssl.SSLError:
+            return True
+        except OSError as error:  # the ingress reloads for another test
+            raise NotYetError(str(error)) from error
+        return False
+
+    wait_until(is_refused, within_s=30, what="the wrong certificate to be of no use")
 
     kube.apply(tls_secret(crt, key), namespace=namespace)
     app.wait_condition("Ready", "True", within_s=READY_S)

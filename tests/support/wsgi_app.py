@@ -186,7 +186,11 @@ with urllib.request.urlopen("http://127.0.0.1:8000/", timeout=10) as answer:
 _KILL_MOLD = """
 import os, pathlib, signal
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    if (process / "comm").read_text().strip() == "prefork-mold":
+    try:
+        name = (process / "comm").read_text().strip()
+    except OSError:  # ended meanwhile
+        continue
+    if name == "prefork-mold":
         os.kill(int(process.name), signal.SIGKILL)
 """
 # The first process of a container takes no SIGKILL from within; the server ends on SIGQUIT at once.
