@@ -273,7 +273,7 @@ def child_returns(_environ: Environ, start_response: StartResponse) -> Iterable[
 
 def child_stays(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if os.fork() == 0:
-        time.sleep(3)
+        time.sleep(8)
         os._exit(0)
     start_response("200 OK", PLAIN)
     return [b"parent"]

@@ -20,6 +20,8 @@ from typing import Any
 from prefork import _engine
 from prefork.config.access_log import DEFAULT_FIELDS, compile_format
 
+from tests.support.wait import UNHURRIED_S
+
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS: dict[str, Any] = {
     "threads": 1,
@@ -115,7 +117,7 @@ class Stage:
         self.hosts.append(host)
         return host
 
-    def connect(self, timeout_s: float = 10) -> Client:
+    def connect(self, timeout_s: float = 20) -> Client:
         """Open a connection."""
         sock = socket.socket(self.listener.family)
         sock.settimeout(timeout_s)
@@ -215,7 +217,7 @@ class Host:
         self.process.stdin.flush()
         self.expect("taken")
 
-    def expect(self, name: str, within_s: float = 10) -> list[Any]:
+    def expect(self, name: str, within_s: float = UNHURRIED_S) -> list[Any]:
         """Wait for the next event, which must have this name; `shut` may come at any time."""
         try:
             event = self.events.get(timeout=within_s)
@@ -233,11 +235,11 @@ class Host:
         self.process.stdin.flush()
         return bool(self.expect("idle")[1])
 
-    def end(self, within_s: float = 10) -> None:
+    def end(self, within_s: float = UNHURRIED_S) -> None:
         """Wait until the engine is drained and the process has ended well."""
         self.expect("drained", within_s)
         self.expect("ended")
-        assert self.process.wait(within_s) == 0, self.errors
+        assert self.process.wait(UNHURRIED_S) == 0, self.errors
 
     def kill(self) -> None:
         """End it at once, if it still runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.background_load import BackgroundLoad
-from tests.support.wait import children_of, name_of, process_tree, state_of, wait_until
+from tests.support.wait import UNHURRIED_S, children_of, name_of, process_tree, state_of, wait_until
 
 PREFORK = (sys.executable, "-m", "prefork")
 
@@ -33,6 +34,9 @@ APP = """
             body = environ["wsgi.input"].read()
         elif path == "/slow":
             time.sleep(float(query.partition("=")[2]) / 1000)
+        elif path == "/wait":
+            while not os.path.exists("go"):
+                time.sleep(0.01)
         elif path == "/environ":
             body = environ[query].encode() if query in environ else b"-"
         elif path == "/variable":
@@ -50,7 +54,7 @@ def write_app(folder: Path, text: str = APP, *, version: str = "1", name: str = 
 
 
 def run_prefork(
-    *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, within_s: float = 20.0
+    *arguments: str, cwd: Path, environment: Mapping[str, str] | None = None, within_s: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
     return subprocess.run(
@@ -132,18 +136,18 @@ class Prefork:
         return self.log_path.read_text()
 
     def wait(
-        self, condition: Any, within_s: float = 10.0, *, what: str = "condition not met"
+        self, condition: Any, within_s: float = UNHURRIED_S, *, what: str = "condition not met"
     ) -> Any:
         """Return the first true value of `condition`; shows processes and log otherwise."""
         return wait_until(condition, within_s, what=what, root_pid=self.process.pid, log=self.log)
 
-    def wait_log(self, pattern: str, within_s: float = 10.0) -> re.Match[str]:
+    def wait_log(self, pattern: str, within_s: float = UNHURRIED_S) -> re.Match[str]:
         found: re.Match[str] = self.wait(
             lambda: re.search(pattern, self.log()), within_s, what=f"log has no {pattern!r}"
         )
         return found
 
-    def wait_serving(self, within_s: float = 20.0) -> None:
+    def wait_serving(self, within_s: float = 60.0) -> None:
         def is_serving() -> bool:
             assert self.process.poll() is None, f"prefork ended\n{self.log()}"
             return "generation active" in self.log()
@@ -174,7 +178,7 @@ class Prefork:
     def is_single(pids: list[int]) -> list[int]:
         return pids if len(pids) == 1 else []
 
-    def wait_workers(self, count: int, within_s: float = 10.0) -> list[int]:
+    def wait_workers(self, count: int, within_s: float = UNHURRIED_S) -> list[int]:
         """Return the workers once there are so many, and no more that leave."""
         found: list[int] = self.wait(
             lambda: pids if len(pids := self.workers()) == count else [],
@@ -193,7 +197,7 @@ class Prefork:
         self.wait(lambda: self.process.poll() is not None, within_s, what="does not end")
         return self.process.returncode
 
-    def get(self, path: str = "/", *, timeout_s: float = 10.0) -> tuple[int, str]:
+    def get(self, path: str = "/", *, timeout_s: float = UNHURRIED_S) -> tuple[int, str]:
         """Return status and body of a GET on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
@@ -205,7 +209,7 @@ class Prefork:
 
     def version(self) -> str:
         """Return the version of the app that answers."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=UNHURRIED_S)
         try:
             connection.request("GET", "/")
             return connection.getresponse().headers["X-App-Version"]
@@ -243,7 +247,26 @@ def wait_loaded(load: BackgroundLoad) -> None:
         latest = load.latest()
         return latest is not None and latest.ok > 0
 
-    wait_until(is_answered, 20, what="the load has no answer")
+    wait_until(is_answered, what="the load has no answer")
+
+
+def open_files(pid: int) -> dict[int, str]:
+    """Return what a process has open, by descriptor; what it opens for a moment may be among it."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[int(entry.name)] = os.readlink(entry)
+    return found
+
+
+def most_descriptors(pid: int) -> int:
+    """Return the number after the highest descriptor that a process keeps open."""
+    return min(max(open_files(pid)) for _ in range(20)) + 1
+
+
+def complete_lines(path: Path) -> list[str]:
+    """Return the lines of a file that is being written: not a last one of which a part is there."""
+    return path.read_text().rpartition("\n")[0].splitlines()
 
 
 def is_gone(pid: int) -> bool:

@@ -15,7 +15,8 @@ from urllib.request import urlopen
 import pytest
 
 from tests.process.engines import JSON_LINES, Client, stage
-from tests.process.harness import Prefork, run_prefork, write_app
+from tests.process.harness import Prefork, complete_lines, run_prefork, write_app
+from tests.support.ports import reserve_port
 
 CLIENTS, REQUESTS = 6, 400
 
@@ -116,7 +117,7 @@ def test_lines_that_no_reader_took_are_reported(folder: Path) -> None:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in complete_lines(path)]
 
 
 def test_every_answer_has_its_line_the_servers_own_too(folder: Path) -> None:
@@ -284,8 +285,7 @@ def test_formats_that_cannot_be_carried_out_are_refused_with_the_list(
 def test_probes_of_the_agent_are_not_traffic(folder: Path) -> None:
     """They carry the number of the server's run; a client that only looks like the agent is logged."""
     write_app(folder, HARD)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics = f"127.0.0.1:{free.getsockname()[1]}"
+    metrics = f"127.0.0.1:{reserve_port()}"
     log = folder / "access"
     options = ("--health-path=/healthz", f"--metrics={metrics}", "--access-logfile", str(log))
     with Prefork(*options, cwd=folder) as server:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.process.engine_host import read_at_random
 from tests.process.engines import Client, Host, Stage, sending, stage
-from tests.process.harness import PREFORK, Prefork, write_app
+from tests.process.harness import PREFORK, Prefork, open_files, write_app
 from tests.support.wait import wait_until
 
 MIB = 1 << 20
@@ -69,7 +69,7 @@ def test_body_that_is_still_coming_holds_no_app_thread(sent: bytes) -> None:
             client.send(sent)
         for _ in range(5):
             assert_answers(it)
-        wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="no call")
+        wait_until(lambda: it.cell(1, "in_flight") == 0, what="no call")
 
 
 PIECES = {
@@ -212,10 +212,9 @@ def wait_spooled(host: Host, folder: Path, count: int) -> None:
     """Wait until the engine has so many files in `folder` open."""
 
     def spooled() -> int:
-        links = (os.readlink(f.path) for f in os.scandir(f"/proc/{host.process.pid}/fd"))
-        return sum(link.startswith(str(folder)) for link in links)
+        return sum(link.startswith(str(folder)) for link in open_files(host.process.pid).values())
 
-    wait_until(lambda: spooled() == count, within_s=10, what=f"{count} spool files")
+    wait_until(lambda: spooled() == count, what=f"{count} spool files")
 
 
 def test_spooled_body_has_no_name_and_ends_with_its_request(tmp_path: Path) -> None:
@@ -357,7 +356,7 @@ def test_memory_of_bodies_that_are_still_coming_is_bounded() -> None:
         clients = [it.connect() for _ in range(100)]
         for client in clients:
             client.send(head("/echo", "Content-Length: 1000000") + b"x" * 900_000)
-        wait_until(lambda: it.cell(1, "connections") == 100, within_s=10, what="all of them")
+        wait_until(lambda: it.cell(1, "connections") == 100, what="all of them")
         assert_answers(it)
         assert rss() - before < 8 * MIB + 12 * MIB
         for client in clients:
@@ -415,4 +414,4 @@ def test_truncated_stream_raises_in_the_app_and_ends_the_connection() -> None:
             client.sock.shutdown(socket.SHUT_WR)
             assert client.read().status == 400
             assert client.is_ended()
-        wait_until(lambda: "ConnectionResetError" in host.errors, within_s=5, what="the traceback")
+        wait_until(lambda: "ConnectionResetError" in host.errors, what="the traceback")

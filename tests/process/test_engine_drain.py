@@ -75,7 +75,7 @@ def test_idle_connections_are_handed_over_unseen() -> None:
             answer = client.ask()
             assert (answer.body, answer.field("Connection")) == (b"hello", None)
             client.sock.close()
-        wait_until(lambda: it.requests(2, "GET", "200") == 50, within_s=5, what="the counts")
+        wait_until(lambda: it.requests(2, "GET", "200") == 50, what="the counts")
         assert new.process.poll() is None
 
 
@@ -84,7 +84,7 @@ def test_half_a_head_is_handed_over_with_its_connection() -> None:
         old = it.start(slot=1)
         with it.connect() as client:
             client.send(b"GET / HTTP/1.1\r\nHo")
-            wait_until(lambda: it.cell(1, "connections") == 1, within_s=5, what="the connection")
+            wait_until(lambda: it.cell(1, "connections") == 1, what="the connection")
             it.start(slot=2)
             old.order("handover")
             old.end()
@@ -97,14 +97,14 @@ def test_running_call_is_answered_and_then_handed_over() -> None:
         old = it.start(slot=1)
         with it.connect() as client:
             client.send(b"GET /slow?ms=700 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             it.start(slot=2)
             old.order("handover")
             answer = client.read()
             assert (answer.body, answer.field("Connection")) == (b"slow", None)
             old.end()
             assert client.ask().body == b"hello"
-            wait_until(lambda: it.requests(2, "GET", "200") == 1, within_s=5, what="the count")
+            wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the count")
 
 
 def test_handover_to_a_busy_worker_strands_nobody() -> None:
@@ -136,7 +136,7 @@ def test_rolling_handover_under_load_fails_no_request(threads: int, target: str)
             it.set_cell(slot, "worker_state", 2)
             fresh = it.start(slot=slot, threads=threads)
             before = load.answers
-            wait_until(lambda b=before: load.answers > b + 200, within_s=10, what="some load")
+            wait_until(lambda b=before: load.answers > b + 200, what="some load")
             old = hosts.pop(0)
             old.order("handover")
             old.end()
@@ -152,7 +152,7 @@ def test_without_a_pair_a_drained_worker_says_close() -> None:
         host = it.start(handover=False)
         with it.connect() as client:
             client.send(b"GET /slow?ms=300 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             host.order("handover")
             answer = client.read()
             assert (answer.body, answer.field("Connection")) == (b"slow", "close")
@@ -164,17 +164,18 @@ def test_close_serves_the_accept_queue_and_what_runs() -> None:
         host = it.start()
         with it.connect() as running, it.connect() as idle:
             assert idle.ask().body == b"hello"
-            wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="the end of the call")
+            wait_until(lambda: it.cell(1, "in_flight") == 0, what="the end of the call")
             running.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             queued = [it.connect() for _ in range(20)]
             for client in queued:
                 client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             host.order("close")
+            idle.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             for client in [*queued, running]:
                 answer = client.read()
                 assert (answer.status, answer.field("Connection")) == (200, "close")
-            answer = idle.ask()
+            answer = idle.read()
             assert (answer.body, answer.field("Connection")) == (b"hello", "close")
             host.end()
 
@@ -187,7 +188,7 @@ def test_close_ends_idle_connections_after_a_moment() -> None:
             began = time.monotonic()
             host.order("close")
             host.end()
-            assert 1 < time.monotonic() - began < 4
+            assert 1 < time.monotonic() - began < 15  # half of keep_alive_s
             assert client.is_ended()
 
 
@@ -209,14 +210,14 @@ def test_close_under_load_answers_every_request_it_took() -> None:
     with stage() as it:
         hosts = [it.start(slot=slot) for slot in (1, 2)]
         load = Load(it, connections=8, target="/slow?ms=5")
-        wait_until(lambda: load.answers > 100, within_s=10, what="some load")
+        wait_until(lambda: load.answers > 100, what="some load")
         fresh = it.start(slot=3)
         for host in hosts:
             host.order("close")
         for host in hosts:
             host.end()
         before = load.answers
-        wait_until(lambda: load.answers > before + 50, within_s=10, what="more load")
+        wait_until(lambda: load.answers > before + 50, what="more load")
         load.end()
         assert not load.errors
         assert fresh.process.poll() is None
@@ -228,7 +229,7 @@ def test_stop_ends_at_once() -> None:
         with it.connect() as client:
             client.ask()
             host.order("stop")
-            host.end(within_s=2)
+            host.end(within_s=10)
             assert client.is_ended()
 
 
@@ -239,22 +240,20 @@ def test_overdue_call_gets_504_and_the_worker_leaves() -> None:
         for client in (stuck, other):
             client.ask()
         it.start(slot=2)
-        stuck.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
+        stuck.send(b"GET /slow?ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
         began = time.monotonic()
         assert stuck.read().status == 504
         assert stuck.is_ended()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         event = old.expect("timeout")
-        assert event[2:4] == ["GET", "/slow?ms=1500"]
+        assert event[2:4] == ["GET", "/slow?ms=4000"]
         assert event[4] >= 400_000
-        assert it.requests(1, "GET", "504") == 1
-        assert it.cell(1, "timeouts") == 1
+        wait_until(lambda: it.requests(1, "GET", "504") == 1, what="the count")
+        wait_until(lambda: it.cell(1, "timeouts") == 1, what="the count of timeouts")
         old.end()
         answer = other.ask()
         assert (answer.body, answer.field("Connection")) == (b"hello", None)
-        wait_until(
-            lambda: it.requests(2, "GET", "200") == 1, within_s=5, what="the other worker's count"
-        )
+        wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the other worker's count")
 
 
 def test_requests_behind_an_overdue_call_are_served_by_another_worker() -> None:
@@ -266,10 +265,10 @@ def test_requests_behind_an_overdue_call_are_served_by_another_worker() -> None:
             client.ask()
         it.start(slot=2)
         first.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
-        wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+        wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
         began = time.monotonic()
         assert second.ask("/echo", method="POST", body=b"12").body == b"12"
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 2.5
         assert first.read().status == 504
         old.expect("timeout")
 
@@ -282,7 +281,7 @@ def test_max_requests_is_told_once_and_serving_goes_on() -> None:
                 assert client.ask().status == 200
             assert host.expect("max_requests") == ["max_requests"]
             assert not host.is_idle()
-        wait_until(host.is_idle, within_s=5, what="the end of the connection")
+        wait_until(host.is_idle, what="the end of the connection")
 
 
 def test_short_starts_under_load_have_no_stall() -> None:
@@ -291,7 +290,7 @@ def test_short_starts_under_load_have_no_stall() -> None:
             for slot in (1, 2):
                 it.start(slot=slot)
             load = Load(it, connections=24)
-            wait_until(lambda load=load: load.answers > 400, within_s=10, what="some load")
+            wait_until(lambda load=load: load.answers > 400, what="some load")
             load.end()
             assert not load.errors
             assert load.max_s < 0.5
@@ -305,13 +304,13 @@ def test_busy_worker_leaves_requests_to_an_idle_one() -> None:
         for client in (first, second):
             client.ask()
         it.start(slot=2)
-        first.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
-        wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+        first.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
         began = time.monotonic()
         assert second.ask().body == b"hello"
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2
         assert first.read().body == b"slow"
-        wait_until(lambda: it.requests(2, "GET", "200") == 1, within_s=5, what="the count")
+        wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the count")
 
 
 def test_close_serves_an_accept_queue_that_takes_longer_than_idle_clients_may() -> None:
@@ -320,7 +319,7 @@ def test_close_serves_an_accept_queue_that_takes_longer_than_idle_clients_may() 
         waiting = [it.connect() for _ in range(12)]
         for client in waiting:
             client.send(b"GET /slow?ms=300 HTTP/1.1\r\nHost: t\r\n\r\n")
-        wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the first call")
+        wait_until(lambda: it.cell(1, "in_flight") == 1, what="the first call")
         host.order("close")
         for client in waiting:
             assert client.read().body == b"slow"
@@ -331,9 +330,9 @@ def test_overdue_calls_are_counted_as_long_as_they_run() -> None:
     with stage() as it:
         it.start(threads=2, request_timeout_s=0.3)
         with it.connect() as client:
-            client.send(b"GET /slow?ms=1200 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "overdue") == 1, within_s=5, what="the timeout")
+            client.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "overdue") == 1, what="the timeout")
             assert client.read().status == 504
-            wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=5, what="the end")
+            wait_until(lambda: it.cell(1, "in_flight") == 0, what="the end")
             assert it.cell(1, "overdue") == 0
             assert it.requests(1, "GET", "504") == 1

@@ -165,7 +165,6 @@ def test_app_errors_give_500_and_keep_the_connection(served: Stage, path: str) -
         assert client.ask().body == b"hello"
     wait_until(
         lambda: f" method=GET target=/{path}\n  " in served.hosts[0].errors,
-        within_s=5,
         what="the traceback",
     )
 
@@ -274,7 +273,7 @@ def test_malformed_request_is_refused_and_counted(served: Stage) -> None:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
         assert client.read().status == 400
         assert client.is_ended()
-    assert served.cell(1, "rejects") == before + 1
+    wait_until(lambda: served.cell(1, "rejects") == before + 1, what="the count")
 
 
 def test_request_and_end_in_one_packet_end_the_connection_after_the_answer(served: Stage) -> None:
@@ -290,11 +289,13 @@ def test_requests_are_counted_by_method_and_code(served: Stage) -> None:
     with served.connect() as client:
         client.ask("/digest", method="PUT", body=b"x" * 500)
     wait_until(
-        lambda: served.requests(1, "PUT", "200") == before[0] + 1, within_s=5, what="the count"
+        lambda: (
+            served.requests(1, "PUT", "200") == before[0] + 1 and served.cell(1, "in_flight") == 0
+        ),
+        what="the count",
     )
     assert served.cell(1, "bytes_in") > before[1] + 500
-    assert served.cell(1, "in_flight") == 0
-    assert served.cell(1, "oldest_start_us") == 0
+    wait_until(lambda: served.cell(1, "oldest_start_us") == 0, what="no call")
 
 
 def test_slow_head_and_slow_body_get_408() -> None:
@@ -316,19 +317,19 @@ def test_idle_connection_is_closed_after_keep_alive() -> None:
         with it.connect() as client:
             assert client.ask().body == b"hello"
             assert client.is_ended()
-        wait_until(lambda: it.cell(1, "connections") == 0, within_s=5, what="no connection")
+        wait_until(lambda: it.cell(1, "connections") == 0, what="no connection")
 
 
 def test_health_is_answered_while_a_thread_is_in_a_long_call() -> None:
     with stage() as it:
         it.start(threads=2)
         with it.connect() as slow, it.connect() as quick:
-            slow.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the slow call")
+            slow.send(b"GET /slow?ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the slow call")
             began = time.monotonic()
             for _ in range(20):
                 assert quick.ask().body == b"hello"
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 3
             assert slow.read().body == b"slow"
 
 
@@ -350,7 +351,7 @@ def test_stalled_clients_do_not_stop_the_others(threads: int) -> None:
                 began = time.monotonic()
                 for _ in range(100):
                     assert client.ask().body == b"hello"
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 15  # those that stall are given a minute
             for number, client in enumerate(stalled[:30]):
                 client.send((b": t\r\n\r\n", b"12345", b"")[number % 3])
                 body = client.read().body
@@ -366,7 +367,7 @@ def test_slow_reader_of_a_huge_answer_is_given_up_after_write_timeout() -> None:
         with it.connect() as stuck, it.connect() as client:
             stuck.send(b"GET /big?size=50000000 HTTP/1.1\r\nHost: t\r\n\r\n")
             assert client.ask().body == b"hello"
-            wait_until(lambda: it.cell(1, "disconnects") == 1, within_s=5, what="giving up")
+            wait_until(lambda: it.cell(1, "disconnects") == 1, what="giving up")
 
 
 def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
@@ -406,7 +407,7 @@ def test_client_that_does_not_read_a_huge_answer_does_not_hold_the_app_thread() 
         with it.connect() as client:
             began = time.monotonic()
             assert client.ask().body == b"hello"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 15  # half of the stuck one's time
         assert stuck.read().body == b"x" * 50_000_000
         assert stuck.ask().body == b"hello"
 
@@ -424,7 +425,8 @@ def test_listen_queue_tells_depth_and_limit() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=7) as listener:
         assert _engine.listen_queue(listener.fileno()) == (0, 7)
         waiting = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-        assert _engine.listen_queue(listener.fileno()) == (3, 7)
+        # The last step of a handshake is the kernel's own affair.
+        wait_until(lambda: _engine.listen_queue(listener.fileno()) == (3, 7))
         for client in waiting:
             client.close()
 
@@ -457,9 +459,9 @@ def test_slow_reader_of_a_generator_gets_all_of_it_and_close_is_called() -> None
         it.start(threads=2)
         with it.connect() as slow, it.connect() as other:
             slow.send(b"GET /blocks?count=200&size=100000 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "bytes_out") > 100_000, within_s=5, what="some of it")
+            wait_until(lambda: it.cell(1, "bytes_out") > 100_000, what="some of it")
             assert len(slow.read().body) == 20_000_000
-            wait_until(lambda: other.ask("/closed").body == b"1", within_s=5, what="close()")
+            wait_until(lambda: other.ask("/closed").body == b"1", what="close()")
 
 
 def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
@@ -467,12 +469,12 @@ def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
     with stage() as it:
         it.start()
         with it.connect() as client:
-            client.send(b"GET /pause?size=30000000&ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(b"GET /pause?size=30000000&ms=15000 HTTP/1.1\r\nHost: t\r\n\r\n")
             began = time.monotonic()
             received = 0
             while received < 30_000_000:
                 received += len(client.sock.recv(1 << 20))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 12
 
 
 def test_settings_are_checked_by_name() -> None:
@@ -529,10 +531,10 @@ def test_draining_worker_tells_when_its_listeners_are_not_needed() -> None:
     with stage() as it:
         host = it.start()
         with it.connect() as client:
-            client.send(b"GET /slow?ms=3500 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            client.send(b"GET /slow?ms=6000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             host.order("handover")
-            host.expect("shut", within_s=3)
+            host.expect("shut", within_s=5.5)
             assert client.read().body == b"slow"
 
 
@@ -553,7 +555,7 @@ def test_child_that_stays_does_not_keep_the_connection_open() -> None:
             began = time.monotonic()
             client.send(b"GET /child_stays HTTP/1.0\r\n\r\n")
             assert client.read().body == b"parent"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 6  # the child stays longer
 
 
 def test_at_the_connection_limit_the_longest_idle_one_gives_way() -> None:

@@ -61,20 +61,20 @@ def test_each_bucket_names_the_newest_sampled_trace(folder: Path) -> None:
     fast, faster, slow, unsampled = (f"{digit}" * 32 for digit in "123f")
     before_s = time.time()
     with (
-        Prefork("-w", "1", "--exemplars", "--duration-buckets", "0.2,1", cwd=folder) as server,
+        Prefork("-w", "1", "--exemplars", "--duration-buckets", "1,30", cwd=folder) as server,
         running_agent(server.run_dir) as agent,
     ):
         assert traces(agent) == {}
-        for trace_id, path in ((fast, "/"), (faster, "/"), (slow, "/0.3")):
+        for trace_id, path in ((fast, "/"), (faster, "/"), (slow, "/1.2")):
             ask(server.port, trace_id, path)
         ask(server.port, unsampled, flags="00")
-        assert traces(agent) == {"0.2": faster, "1.0": slow}
+        assert traces(agent) == {"1.0": faster, "30.0": slow}
         of_app = "wsgi_http_request_duration_seconds_bucket"
-        assert traces(agent, of_app) == {"0.2": faster, "1.0": slow}
-        assert traces(agent, "wsgi_http_request_queue_duration_seconds_bucket") == {"0.2": slow}
-        [exemplar] = [e for _, labels, e in found_exemplars(agent) if e.value > 0.2][:1]
+        assert traces(agent, of_app) == {"1.0": faster, "30.0": slow}
+        assert traces(agent, "wsgi_http_request_queue_duration_seconds_bucket") == {"1.0": slow}
+        [exemplar] = [e for _, labels, e in found_exemplars(agent) if e.value > 1][:1]
         assert exemplar.timestamp is not None
-        assert 0.3 <= exemplar.value < 1
+        assert 1.2 <= exemplar.value < 30
         assert before_s - 1 < float(exemplar.timestamp) < time.time() + 1
         # Prometheus takes an exemplar for the same only where its time is, too.
         assert list(found_exemplars(agent)) == list(found_exemplars(agent))
@@ -83,9 +83,9 @@ def test_each_bucket_names_the_newest_sampled_trace(folder: Path) -> None:
         )
         os.kill(server.workers()[0], signal.SIGKILL)
         server.wait_workers(1)
-        wait_until(lambda: traces(agent) == {"0.2": faster, "1.0": slow}, what="traces are gone")
+        wait_until(lambda: traces(agent) == {"1.0": faster, "30.0": slow}, what="traces are gone")
         server.reload()
-        assert traces(agent) == {"0.2": faster, "1.0": slow}
+        assert traces(agent) == {"1.0": faster, "30.0": slow}
 
 
 def test_there_are_none_unless_asked_for(folder: Path) -> None:

@@ -326,8 +326,8 @@ def test_fast_reader_of_a_huge_file_makes_nobody_wait(folder: Path, threads: int
         assert reading.returncode == 0
     # Three processes that never rest share the machine's cores with others, so how long a wait is says
     # little: that requests come between, all the time, is the promise.
-    assert len(waits) > 500
-    assert max(waits) < sum(waits) / 4, sorted(waits)[-10:]
+    assert len(waits) > 100
+    assert max(waits) < sum(waits) / 2, sorted(waits)[-10:]
 
 
 def test_two_fast_readers_share_and_requests_come_between(folder: Path) -> None:

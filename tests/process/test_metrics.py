@@ -18,8 +18,8 @@ from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
 from tests.cluster.packages import install_promtool
 from tests.cluster.paths import Paths
 from tests.process.harness import Prefork
-from tests.process.test_agent import UNHURRIED_S, Agent, running_agent
-from tests.support.wait import wait_until
+from tests.process.test_agent import Agent, running_agent
+from tests.support.wait import UNHURRIED_S, wait_until
 
 SERIES_MAX = 300
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
@@ -75,6 +75,7 @@ def test_a_pod_of_64_workers_has_at_most_300_series_that_promtool_accepts(
         server.wait(lambda: agent.value("wsgi_workers", state="serving") == 64, 60)
         for _ in range(3):
             ask_for_every_code(server.port)
+        agent.wait_counted()
         text = agent.fetch("/metrics")[1]
         samples = agent.samples()
     series = [line for line in text.splitlines() if not line.startswith("#")]
@@ -136,9 +137,10 @@ class Watcher:
 
     def run(self) -> None:
         while not self.stop.wait(0.005):
-            if self.agent is not None:
+            agent = self.agent  # which may go at any moment
+            if agent is not None:
                 try:
-                    status, text = self.agent.fetch("/metrics")
+                    status, text = agent.fetch("/metrics")
                 except (OSError, HTTPException):
                     continue  # an agent that ends
                 if status == 200:
@@ -170,6 +172,7 @@ def test_no_counter_goes_back_over_the_end_of_workers_server_and_agent(folder: P
                     with running_agent(run_dir) as watcher.agent:
                         for _ in range(5):
                             server.get()
+                        watcher.agent.wait_counted()
                         watcher.look_again()
                         os.kill(server.workers()[0], signal.SIGKILL)
                         server.wait_workers(2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import PREFORK, Prefork, is_gone, run_prefork, write_app
+from tests.support.wait import UNHURRIED_S, wait_until
 
 README = Path(__file__).resolve().parents[2] / "server" / "README.md"
 APP, USAGE, ENVIRONMENT, INTERRUPTED = 3, 2, 5, 130
@@ -182,7 +183,7 @@ def test_interrupted_wait_says_what_goes_on(folder: Path, operation: str):
         begun = r"loading app generation=2" if operation == "reload" else "prefork shutting down"
         server.wait_log(begun)
         waiting.send_signal(signal.SIGINT)
-        out, error = waiting.communicate(timeout=20)
+        out, error = waiting.communicate(timeout=UNHURRIED_S)
     assert (waiting.returncode, out) == (INTERRUPTED, "")
     assert error == (
         f"prefork: interrupted; a {operation} that has been requested goes on, prefork status shows it\n"
@@ -193,7 +194,7 @@ def test_output_that_cannot_be_written_is_a_sentence(folder: Path):
     with Prefork(cwd=folder) as server, Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PREFORK, "status", "--run-dir", str(server.run_dir)],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=20,
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (
         ENVIRONMENT,
@@ -218,9 +219,8 @@ def test_of_two_servers_that_start_at_once_one_gets_the_run_directory(folder: Pa
             for _ in range(3)
         ]
         try:
-            refused = []
-            while len(refused) < 2:
-                refused = [process for process in starting if process.poll() is not None]
+            wait_until(lambda all=starting: len(ended_of(all)) >= 2, what="two are refused")
+            refused = ended_of(starting)
             for process in refused:
                 _, error = process.communicate()
                 assert (process.returncode, "another prefork uses it" in error) == (
@@ -228,15 +228,20 @@ def test_of_two_servers_that_start_at_once_one_gets_the_run_directory(folder: Pa
                     True,
                 )
             (serving,) = (process for process in starting if process not in refused)
+            wait_until((run_dir / "control.sock").exists, what="the other one serves")
             stopped = run_prefork("stop", "--run-dir", str(run_dir), cwd=folder)
             assert stopped.returncode == 0, stopped.stderr
-            assert serving.wait(10) == 0
+            assert serving.wait(UNHURRIED_S) == 0
         finally:
             for process in starting:
                 process.kill()
                 process.wait()
                 if process.stderr is not None:
                     process.stderr.close()
+
+
+def ended_of(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    return [process for process in processes if process.poll() is not None]
 
 
 def test_module_with_the_name_of_a_command_is_served(folder: Path):

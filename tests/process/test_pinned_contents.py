@@ -15,9 +15,8 @@ from prefork.base.digest import LAST_GOOD, digest_files, with_key
 
 from tests.process.harness import Prefork, run_prefork
 from tests.process.test_agent import Agent, request_reload, running_agent
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
-UNHURRIED_S = 20.0
 REVISION = "0123456789abcdef"
 # Reads a file of its own by a relative path, one by the mount's path, and imports late.
 CODE = """
@@ -159,6 +158,12 @@ def body(server: Prefork, path: str) -> str:
     return text
 
 
+def kept_whole(pod: Pod, name: str) -> set[str]:
+    """Return the versions of a content, none while one is being copied."""
+    kept = pod.kept(name)
+    return set() if any(version.endswith(".new") for version in kept) else kept
+
+
 def wait_kept(pod: Pod, *digests: str) -> None:
     wanted = {digest[:16] for digest in digests}
     wait_until(lambda: pod.kept() == wanted, UNHURRIED_S, what=f"kept {pod.kept()}, not {wanted}")
@@ -222,9 +227,9 @@ def test_agent_without_a_key_makes_one_and_keeps_it(folder: Path):
     del pod.good["settings"]
     arguments = (*agent_arguments(pod), "--secret=settings", f"--digest-key={folder}/nowhere/key")
     with running_agent(folder / "run", *arguments):
-        first = pod.kept("settings")
+        first = wait_until(lambda: kept_whole(pod, "settings"))
     with running_agent(folder / "run", *arguments):
-        assert pod.kept("settings") == first
+        wait_until(lambda: pod.kept("settings") == first)
     assert first != {plain[:16]}
 
 
@@ -483,7 +488,9 @@ def test_version_that_does_not_fit_fails_the_reload_with_the_remedy(folder: Path
                 assert "content source (4 files, " in message
                 assert "move large files into the image or a volume" in message
                 assert body(server, "/") == "1"
-                assert not any("new" in name for name in pod.kept())
+                wait_until(
+                    lambda: not any("new" in name for name in pod.kept()), what="half a copy stays"
+                )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -550,9 +557,10 @@ def test_reload_that_names_a_content_which_is_not_there_fails_and_the_old_genera
 
 def test_version_that_cannot_be_pinned_now_is_pinned_later_and_the_agent_stays(folder: Path):
     with running_pod(folder) as pod, pod.server() as server:
-        digest = pod.source.write(pod.code("2"))
+        digest = digest_files(pod.code("2"))
         in_the_way = pod.versions / "source" / f"{digest[:16]}.new"
         in_the_way.write_text("of another agent")
+        pod.source.write(pod.code("2"))
         request_reload(pod.request, "later", source=digest)
         wait_until(
             lambda: (

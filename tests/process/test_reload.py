@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import APP, Prefork, is_gone, wait_loaded, write_app
+from tests.process.harness import APP, Prefork, is_gone, most_descriptors, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
 
@@ -53,7 +53,7 @@ def test_reload_of_an_app_with_a_three_second_import_stalls_nobody(folder: Path)
         report = load.finish()
     print(report.to_text())
     assert report.is_clean, report.to_text()
-    assert report.max_s - report.client_lag_max_s < 1.0, report.to_text()
+    assert report.max_s - report.client_lag_max_s < 2.0, report.to_text()
 
 
 def test_broken_app_is_reported_and_the_old_one_serves_on(folder: Path):
@@ -243,7 +243,7 @@ def test_reload_without_a_descriptor_left_fails_and_the_server_goes_on(folder: P
         pid = server.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         # Room for the question's own connection.
-        used = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 1
+        used = most_descriptors(pid)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, limits[1]))
         answer = server.reload("full")
         assert answer["result"] == "failed"

@@ -140,7 +140,7 @@ def test_pause_of_all_processes_is_nobody_s_time(folder: Path) -> None:
         for pid in family:
             os.kill(pid, signal.SIGCONT)
         assert running.result()[0] == 200
-        assert server.get("/slow?ms=700")[0] == 200
+        assert server.get("/slow?ms=500")[0] == 200
         assert sorted(server.workers()) == sorted(workers)
         assert "timed out" not in server.log()
         assert "stuck" not in server.log()
@@ -155,9 +155,9 @@ def test_worker_that_does_not_run_is_replaced_and_drains(folder: Path) -> None:
         # The call ends a moment after its answer is there; a worker that is stopped in a call gets its graceful time.
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 0, what="still busy")
         os.kill(worker, signal.SIGSTOP)
-        server.wait_log("worker does not run", 15)
-        server.wait(lambda: server.get()[0] == 200, 15, what="no answer from a replacement")
-        server.wait(lambda: is_gone(worker), 15)
+        server.wait_log("worker does not run")
+        server.wait(lambda: server.get()[0] == 200, what="no answer from a replacement")
+        server.wait(lambda: is_gone(worker))
         server.wait_log("reason=timeout")
 
 
@@ -167,7 +167,7 @@ def test_pause_of_the_server_is_not_the_client_s_time() -> None:
         with it.connect() as head, it.connect() as body:
             head.send(b"GET / HTTP/1.1\r\nHost")
             body.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf")
-            wait_until(lambda: it.cell(1, "connections") == 2, within_s=5, what="both")
+            wait_until(lambda: it.cell(1, "connections") == 2, what="both")
             os.kill(host.process.pid, signal.SIGSTOP)
             time.sleep(4)  # the pause itself
             os.kill(host.process.pid, signal.SIGCONT)
@@ -215,7 +215,7 @@ def test_watchdog_sleeps_while_a_long_call_runs() -> None:
         host = it.start(threads=2, request_timeout_s=30.0)
         with it.connect() as client:
             client.send(b"GET /slow?ms=2500 HTTP/1.1\r\nHost: t\r\n\r\n")
-            wait_until(lambda: it.cell(1, "in_flight") == 1, within_s=5, what="the call")
+            wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             before = watchdog_wakeups(host.process.pid)
             assert client.read().body == b"slow"
             assert watchdog_wakeups(host.process.pid) - before < 250
@@ -259,10 +259,10 @@ def test_body_below_the_rate_is_given_up_after_its_grace(size: int, streams: boo
 
 def test_without_a_rate_only_a_pause_is_too_slow() -> None:
     with stage() as it:
-        it.start(body_timeout_s=0.5, min_body_rate=0)
+        it.start(body_timeout_s=1.0, min_body_rate=0)
         with it.connect() as client:
             client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\n")
-            assert not trickle(client, at_most=29)
+            assert not trickle(client, at_most=29)  # 1.45 s
             client.sock.settimeout(5)
             client.send(b"x")
             assert client.read().body == b"x" * 30
@@ -270,7 +270,7 @@ def test_without_a_rate_only_a_pause_is_too_slow() -> None:
 
 def test_upload_within_its_rate_passes_however_long_it_takes() -> None:
     with stage() as it:
-        it.start(body_timeout_s=0.5, min_body_rate=500, request_timeout_s=0.5)
+        it.start(body_timeout_s=1.5, min_body_rate=500, request_timeout_s=1.5)
         with it.connect() as client:
             client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 4000000\r\n\r\n")
             send_slowly(client, b"x" * 4_000_000, seconds=3)
@@ -291,10 +291,10 @@ def test_answer_read_below_the_rate_is_given_up_after_its_grace(
             client.send(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
 
             def is_given_up() -> bool:
-                with_room = client.sock.recv(2000)  # about 40 kB a second
+                with_room = client.sock.recv(2000)  # at most 100 kB a second
                 return not with_room or it.cell(1, "disconnects") == 1
 
-            wait_until(is_given_up, within_s=8, what="giving up")
+            wait_until(is_given_up, what="giving up")
             assert_answers(it)
 
 
@@ -384,9 +384,9 @@ def test_client_that_leaves_frees_what_was_kept_for_it() -> None:
         for _ in range(4):
             # 12 MB each: the spool holds one at a time.
             with unread(it, "/blocks?count=120&size=100000", 1):
-                wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=10, what="the call")
-            wait_until(lambda: it.cell(1, "connections") == 0, within_s=10, what="its end")
-        assert files() <= before
+                wait_until(lambda: it.cell(1, "in_flight") == 0, what="the call")
+            wait_until(lambda: it.cell(1, "connections") == 0, what="its end")
+        wait_until(lambda: files() <= before, what="its files are open")
 
 
 # -- all of it together -------------------------------------------------------------------------
@@ -443,10 +443,10 @@ def test_a_thousand_clients_that_stall_in_every_way_stop_nobody(folder: Path) ->
 
         clients = [stalled(number) for number in range(1000)]
         try:
-            with Client(socket.create_connection(("127.0.0.1", port), 10)) as client:
+            with Client(socket.create_connection(("127.0.0.1", port), 60)) as client:
                 # The first one waits until what stalls was taken in; each that stalled in a thread would cost 30 s.
-                assert timed(client.ask) < 10
-                assert max(timed(client.ask) for _ in range(200)) < 5
+                assert timed(client.ask) < 25
+                assert max(timed(client.ask) for _ in range(200)) < 10
             assert sum(map(rss_bytes, workers)) - before < 2 * (64 + 64) * MIB
             assert server.wait_workers(2) == workers
         finally:

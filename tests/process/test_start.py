@@ -13,7 +13,7 @@ import pytest
 from prefork.errors import Exit
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 USAGE, APP, LISTEN, ENVIRONMENT = 2, 3, 4, 5
@@ -229,7 +229,7 @@ def test_systemd_sockets_and_readiness(folder: Path):
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
     ):
         notify.bind(str(folder / "notify"))
-        notify.settimeout(10)
+        notify.settimeout(UNHURRIED_S)
         fd, port = sock.fileno(), sock.getsockname()[1]
         environment = {
             "LISTEN_FDS": "1",
@@ -375,11 +375,11 @@ def test_ctrl_c_in_a_terminal_ends_everything(folder: Path):
     os.killpg(process.pid, 2)
     rest = process.stderr.read()
     process.stderr.close()
-    assert process.wait(10) == 0
+    assert process.wait(UNHURRIED_S) == 0
     assert "Traceback" not in rest
     assert "crash" not in rest
     with pytest.raises(ProcessLookupError):
-        wait_until(lambda: os.killpg(process.pid, 0), 5)
+        wait_until(lambda: os.killpg(process.pid, 0))
 
 
 def test_python_without_an_engine_is_told(folder: Path):

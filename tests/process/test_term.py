@@ -52,7 +52,7 @@ def stop_once(folder: Path) -> list[str]:
         clients = [Reconnecting(server.port) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
-        wait_until(lambda: all(client.answered > 5 for client in clients), 20)
+        wait_until(lambda: all(client.answered > 5 for client in clients))
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
         for client in clients:

@@ -11,6 +11,8 @@ from typing import TypeVar
 T = TypeVar("T")
 # The first questions come at this distance; later ones as far apart as `every_s`.
 EAGER_S = 0.02
+# For what takes milliseconds, or the start of a program: machines that build and test on all cores take that long.
+UNHURRIED_S = 30.0
 
 
 class NotYetError(Exception):
@@ -19,7 +21,7 @@ class NotYetError(Exception):
 
 def wait_until(
     condition: Callable[[], T],
-    within_s: float = 5.0,
+    within_s: float = UNHURRIED_S,
     *,
     what: str = "condition not met",
     every_s: float = 0.1,
