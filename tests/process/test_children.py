@@ -459,3 +459,24 @@ def test_check_config_leaves_nothing_of_the_import_behind(folder: Path, temporar
     checked = run_prefork("--check-config", "app:app", cwd=folder, environment=environment)
     assert checked.returncode == code, checked.stderr
     assert_nothing_is_left(folder, temporary)
+
+
+@pytest.mark.parametrize("preload", ["auto", "always", "never"])
+def test_shared_memory_with_a_name_is_there_for_one_import_and_gone_at_the_end(
+    folder: Path, preload: str
+):
+    """multiprocessing removes it in a child of its own, which ignores SIGTERM: it is given the time to."""
+    name = f"prefork-test-{os.getpid()}-{preload}"
+    write_app(folder, f"""
+        from multiprocessing.shared_memory import SharedMemory
+        TABLE = SharedMemory(name="{name}", create=True, size=64)
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "64")])
+            return [bytes(TABLE.buf[:64])]
+    """)  # fmt: skip
+    with Prefork("-w", "1", f"--preload={preload}", cwd=folder) as server:
+        assert server.get()[0] == 200
+        assert Path("/dev/shm", name).exists()
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    assert not Path("/dev/shm", name).exists()

@@ -3,9 +3,12 @@
 What the import registered for that is carried out, and the children that it started end.
 """
 
+import contextlib
 import faulthandler
 import gc
+import os
 import signal
+import sys
 import threading
 import time
 from typing import NoReturn
@@ -33,6 +36,7 @@ def end_import(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) ->
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, END_S)
     exit_functions.run_destructors()
+    end_tracker()
     return code
 
 
@@ -42,6 +46,7 @@ def end_check(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) -> 
     signal.setitimer(signal.ITIMER_REAL, END_S)
     exit_functions.note_destructors()
     exit_functions.run_destructors()
+    end_tracker()
     processes.exit_now(code)
 
 
@@ -54,6 +59,7 @@ def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> N
 
     def leave(*_: object) -> NoReturn:
         end_children(started)
+        end_tracker()
         processes.exit_now(code)
 
     faulthandler.dump_traceback_later(END_S + 2 * CHILDREN_END_S + 1, exit=True, file=stack_fd)
@@ -67,11 +73,35 @@ def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> N
     end_children(started)
 
 
+def tracker_pid() -> int | None:
+    """Return the pid of the child in which `multiprocessing` notes shared memory and semaphores, to remove what is left of
+    them when this process ends; None without one."""
+    known = sys.modules.get("multiprocessing.resource_tracker")
+    pid: int | None = getattr(getattr(known, "_resource_tracker", None), "_pid", None)
+    return pid
+
+
+def end_tracker() -> None:
+    """Let that child do its work now: a name that is left would be in the way of the next import."""
+    pid = tracker_pid()
+    if pid is None:
+        return
+    tracker = sys.modules["multiprocessing.resource_tracker"]._resource_tracker
+    with contextlib.suppress(OSError, TypeError):  # the app has stopped it
+        os.close(tracker._fd)
+        tracker._fd = None
+    deadline = time.monotonic() + CHILDREN_END_S
+    while pid in own_children() and time.monotonic() < deadline:
+        _sleep(0.005)
+
+
 def end_children(pids: tuple[int, ...]) -> None:
     """End these children; one that does not end by SIGTERM in time is killed.
 
-    An exit function may have waited for one, whose pid may be another process' since.
+    An exit function may have waited for one, whose pid may be another process' since. The one that removes what the
+    others leave ignores SIGTERM, and ends last, with this process.
     """
+    pids = tuple(pid for pid in pids if pid != tracker_pid())
     for number, until in ((signal.SIGTERM, CHILDREN_END_S), (signal.SIGKILL, CHILDREN_END_S)):
         for pid in still_running(pids):
             processes.kill(pid, number)
