@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -188,6 +189,37 @@ def test_unix_socket_is_replaced_when_stale_and_refused_when_alive(folder: Path)
         assert ended.returncode == LISTEN
         assert "another process listens there" in ended.stderr
         assert server.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("app.py/socket", "Not a directory"),
+        ("loop", "Too many levels of symbolic links"),
+        ("app.py", "the path exists and is not a socket"),
+    ],
+)
+def test_unix_socket_that_cannot_be_is_one_line(folder: Path, path: str, why: str):
+    (folder / "loop").symlink_to("loop")
+    ended = run_prefork("-b", f"unix:{path}", "app:app", cwd=folder)
+    assert ended.returncode == LISTEN
+    assert ended.stderr == f"prefork: cannot listen on unix:{path}: {why}\n"
+
+
+def test_unix_socket_whose_server_has_a_full_queue_is_taken(folder: Path):
+    """A connect would block there, and with it the start."""
+    path = str(folder / "s")
+    with socket.socket(socket.AF_UNIX) as busy, ExitStack() as clients:
+        busy.bind(path)
+        busy.listen(0)
+        for _ in range(3):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(path)
+        ended = run_prefork("-b", f"unix:{path}", "app:app", cwd=folder)
+        assert ended.returncode == LISTEN
+        assert "another process listens there" in ended.stderr
 
 
 def test_all_addresses_of_ipv6_are_those_of_ipv4_too(folder: Path):

@@ -161,15 +161,25 @@ def remove_stale(path: Path, name: str) -> None:
         if not stat.S_ISSOCK(path.stat().st_mode):
             message = f"cannot listen on {name}: the path exists and is not a socket"
             raise StartupError(message, Exit.LISTEN)
+        if not is_served(path):
+            path.unlink(missing_ok=True)
+            return
     except FileNotFoundError:
         return
+    except OSError as error:  # a part of the path is no folder, a link leads to itself, no right to look or to remove
+        raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
+    message = "another process listens there; stop it or choose another --bind"
+    raise InUseError(f"cannot listen on {name}: {message}", str(path))
+
+
+def is_served(path: Path) -> bool:
+    """Whether a process listens on this socket file. Raises OSError where that cannot be told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError as error:
-            raise StartupError(f"cannot listen on {name}: {error.strerror}", Exit.LISTEN) from None
-    message = "another process listens there; stop it or choose another --bind"
-    raise InUseError(f"cannot listen on {name}: {message}", str(path))
+            return False
+        except BlockingIOError:  # its queue is full
+            return True
+    return True
