@@ -330,6 +330,55 @@ def test_start_boots_the_last_good_content_and_a_request_brings_the_newest(folde
         assert (body(server, "/"), body(server, "/setting")) == ("2", "2")
 
 
+def test_start_boots_the_last_good_content_also_when_the_newest_was_deleted(folder: Path):
+    """The mount of a ConfigMap that does not exist is empty."""
+    pod = new_pod(folder)
+    pod.keep_good(source=pod.code("1"), settings={"level": b"1"})
+    pod.source.write({})
+    pod.settings.write({})
+    with running_agent(folder / "run", *agent_arguments(pod)) as pod.agent, pod.server() as server:
+        assert (body(server, "/"), body(server, "/setting")) == ("1", "1")
+
+
+def test_what_serves_outlives_the_deletion_of_its_content(folder: Path):
+    with running_pod(folder) as pod:
+        with pod.server() as server:
+            pod.source.write({})
+            pod.settings.write({})
+            server.reload()
+            assert (body(server, "/"), body(server, "/plain")) == ("1", "page 1")
+        with pod.server() as server:
+            assert (body(server, "/"), body(server, "/plain")) == ("1", "page 1")
+
+
+def test_content_that_is_neither_mounted_nor_kept_ends_the_agent_with_the_remedy(folder: Path):
+    pod = new_pod(folder)
+    pod.source.write({})
+    pod.settings.write({"level": b"1"})
+    ended = run_prefork(
+        "agent", "--run-dir", str(folder / "run"), *agent_arguments(pod), cwd=folder
+    )
+    assert ended.returncode == 5
+    assert (
+        "content source is not there: its ConfigMap does not exist, or is empty; create it"
+        in ended.stderr
+    )
+
+
+def test_change_that_is_taken_back_during_its_reload_does_not_serve_in_the_end(folder: Path):
+    """What serves is what is wanted again, but only until the reload that is under way has ended."""
+    with running_pod(folder) as pod, pod.server() as server:
+        slow = {"app.py": "import time\ntime.sleep(2)\n" + pod.code("2")["app.py"].decode()}
+        second = pod.source.write(pod.code("2", **slow))
+        request_reload(pod.request, "there", source=second)
+        pod.agent.wait_reload("there", "running")
+        server.wait(lambda: len(server.ask({"op": "status"})["generations"]) == 2, UNHURRIED_S)
+        request_reload(pod.request, "back", source=pod.source.write(pod.code("1")))
+        pod.agent.wait_reload("back", "succeeded")
+        server.wait(lambda: len(server.ask({"op": "status"})["generations"]) == 1, UNHURRIED_S)
+        assert (body(server, "/"), body(server, "/plain")) == ("1", "page 1")
+
+
 def test_last_good_content_of_another_revision_is_not_booted(folder: Path):
     pod = new_pod(folder)
     pod.keep_good("another", source=pod.code("1"), settings={"level": b"1"})

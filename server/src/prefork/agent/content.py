@@ -35,10 +35,16 @@ PERIOD_S = 0.1
 CLEAN_UP_PERIOD_S = 1.0
 # A server that ends so soon after a reload may have ended of what it has loaded.
 BLAME_S = 120.0
+# A pod may start without its ConfigMaps, as the last good copies are what it boots: their mounts are empty then.
+EMPTY = digest_files({})
 
 
 class ChangedError(Exception):
     """A mount was changed while it was read."""
+
+
+class AbsentError(Exception):
+    """A content is neither mounted nor kept; `str()` says what to do."""
 
 
 class Contents(Protocol):
@@ -132,13 +138,13 @@ class PinnedContents:
     def prepare(self) -> None:
         """Pin what a start of the server loads: before this, the app's container must not start.
 
-        Raises StartupError when the contents cannot be read, or do not fit.
+        Raises StartupError when the contents are not there, cannot be read, or do not fit.
         """
         try:
             while not self.boot and self.mounted:
                 with contextlib.suppress(ChangedError):
                     self.choose_boot()
-        except DoesNotFitError as error:
+        except (AbsentError, DoesNotFitError) as error:
             raise StartupError(str(error), Exit.ENVIRONMENT) from None
         except OSError as error:
             why = f"{error.filename}: {error.strerror}"
@@ -245,7 +251,7 @@ class PinnedContents:
             self.choose_boot()
         except ChangedError:
             return  # looked at again
-        except (DoesNotFitError, OSError) as error:
+        except (AbsentError, DoesNotFitError, OSError) as error:
             self.seen = self.look()
             self.log.error("new content not pinned, what is pinned stays", why=error)
 
@@ -259,7 +265,10 @@ class PinnedContents:
         copies = {name: read_copy(path) for name, path in self.copies.items()}
         good = read_last_good(copies, self.revision)
         served = {n: digest for n, digest in self.served.items() if self.store.has(n, digest)}
-        boot = choose_boot(good, served, digests, self.copies)
+        there = {n: digest for n, digest in digests.items() if not self.is_absent(n, digest)}
+        boot = choose_boot(good, served, there, self.copies)
+        if absent := self.mounted.keys() - boot.keys():
+            raise AbsentError(explain_absent(min(absent)))
         for name, digest in boot.items():
             self.fetch(name, digest, is_mounted=digest == digests[name])
         for name, digest in boot.items():
@@ -270,6 +279,10 @@ class PinnedContents:
             self.log.info("content for the next start of the server", is_last_good=good is not None,
                           **{name: digest[:12] for name, digest in boot.items()})  # fmt: skip
         self.boot, self.seen = boot, seen
+
+    def is_absent(self, name: str, digest: str) -> bool:
+        """Return whether the mount of a content that has copies is empty: its ConfigMap does not exist."""
+        return name in self.copies and digest == EMPTY
 
     def fetch(self, name: str, digest: str, *, is_mounted: bool) -> None:
         """Have a version in the store. Raises ChangedError where the mount has another one meanwhile."""
@@ -338,6 +351,10 @@ def read_copy(folder: Path) -> Copy:
         return Copy(digest_directory(folder), (folder / LAST_GOOD).read_bytes())
     except OSError:
         return Copy("", b"")
+
+
+def explain_absent(name: str) -> str:
+    return f"content {name} is not there: its ConfigMap does not exist, or is empty; create it"
 
 
 def explain_unmounted(name: str) -> str:

@@ -37,16 +37,14 @@ def read_last_good(copies: Mapping[str, Copy], revision: str) -> dict[str, str] 
 def choose_boot(
     last_good: Mapping[str, str] | None,
     served: Mapping[str, str],
-    mounted: Mapping[str, str],
+    mounted: dict[str, str],
     copied: Collection[str],
 ) -> dict[str, str]:
     """Return the digest of each content that a start of the server loads.
 
     The last good one; before there is one, what has served in this pod; before that, what is mounted. A
     content of which no copy is kept, as a Secret, is loaded as it is mounted: an old credential is of no use.
+    Of one that is not to be had, mounted or not, nothing is in the answer.
     """
     older = last_good if last_good is not None else served
-    return {
-        name: older.get(name, digest) if name in copied else digest
-        for name, digest in mounted.items()
-    }
+    return mounted | {name: older[name] for name in copied if name in older}

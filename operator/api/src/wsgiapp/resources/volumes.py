@@ -45,15 +45,18 @@ def build_volumes(app: App, platform: Platform) -> list[Manifest]:
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "podinfo", "downwardAPI": {"items": [request]}},
-        *(content_volume(content) for content in app.contents),
+        *(content_volume(app, content) for content in app.contents),
         *(last_good_volume(app, content) for content in app.copied),
         *([versions] if app.pinned else []),
         *([digest_key_volume(app)] if app.secret_contents else []),
     ]
 
 
-def content_volume(content: Content) -> Manifest:
+def content_volume(app: App, content: Content) -> Manifest:
+    """Optional where a last good copy is kept: a pod boots that one, also when the ConfigMap was deleted."""
     volume: Manifest = {"name": f"{CONTENT_VOLUME_PREFIX}{content.name}"}
+    if content in app.copied:
+        return volume | {"configMap": {"name": content.ref.name, "optional": True}}
     if content.ref.kind == "ConfigMap":
         return volume | {"configMap": {"name": content.ref.name}}
     return volume | {"secret": {"secretName": content.ref.name}}
