@@ -198,7 +198,7 @@ class Host:
         ]
         for reader in self._readers:
             reader.start()
-        self.expect("ready")
+        self.expect("ready", within_s=120)
 
     def _read_events(self) -> None:
         assert self.process.stdout is not None

@@ -457,11 +457,11 @@ def test_unix_socket_is_served_with_an_empty_remote_address(tmp_path: Path) -> N
 def test_slow_reader_of_a_generator_gets_all_of_it_and_close_is_called() -> None:
     with stage() as it:
         it.start(threads=2)
-        with it.connect() as slow, it.connect() as other:
+        with it.connect() as slow:
             slow.send(b"GET /blocks?count=200&size=100000 HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "bytes_out") > 100_000, what="some of it")
             assert len(slow.read().body) == 20_000_000
-            wait_until(lambda: other.ask("/closed").body == b"1", what="close()")
+            wait_until(lambda: it.connect().ask("/closed").body == b"1", what="close()")
 
 
 def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
