@@ -433,6 +433,24 @@ def test_what_is_registered_at_the_start_of_python_runs_at_the_end_of_each_proce
     assert [p.name for p in folder.glob("config-*")] == [f"config-{arbiter}"]
 
 
+@pytest.mark.parametrize("preload", ["auto", "never"])
+def test_hooks_of_a_fork_run_in_no_process_but_those_that_stay(folder: Path, preload: str):
+    """Tracers and clients start their threads anew in them: in a process that forks at once, locks would stay held."""
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "def note():\n"
+        "    with open('forked', 'a') as file:\n"
+        "        file.write(f'{os.getpid()} ')\n"
+        "os.register_at_fork(after_in_child=note)\n"
+    )
+    text = "from answer import answer\ndef app(e, s): return answer(s, 1)\n"
+    environment = {"PYTHONPATH": str(folder)}
+    with serve(folder, text, "-w", "3", f"--preload={preload}", environment=environment) as server:
+        workers, mold = server.wait_workers(3), server.mold()
+        forked = (folder / "forked").read_text().split()
+    assert sorted(map(int, forked)) == sorted([mold, *workers])
+
+
 def test_an_object_that_only_an_exit_function_refers_to_is_destroyed_by_no_worker(folder: Path):
     text = """
         import atexit, os, tempfile

@@ -61,6 +61,13 @@ def call_finalizer(object: object) -> None:
     For objects that only something immortal refers to, and that the interpreter would therefore never finalize.
     """
 
+def fork_twice() -> int:
+    """As `os.fork`, with a process in between that ends at once, so that the new process is not this one's child.
+
+    Return 0 in the new process, here the pid of the one in between, which has to be reaped: exit status 1 says that
+    the second fork failed. The hooks of `os.register_at_fork` run once, as for one fork. Raises OSError when the first one fails.
+    """
+
 def exemplar_check(trace_high: int, trace_low: int, value_us: int, time_us: int) -> int:
     """Return the last cell of an exemplar in the stats table, from the others (unsigned, 64 bits each)."""
 

@@ -9,6 +9,7 @@ mod engine;
 mod environ;
 mod errors;
 mod file_wrapper;
+mod fork;
 mod hub;
 mod immortal;
 mod input;
@@ -35,6 +36,7 @@ mod _engine {
         module.add("LAYOUT", crate::layout::layout(module.py())?)?;
         module.add_function(wrap_pyfunction!(crate::immortal::call_finalizer, module)?)?;
         module.add_function(wrap_pyfunction!(crate::immortal::make_immortal, module)?)?;
+        module.add_function(wrap_pyfunction!(crate::fork::fork_twice, module)?)?;
         module.add_function(wrap_pyfunction!(super::set_child_subreaper, module)?)?;
         module.add_function(wrap_pyfunction!(super::end_with, module)?)?;
         module.add_function(wrap_pyfunction!(super::refuse_handshakes, module)?)?;

@@ -57,16 +57,12 @@ def fork_orphan(role: Role) -> None:
     The child in between ends at once; its end hands the grandchild over (PR_SET_CHILD_SUBREAPER
     in prctl(2)). The grandchild itself says who it is.
     """
+    # Imported here: the agent needs no engine.
+    from prefork._engine import fork_twice
+
     flush()
     with children.own_fork():
-        between = _fork()
-        if between == 0:
-            try:
-                pid = _fork()
-            except OSError:
-                os._exit(1)
-            if pid:
-                os._exit(0)
+        between = fork_twice()
     if between == 0:
         begin()
         raise Become(role)

@@ -1,4 +1,4 @@
-//! The system calls of the engine, each as one safe function; all unsafe code of this crate is here, in `stats` (the
+//! The system calls of the engine, each as one safe function (but for the fork); all unsafe code of this crate is here, in `stats` (the
 //! mapped table) and in `forked` (a handler of fork).
 //!
 //! Everything here is non-blocking unless its name says `wait`. `EINTR` never reaches a caller.
@@ -22,7 +22,7 @@ pub use file::{
 };
 pub use listener::{accept, listen_queue, refuse_handshakes, refuses_handshakes};
 pub use passing::{receive_descriptor, send_descriptor, socket_pair};
-pub use process::{exit_now, ignore_sigpipe, random_number, set_child_subreaper};
+pub use process::{exit_now, fork_twice, ignore_sigpipe, random_number, set_child_subreaper};
 pub use socket::{
     Address, acknowledge, local_address, peer_address, receive, send, send_two, set_no_delay,
     shut_down, shut_down_write, unacknowledged,

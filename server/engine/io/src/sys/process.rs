@@ -20,6 +20,30 @@ pub fn set_child_subreaper() -> io::Result<()> {
     Ok(())
 }
 
+/// Forks a process that is not this one's child, by one in between that ends at once.
+///
+/// 0 in the new process, here the pid of the one in between, which is to be reaped: exit status 1 says that the second
+/// fork failed.
+///
+/// # Errors
+/// The first fork failed.
+///
+/// # Safety
+/// The new process has the calling thread alone: it must not wait for what another thread holds.
+pub unsafe fn fork_twice() -> io::Result<i32> {
+    // SAFETY: the caller's. The process in between calls nothing but fork and _exit.
+    let between = check(unsafe { libc::fork() })?;
+    if between == 0 {
+        // SAFETY: as above.
+        match unsafe { libc::fork() } {
+            0 => {}
+            -1 => exit_now(1),
+            _ => exit_now(0),
+        }
+    }
+    Ok(between)
+}
+
 /// Ends this process at once: no destructor and no exit function runs, in whatever state other threads are.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: it takes no pointers and does not return.
