@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+from typing import Any
+
 import pytest
 
+from tests.cluster import Cluster
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
+from tests.support.wait import NotYetError, wait_until
 
 REPLICAS = 3
 UNHEALTHY = "VERSION = '2'\nHEALTH = '500 Internal Server Error'\n"
@@ -61,3 +68,40 @@ def test_code_that_ends_its_container_takes_one_pod_and_is_remembered(
         app.wait_condition("Ready", "True", within_s=120)
         report = load.finish(in_place=False)
     assert list(report.versions) == ["1", "3"]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    os.environ.get("CLUSTER") in ("existing", "kind"), reason="kills by this machine's containerd"
+)
+def test_container_that_somebody_kills_after_its_reload_is_asked_once_more(
+    steady: AppMaker, kube: Kube, cluster: Cluster, namespace: str
+) -> None:
+    """As the kernel of a node does that a neighbour has left without memory: the content is not the reason."""
+    app = steady(version="1", replicas=2, rollout={"minReadySeconds": 5})
+    before = app.reload_hash()
+    kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=namespace)
+
+    def first_that_serves_it() -> str:
+        for name in app.serving_pods():
+            if app.fetch(name, "/version")[1].startswith("2"):
+                return name
+        raise NotYetError("no pod serves the new code")
+
+    killed = wait_until(first_that_serves_it, within_s=60, what="the first reload")
+    kill_container(cluster, kube.get("pods", killed, namespace=namespace))
+    app.wait_reload(after=before, status="True", within_s=180)
+    events = [each["reason"] for each in kube.list("events", namespace=namespace)]
+    assert "ReloadFailed" not in events
+    pod = kube.get("pods", killed, namespace=namespace)
+    assert json.loads(pod["metadata"]["annotations"]["wsgi.dev/reload-before"])["isSecond"]
+    assert all(app.fetch(name, "/version")[1].startswith("2") for name in app.serving_pods())
+
+
+def kill_container(cluster: Cluster, pod: dict[str, Any]) -> None:
+    """Send SIGKILL to the app's container from outside: inside its first process does not take it."""
+    (status,) = (c for c in pod["status"]["containerStatuses"] if c["name"] == "app")
+    container = status["containerID"].removeprefix("containerd://")
+    paths = cluster.paths
+    ctr = [paths.bin / "ctr", f"--address={paths.containerd_socket}", "--namespace=k8s.io"]
+    subprocess.run([*ctr, "tasks", "kill", "--signal", "SIGKILL", container], check=True)

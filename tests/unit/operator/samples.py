@@ -7,9 +7,11 @@ from wsgiapp.parse import parse_app
 from wsgiapp.resources import Platform
 from wsgiapp.types import App, Manifest, Ref
 from wsgiapp_operator.cache import Digest
-from wsgiapp_operator.state import AgentReload, AgentStatus, Pod, ReloadRequest
+from wsgiapp_operator.state import AgentReload, AgentStatus, Before, End, Pod, ReloadRequest
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+EARLIER, LATER = "2026-11-22T11:00:00Z", "2026-11-22T11:59:55Z"  # by some node's clock
+CRASHED, KILLED = End("containerd://1", by_itself=True), End("containerd://1", by_itself=False)
 CODE = Ref("ConfigMap", "shop-code")
 PLATFORM = Platform(
     prefork_image="wsgiapp/prefork:0.1.0", prefork_pull_policy="IfNotPresent", image_volumes=True
@@ -48,10 +50,11 @@ def make_pod(
     message: str = "",
     asked_s_ago: float = 1.0,
     ready: bool = True,
-    ready_changed_s_ago: float = 3600.0,
+    was_ready: bool = True,
     unready: str = "",
     steady_s: float = 3600.0,
-    ended_s_ago: float | None = None,
+    is_second: bool = False,
+    end: End | None = None,
     template: str = "t1",
     state: str = "serving",
     terminating: bool = False,
@@ -75,8 +78,8 @@ def make_pod(
         "name": name, "uid": f"uid-{name}", "ip": "10.0.0.1", "template": template, "ready": ready,
         "terminating": terminating, "request": request,
         "requested_at": NOW - timedelta(seconds=asked_s_ago) if request else None,
-        "ready_changed_at": NOW - timedelta(seconds=ready_changed_s_ago),
-        "ended_at": NOW - timedelta(seconds=ended_s_ago) if ended_s_ago is not None else None,
+        "before": Before("", was_ready, EARLIER, is_second) if request else None,
+        "ready_changed": EARLIER, "end": end,
         "issue": None, "contents": {"source": CODE}, "agent": agent,
     }  # fmt: skip
     return Pod(**fields | more)

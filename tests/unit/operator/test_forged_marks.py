@@ -11,6 +11,7 @@ from wsgiapp.names import (
     LAST_GOOD_KEY,
     PODS_ANNOTATION,
     RELOAD_ANNOTATION,
+    RELOAD_BEFORE_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
     RESTART_ANNOTATION,
     REVISION_ANNOTATION,
@@ -51,7 +52,13 @@ def annotate(manifest: Manifest, name: str, text: str) -> Manifest:
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize(
-    "name", [RELOAD_ANNOTATION, RELOAD_STARTED_ANNOTATION, TEMPLATE_ANNOTATION]
+    "name",
+    [
+        RELOAD_ANNOTATION,
+        RELOAD_STARTED_ANNOTATION,
+        RELOAD_BEFORE_ANNOTATION,
+        TEMPLATE_ANNOTATION,
+    ],
 )
 async def test_annotation_of_a_pod(name: str, text: str) -> None:
     world = await settled_world()

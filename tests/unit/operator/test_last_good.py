@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from wsgiapp.digest import digest_object
-from wsgiapp.names import last_good_name
+from wsgiapp.names import RELOAD_ANNOTATION, last_good_name
 from wsgiapp.parse import parse_app
 from wsgiapp.resources.deployment import build_template
 from wsgiapp.types import Manifest
@@ -135,13 +135,65 @@ async def test_new_image_has_no_last_good_content_until_its_pods_serve(world: Wo
 async def test_pods_that_have_just_become_ready_prove_nothing_yet(world: World) -> None:
     world.cluster.remove("ConfigMap", "web", COPY)
     world.start_operator()
-    for key in [key for key in world.cluster.objects if key[0] == "Pod"]:
-        pod = world.cluster.objects[key]
-        pod["status"]["conditions"][0]["lastTransitionTime"] = show_time(NOW - timedelta(seconds=1))
+    world.agents.steady_s = 4.9
     for manifest in world.cluster.objects.values():
         world.cache.put(manifest)
     await world.reconcile(2)
     assert ("ConfigMap", "web", COPY) not in world.cluster.objects
+    world.agents.steady_s = 5.0
+    await world.reconcile()
+    assert copy_of(world)
+
+
+@pytest.mark.parametrize("minutes", [-5, 5, 60 * 24])
+async def test_clock_of_a_node_that_is_wrong_holds_up_nothing(world: World, minutes: int) -> None:
+    """Neither a reload nor the copy: the times in a pod's status are its node's."""
+    moment = show_time(NOW + timedelta(minutes=minutes))
+    ended = {"exitCode": 1, "containerID": "containerd://0", "finishedAt": moment}
+    container = {"name": "app", "ready": True, "lastState": {"terminated": ended}}
+    for i in range(3):
+        pod = world.cluster.objects["Pod", "web", f"shop-{i}"]
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": moment}
+        status = {**pod["status"], "conditions": [ready], "containerStatuses": [container]}
+        world.see({**pod, "status": status})
+    world.write_code("VERSION = 2")
+    await world.reconcile(5)
+    assert world.condition("Reloaded") == ("True", "ContentLoaded")
+    assert copy_of(world)["data"]["app.py"] == "VERSION = 2"
+
+
+@pytest.mark.parametrize("minutes", [-5, 5, 60 * 24])
+async def test_content_that_ends_its_container_fails_whatever_the_node_s_clock_says(
+    world: World, minutes: int
+) -> None:
+    world.write_code("VERSION = 2")
+    await world.reconcile()
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    assert RELOAD_ANNOTATION in pod["metadata"]["annotations"]
+    finished = show_time(NOW + timedelta(minutes=minutes))
+    ended = {"exitCode": 1, "containerID": "containerd://1", "finishedAt": finished}
+    container = {"name": "app", "ready": False, "lastState": {"terminated": ended}}
+    world.see({**pod, "status": {**pod["status"], "containerStatuses": [container]}})
+    await world.reconcile()
+    assert world.condition("Reloaded") == ("False", "ReloadFailed")
+
+
+async def test_container_that_is_killed_is_asked_the_same_twice_and_no_more(world: World) -> None:
+    """As by the kernel of a node without memory, or by a person."""
+    world.write_code("VERSION = 2")
+    await world.reconcile()
+    for killed, expected in enumerate(["Reloading", "ReloadFailed"], start=1):
+        pod = world.cluster.objects["Pod", "web", "shop-0"]
+        ended = {"exitCode": 137, "reason": "Error", "containerID": f"containerd://{killed}"}
+        container = {"name": "app", "ready": False, "lastState": {"terminated": ended}}
+        world.see({**pod, "status": {**pod["status"], "containerStatuses": [container]}})
+        await world.reconcile()
+        assert world.condition("Reloaded")[1] == expected
+    asked = [
+        key[2] for key, pod in world.cluster.objects.items()
+        if key[0] == "Pod" and RELOAD_ANNOTATION in pod["metadata"]["annotations"]
+    ]  # fmt: skip
+    assert asked == ["shop-0"]
 
 
 async def test_foreign_configmap_of_the_copy_s_name_is_left_alone_and_told(world: World) -> None:
@@ -233,7 +285,7 @@ async def test_container_that_ends_right_after_a_good_reload_is_not_blamed_on_it
     await world.reconcile(5)
     assert world.condition("Reloaded") == ("True", "ContentLoaded")
     pod = world.cluster.objects["Pod", "web", "shop-1"]
-    ended = {"exitCode": 1, "reason": "Error", "finishedAt": show_time(NOW + timedelta(seconds=3))}
+    ended = {"exitCode": 1, "reason": "Error", "containerID": "containerd://1"}
     container = {
         "name": "app",
         "ready": True,

@@ -1,11 +1,18 @@
 """What pods and agents say, read without trust, and issues told so that a person can act."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from wsgiapp_operator.agents import parse_agent_status
-from wsgiapp_operator.pods import parse_pod, parse_reload_request, parse_time
-from wsgiapp_operator.state import Issue
+from wsgiapp_operator.pods import (
+    parse_before,
+    parse_pod,
+    parse_reload_request,
+    parse_time,
+    show_before,
+)
+from wsgiapp_operator.state import Before, End, Issue, ReloadRequest
 
 
 def make(containers: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
@@ -26,6 +33,11 @@ def crashed(message: str = "", **terminated: Any) -> dict[str, Any]:
     }
 
 
+def limited(pod: dict[str, Any], limit: str = "64Mi") -> dict[str, Any]:
+    app = {"name": "app", "resources": {"limits": {"memory": limit}}}
+    return {**pod, "spec": {"containers": [app]}}
+
+
 def test_crash_at_boot_shows_the_last_line_of_the_termination_message() -> None:
     text = "Traceback (most recent call last):\n  File \"app.py\"\nModuleNotFoundError: No module named 'flsk'\n"
     assert parse_pod(make([crashed(text)])).issue == Issue(
@@ -40,10 +52,17 @@ def test_crash_without_a_word_shows_the_exit_code() -> None:
 
 
 def test_out_of_memory_names_the_field_to_raise() -> None:
-    issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).issue
+    pod = limited(make([crashed(reason="OOMKilled", exitCode=137)]))
+    issue = parse_pod(pod).issue
     assert issue is not None
     assert issue.reason == "OOMKilled"
-    assert "its limit; raise spec.resources.limits.memory" in issue.message
+    assert "its limit of 64Mi; raise spec.resources.limits.memory" in issue.message
+
+
+def test_out_of_memory_without_a_limit_is_the_nodes() -> None:
+    issue = parse_pod(make([crashed(reason="OOMKilled", exitCode=137)])).issue
+    assert issue is not None
+    assert "its node had no memory left; set spec.resources.requests.memory" in issue.message
 
 
 def test_out_of_memory_names_the_limit_that_the_kubelet_reports() -> None:
@@ -130,21 +149,38 @@ def test_pod_that_was_deleted_has_not_failed_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "is_own"), [("Error", True), ("OOMKilled", True), ("Completed", True), ("ContainerStatusUnknown", False)]
+    ("reason", "code", "has_limit", "is_own"),
+    [
+        ("Error", 1, True, True), ("Error", 139, True, True), ("Completed", 0, True, False), ("Error", 143, True, False),
+        ("Error", 137, True, False), ("OOMKilled", 137, True, True), ("OOMKilled", 137, False, False),
+        ("ContainerStatusUnknown", 137, True, False), ("Unknown", 255, True, False),
+    ],
 )  # fmt: skip
-def test_container_that_a_new_kubelet_lost_sight_of_has_not_ended_by_itself(
-    reason: str, is_own: bool
+@pytest.mark.parametrize("field", ["state", "lastState"])
+def test_container_has_ended_by_itself_where_nothing_else_can_be_the_reason(
+    field: str, reason: str, code: int, has_limit: bool, is_own: bool
 ) -> None:
-    at = "2026-11-22T12:00:00Z"
-    pod = parse_pod(make([crashed(reason=reason, exitCode=137, finishedAt=at)]))
-    assert (pod.ended_at is not None) == is_own
+    ended = {"reason": reason, "exitCode": code, "containerID": "containerd://1"}
+    manifest = make([{"name": "app", field: {"terminated": ended}}])
+    pod = parse_pod(limited(manifest) if has_limit else manifest)
+    assert pod.end == End("containerd://1", is_own)
 
 
-@pytest.mark.parametrize(("code", "is_own"), [(0, False), (143, False), (137, True), (1, True)])
-def test_container_that_was_told_to_stop_has_not_ended_by_itself(code: int, is_own: bool) -> None:
-    at = "2026-11-22T12:00:00Z"
-    pod = parse_pod(make([crashed(reason="Completed", exitCode=code, finishedAt=at)]))
-    assert (pod.ended_at is not None, pod.stopped_at is not None) == (is_own, not is_own)
+def test_end_that_counts_is_the_newest_whatever_a_nodes_clock_says() -> None:
+    first = {"exitCode": 1, "containerID": "containerd://1", "finishedAt": "2026-11-22T12:05:00Z"}
+    second = {"exitCode": 0, "containerID": "containerd://2", "finishedAt": "2026-11-22T12:00:00Z"}
+    states = {"state": {"terminated": second}, "lastState": {"terminated": first}}
+    assert parse_pod(make([{"name": "app", **states}])).end == End("containerd://2", False)
+
+
+def test_how_a_pod_was_when_it_was_asked_is_read_back() -> None:
+    manifest = make([crashed(containerID="containerd://1")])
+    pod, request = parse_pod(manifest), ReloadRequest("0" * 16, {"source": "x"})
+    before = parse_before(show_before(pod, request))
+    assert before == Before("containerd://1", pod.ready, pod.ready_changed, is_second=False)
+    again = parse_before(show_before(replace(pod, request=request), request))
+    assert again is not None
+    assert again.is_second
 
 
 @pytest.mark.parametrize(

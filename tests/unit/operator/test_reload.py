@@ -1,15 +1,24 @@
 """The rolling reload, step by step: each step follows from what the pods say."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from wsgiapp.types import Ref
 from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.reload import Failure, ReloadPlan, ReloadState, make_request, plan_reload
-from wsgiapp_operator.state import Issue, Pod, ReloadRequest
+from wsgiapp_operator.state import Before, End, Issue, Pod, ReloadRequest
 
-from tests.unit.operator.samples import CODE, NOW, digests, make_app, make_pod
+from tests.unit.operator.samples import (
+    CODE,
+    CRASHED,
+    EARLIER,
+    KILLED,
+    LATER,
+    NOW,
+    digests,
+    make_app,
+    make_pod,
+)
 
 NEW = make_request(make_app(), digests("new"))[0]
 assert NEW is not None
@@ -210,77 +219,128 @@ def test_pod_that_says_it_is_not_ready_does_not_settle() -> None:
 
 
 def test_readiness_lost_after_the_reload_is_a_failure() -> None:
-    lost = reloaded(
-        ready=False, ready_changed_s_ago=2.0, asked_s_ago=8.0, unready="/healthz answered 500"
-    )
+    lost = reloaded(ready=False, ready_changed=LATER, unready="/healthz answered 500")
     step = plan(lost, make_pod("b"), make_pod("c"))
     assert asked(step) == []
     assert step.failure is not None
     assert step.failure.message.endswith("not ready with the new content: /healthz answered 500")
 
 
+def test_readiness_that_was_had_after_the_reload_and_lost_again_is_a_failure() -> None:
+    lost = reloaded(ready=False, was_ready=False, ready_changed=LATER)
+    assert plan(lost, make_pod("b")).failure is not None
+
+
 def test_pod_that_was_not_ready_before_has_until_the_deadline_to_become_so() -> None:
-    waiting = reloaded(ready=False, ready_changed_s_ago=600.0, asked_s_ago=20.0)
+    waiting = reloaded(ready=False, was_ready=False, asked_s_ago=20.0)
     assert plan(waiting, make_pod("b")).states["a"] is ReloadState.SETTLING
-    late = reloaded(ready=False, ready_changed_s_ago=600.0, asked_s_ago=126.0)
+    late = reloaded(ready=False, was_ready=False, asked_s_ago=126.0)
     assert plan(late, make_pod("b")).failure is not None
 
 
 def test_readiness_lost_long_after_the_reload_is_not_its_failure() -> None:
-    step = plan(reloaded(ready=False, ready_changed_s_ago=5.0, asked_s_ago=7200.0), reloaded("b"))
+    step = plan(reloaded(ready=False, ready_changed=LATER, asked_s_ago=7200.0), reloaded("b"))
     assert step.failure is None
 
 
 @pytest.mark.parametrize("serves", [None, "old", "new"])
 def test_container_that_ends_after_it_was_asked_is_a_failure(serves: str | None) -> None:
-    ended = make_pod("a", serves=serves, request=NEW, asked_s_ago=10.0, ended_s_ago=7.0)
+    ended = make_pod("a", serves=serves, request=NEW, asked_s_ago=10.0, end=CRASHED)
     step = plan(ended, make_pod("b"), make_pod("c"))
     assert asked(step) == []
     assert step.failure is not None
     assert "container ended" in step.failure.message
 
 
-@pytest.mark.parametrize("asked_s_ago", [10.0, 200.0])
-@pytest.mark.parametrize("result", ["pending", "running"])
-def test_container_that_was_stopped_after_it_was_asked_has_its_time_anew(
-    asked_s_ago: float, result: str
+@pytest.mark.parametrize("serves", [None, "old", "new"])
+@pytest.mark.parametrize("ready", [True, False])
+def test_container_that_was_ended_after_it_was_asked_is_asked_the_same_once_more(
+    serves: str | None, ready: bool
 ) -> None:
-    def look(stopped_s_ago: float) -> ReloadPlan:
-        since = NOW - timedelta(seconds=stopped_s_ago)
-        pod = make_pod("a", request=NEW, result=result, asked_s_ago=asked_s_ago, stopped_at=since)
+    """By a person, by the kubelet, or by the kernel of a node that has no memory left."""
+    killed = make_pod("a", serves=serves, request=NEW, asked_s_ago=119.0, ready=ready, end=KILLED)
+    step = plan(killed, make_pod("b"), make_pod("c"))
+    assert step.failure is None
+    assert step.ask == ((killed, NEW),)
+
+
+def test_pod_that_was_not_ready_may_have_ended_of_what_it_had_before() -> None:
+    ended = make_pod("a", request=NEW, was_ready=False, ready=False, end=CRASHED)
+    assert plan(ended, make_pod("b")).ask == ((ended, NEW),)
+
+
+@pytest.mark.parametrize("end", [KILLED, CRASHED])
+def test_container_that_ends_a_second_time_after_it_was_asked_is_a_failure(end: End) -> None:
+    twice = make_pod("a", request=NEW, is_second=True, was_ready=False, ready=False, end=end)
+    step = plan(twice, make_pod("b"), make_pod("c"))
+    assert asked(step) == []
+    assert step.failure is not None
+    assert ("add an annotation" in step.failure.message) == (end is KILLED)
+
+
+def test_container_that_is_stopped_again_and_again_has_its_time_anew_once() -> None:
+    def look(*, is_second: bool) -> ReloadPlan:
+        pod = make_pod(
+            "a", request=NEW, result="running", asked_s_ago=119.0, is_second=is_second, end=KILLED
+        )
         return plan(pod, make_pod("b"))
 
-    assert look(7.0).failure is None
-    assert asked(look(7.0)) == []
-    assert (look(150.0).failure is not None) == (asked_s_ago > 120)
+    assert asked(look(is_second=False)) == ["a"]
+    assert look(is_second=True).failure is not None
 
 
-@pytest.mark.parametrize("ended_s_ago", [11.0, 7000.0])
-def test_container_that_ended_before_it_was_asked_says_nothing(ended_s_ago: float) -> None:
-    pod = make_pod("a", request=NEW, result="running", asked_s_ago=10.0, ended_s_ago=ended_s_ago)
-    assert plan(pod, make_pod("b")).failure is None
+def test_pod_whose_container_ended_long_after_its_reload_is_asked_the_same_again() -> None:
+    pod = make_pod("a", request=NEW, result="running", asked_s_ago=7200.0, end=KILLED)
+    step = plan(pod, reloaded("b"))
+    assert (step.failure, asked(step)) == (None, ["a"])
+
+
+def test_container_that_ended_before_it_was_asked_says_nothing() -> None:
+    before = Before(CRASHED.container, ready=True, ready_changed=EARLIER, is_second=False)
+    pod = make_pod("a", request=NEW, result="running", end=CRASHED, before=before)
+    assert plan(pod, make_pod("b")).states["a"] is ReloadState.RELOADING
+
+
+def test_pod_that_an_older_operator_has_asked_is_judged_by_its_agent_alone() -> None:
+    pod = make_pod("a", request=NEW, result="running", end=CRASHED, before=None)
+    assert plan(pod, make_pod("b")).states["a"] is ReloadState.RELOADING
 
 
 def test_container_that_ends_long_after_its_reload_is_not_its_failure() -> None:
-    step = plan(reloaded(asked_s_ago=7200.0, ended_s_ago=60.0), reloaded("b"), make_pod("c"))
+    step = plan(reloaded(asked_s_ago=7200.0, end=CRASHED), reloaded("b"), make_pod("c"))
     assert step.failure is None
     assert asked(step) == ["c"]
 
 
 def test_container_that_ends_after_all_pods_served_the_content_is_not_its_failure() -> None:
-    def look(*, is_good: bool) -> ReloadPlan:
-        pods = (reloaded(asked_s_ago=60.0, ended_s_ago=5.0), reloaded("b"))
-        return plan_reload(make_app(), "t1", pods, digests("new"), NOW, is_good=is_good)
+    def look(end: End, *, is_good: bool) -> ReloadPlan:
+        pods = (reloaded(asked_s_ago=60.0, end=end), reloaded("b"))
+        return plan_reload(make_app(replicas=2), "t1", pods, digests("new"), NOW, is_good=is_good)
 
-    assert look(is_good=False).failure is not None
-    assert look(is_good=True).failure is None
+    assert look(CRASHED, is_good=False).failure is not None
+    assert look(CRASHED, is_good=True).failure is None
+    assert asked(look(KILLED, is_good=True)) == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        reloaded(ready=False, ready_changed=LATER, end=KILLED, asked_s_ago=60.0),
+        reloaded(ready=False, was_ready=False, asked_s_ago=126.0),
+        make_pod("a", serves=None, ready=False, request=NEW, asked_s_ago=126.0, end=KILLED),
+    ],
+)
+def test_pod_that_starts_again_with_what_all_have_served_has_not_failed(pod: Pod) -> None:
+    pods = (pod, reloaded("b"))
+    step = plan_reload(make_app(replicas=2), "t1", pods, digests("new"), NOW, is_good=True)
+    assert step.failure is None
 
 
 def test_container_that_ended_by_itself_long_after_its_reload_has_its_time_anew() -> None:
     """It has booted older content, such as the last good one, and its agent brings the newest to it."""
-    fresh = make_pod("a", request=NEW, result="running", asked_s_ago=3600, ended_s_ago=5)
-    assert plan(fresh, make_pod("b", serves="new")).states["a"] is ReloadState.RELOADING
-    late = make_pod("a", request=NEW, result="running", asked_s_ago=3600, ended_s_ago=500)
+    ended = make_pod("a", request=NEW, result="running", asked_s_ago=3600, end=CRASHED)
+    assert plan(ended, make_pod("b", serves="new")).ask == ((ended, NEW),)
+    late = make_pod("a", request=NEW, result="running", asked_s_ago=500)
     assert plan(late, make_pod("b", serves="new")).states["a"] is ReloadState.FAILED
 
 
@@ -340,10 +400,12 @@ def test_remembered_failure_is_over_when_all_pods_have_the_content() -> None:
     assert recall(*(make_pod(name, serves="new") for name in "abc")).failure is None
 
 
-def test_remembered_failure_is_over_when_its_pod_took_the_content_late() -> None:
-    step = recall(reloaded("gone", asked_s_ago=400.0), make_pod("b"), make_pod("c"))
-    assert step.failure is None
-    assert asked(step) == ["b"]
+@pytest.mark.parametrize("end", [None, KILLED, CRASHED])
+def test_remembered_failure_is_over_when_its_pod_took_the_content_late(end: End | None) -> None:
+    """But not where the content has ended its container: a second try that goes well is no proof."""
+    step = recall(reloaded("gone", asked_s_ago=400.0, end=end), make_pod("b"), make_pod("c"))
+    assert (step.failure is None) == (end is not CRASHED)
+    assert asked(step) == ([] if end is CRASHED else ["b"])
 
 
 # -- rollouts that do not go on ---------------------------------------------------------------------

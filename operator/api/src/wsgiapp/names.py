@@ -26,6 +26,7 @@ REVISION_ANNOTATION = (
 # On pods, by the operator.
 RELOAD_ANNOTATION = "wsgi.dev/reload"  # the reload request
 RELOAD_STARTED_ANNOTATION = "wsgi.dev/reload-started"  # when it was made, RFC 3339
+RELOAD_BEFORE_ANNOTATION = "wsgi.dev/reload-before"  # JSON: how the pod was when it was made
 # On owned resources.
 PODS_ANNOTATION = (
     "wsgi.dev/pods"  # on the Deployment: digest of what its template's spec says of pods

@@ -17,6 +17,7 @@ from wsgiapp.names import (
     FIELD_MANAGER,
     KIND,
     RELOAD_ANNOTATION,
+    RELOAD_BEFORE_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
 )
 from wsgiapp.types import App, Manifest
@@ -28,6 +29,7 @@ from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import Event
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.ownership import explain_refusal, find_obstacle, is_owned, slot_of
+from wsgiapp_operator.pods import show_before
 from wsgiapp_operator.reload import ReloadPlan
 from wsgiapp_operator.state import Issue
 from wsgiapp_operator.status import show_time
@@ -189,7 +191,11 @@ class Writer:
         refused = None
         for pod, request in plan.ask:
             text = json.dumps({"id": request.id, "content": dict(request.content)}, sort_keys=True)
-            annotations = {RELOAD_ANNOTATION: text, RELOAD_STARTED_ANNOTATION: show_time(now)}
+            annotations = {
+                RELOAD_ANNOTATION: text,
+                RELOAD_STARTED_ANNOTATION: show_time(now),
+                RELOAD_BEFORE_ANNOTATION: show_before(pod, request),
+            }
             patch = {"metadata": {"uid": pod.uid, "annotations": annotations}}
             name = f"{app.namespace}/{app.name}"
             try:

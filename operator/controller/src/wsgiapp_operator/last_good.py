@@ -9,7 +9,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from wsgiapp.digest import digest_object
@@ -54,7 +53,7 @@ def revision_of(deployment: Manifest | None) -> str | None:
     return annotations.get(REVISION_ANNOTATION)
 
 
-def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> LastGood | None:
+def find_good(app: App, observed: Observed, plan: ReloadPlan) -> LastGood | None:
     """Return the contents that every pod serves healthily; None while that is not so.
 
     Pods that no node has room for do not count: an app that is scaled beyond its cluster may have some for days.
@@ -75,8 +74,8 @@ def find_good(app: App, observed: Observed, plan: ReloadPlan, now: datetime) -> 
         for content in app.pinned
         if content.ref in observed.digests
     }
-    least = timedelta(seconds=app.rollout.min_ready_s)
-    if not all(serves(pod, wanted) and has_been_ready(pod, least, now) for pod in placed):
+    least_s = app.rollout.min_ready_s
+    if not all(serves(pod, wanted) and pod.has_been_ready(least_s) for pod in placed):
         return None
     return LastGood(revision, {c.name: str(wanted[c.name]) for c in app.copied})
 
@@ -87,10 +86,6 @@ def serves(pod: Pod, wanted: Mapping[str, str | None]) -> bool:
     if agent is None or agent.unready or (agent.reload and not agent.reload.is_finished):
         return False
     return all(agent.content.get(name) == digest for name, digest in wanted.items())
-
-
-def has_been_ready(pod: Pod, least: timedelta, now: datetime) -> bool:
-    return pod.ready and pod.ready_changed_at is not None and now - pod.ready_changed_at >= least
 
 
 def is_kept(good: LastGood, copies: Mapping[str, Digest]) -> bool:

@@ -10,19 +10,22 @@ from wsgiapp.names import (
     DIGEST_KEY_VOLUME,
     LAST_GOOD_VOLUME_PREFIX,
     RELOAD_ANNOTATION,
+    RELOAD_BEFORE_ANNOTATION,
     RELOAD_STARTED_ANNOTATION,
     TEMPLATE_ANNOTATION,
 )
 from wsgiapp.types import Manifest, Ref
 
-from wsgiapp_operator.state import Issue, Pod, ReloadRequest
+from wsgiapp_operator.state import Before, End, Issue, Pod, ReloadRequest
 
 OUT_OF_MEMORY = "OOMKilled"
 ENDED = ("Failed", "Succeeded")
 # Ends of a pod, and of a container, that are no doing of what runs in them.
 ENDED_FROM_OUTSIDE = frozenset({"Preempting", "Shutdown", "Terminated", "NodeShutdown", "NodeLost"})
 LOST_SIGHT_OF = frozenset({"ContainerStatusUnknown", "Unknown"})  # by a kubelet that started anew
-STOPPED = (0, 128 + 15)  # exit codes of a server that was told to stop, by SIGTERM
+# Exit codes of a server that was told to stop, by SIGTERM, or that was killed: what runs in a container cannot send
+# SIGKILL to its first process, but the kernel can, for the memory that a neighbour takes, and so can a person.
+STOPPED = (0, 128 + 15, 128 + 9)
 NODE_IS_SHORT = ("The node was low on resource", "The node had condition")
 # Reasons for which a container waits that do not pass by waiting.
 NO_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -58,15 +61,15 @@ def parse_pod(manifest: Manifest) -> Pod:
         ip=status.get("podIP"),
         template=annotations.get(TEMPLATE_ANNOTATION),
         ready=ready.get("status") == "True",
-        ready_changed_at=parse_time(ready.get("lastTransitionTime")),
-        ended_at=find_end(status, by_itself=True),
-        stopped_at=find_end(status, by_itself=False),
+        ready_changed=str(ready.get("lastTransitionTime") or ""),
+        end=find_end(manifest.get("spec", {}), status),
         has_failed=has_failed_by_itself(metadata, status),
         # An evicted pod stays as an object for long after another has taken its place.
         terminating="deletionTimestamp" in metadata or status.get("phase") in ENDED,
         request=parse_reload_request(annotations.get(RELOAD_ANNOTATION)),
         requested_at=parse_time(started),
-        issue=find_issue(status, conditions),
+        before=parse_before(annotations.get(RELOAD_BEFORE_ANNOTATION)),
+        issue=find_issue(manifest.get("spec", {}), status, conditions),
         contents=find_contents(manifest.get("spec", {})),
         copies=find_copies(manifest.get("spec", {})),
         has_key=any(
@@ -115,28 +118,62 @@ def has_failed_by_itself(metadata: Manifest, status: Manifest) -> bool:
     )
 
 
-def find_end(status: Manifest, *, by_itself: bool) -> datetime | None:
-    """Return when the app's container ended last by itself, or not by itself.
-
-    A server that was told to stop says nothing of its content; if the content did that, the agent notices
-    (docs/contracts.md §5).
-    """
+def find_end(spec: Manifest, status: Manifest) -> End | None:
+    """Return how the app's container ended last, None where it never did."""
     for container in status.get("containerStatuses", ()):
         if container["name"] == APP_CONTAINER:
-            ended = [
-                container.get(field, {}).get("terminated", {}) for field in ("state", "lastState")
-            ]
-            moments = [
-                parse_time(each.get("finishedAt"))
-                for each in ended
-                if has_ended_by_itself(each) is by_itself
-            ]
-            return max((moment for moment in moments if moment is not None), default=None)
+            ended = container.get("state", {}).get("terminated")
+            ended = ended or container.get("lastState", {}).get("terminated")
+            if ended and ended.get("containerID"):
+                return End(ended["containerID"], has_ended_by_itself(ended, spec))
     return None
 
 
-def has_ended_by_itself(ended: Manifest) -> bool:
+def has_ended_by_itself(ended: Manifest, spec: Manifest) -> bool:
+    """Return whether nothing else than what ran in the container can be the reason for its end.
+
+    The kernel kills for memory where the container has reached its limit, or where the whole node has none left. A
+    container without a limit shows that it was the node.
+    """
+    if ended.get("reason") == OUT_OF_MEMORY:
+        return bool(find_memory_limit(APP_CONTAINER, spec))
     return ended.get("reason") not in LOST_SIGHT_OF and ended.get("exitCode") not in STOPPED
+
+
+def find_memory_limit(name: str, spec: Manifest) -> str:
+    """Return the memory limit of a container, or of its pod; empty for none."""
+    containers = (*spec.get("initContainers", ()), *spec.get("containers", ()))
+    for each in (*(c for c in containers if c["name"] == name), spec):
+        limits = (each.get("resources") or {}).get("limits") or {}
+        if "memory" in limits:
+            return str(limits["memory"])
+    return ""
+
+
+def show_before(pod: Pod, request: ReloadRequest) -> str:
+    """Return the annotation that says how the pod is now that it is asked this."""
+    return json.dumps(
+        {
+            "end": pod.end.container if pod.end is not None else "",
+            "ready": pod.ready,
+            "readyChanged": pod.ready_changed,
+            "isSecond": pod.request == request,
+        },
+        sort_keys=True,
+    )
+
+
+def parse_before(text: str | None) -> Before | None:
+    """Return how the pod was when it was asked; what is garbled counts as nothing."""
+    try:
+        match json.loads(text or ""):
+            case {
+                "end": str(end), "ready": bool(ready), "readyChanged": str(changed), "isSecond": bool(is_second),
+            }:  # fmt: skip
+                return Before(end, ready, changed, is_second)
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def parse_reload_request(text: str | None) -> ReloadRequest | None:
@@ -159,7 +196,9 @@ def parse_time(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def find_issue(status: Manifest, conditions: Mapping[str, Manifest]) -> Issue | None:
+def find_issue(
+    spec: Manifest, status: Manifest, conditions: Mapping[str, Manifest]
+) -> Issue | None:
     """Return why a pod does not serve, as far as its status tells; the first thing counts."""
     if status.get("phase") == "Failed" and "reason" in status:
         return Issue(str(status["reason"]), str(status.get("message", status["reason"])))
@@ -168,13 +207,13 @@ def find_issue(status: Manifest, conditions: Mapping[str, Manifest]) -> Issue | 
         return Issue("Unschedulable", scheduled.get("message", "no node takes the pod"))
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     for container in containers:
-        issue = find_container_issue(container)
+        issue = find_container_issue(container, spec)
         if issue is not None:
             return issue
     return None
 
 
-def find_container_issue(container: Manifest) -> Issue | None:
+def find_container_issue(container: Manifest, spec: Manifest) -> Issue | None:
     name, state = container["name"], container.get("state", {})
     waiting = state.get("waiting", {})
     if waiting.get("reason") in STUCK:
@@ -188,7 +227,7 @@ def find_container_issue(container: Manifest) -> Issue | None:
     if ended is None or ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
-        return Issue("OOMKilled", explain_out_of_memory(name, container))
+        return Issue("OOMKilled", explain_out_of_memory(name, container, spec))
     last_words = last_line(ended.get("message", ""))
     reason = "AppCrashed" if name == APP_CONTAINER else "ContainerCrashed"
     if not last_words:
@@ -196,10 +235,15 @@ def find_container_issue(container: Manifest) -> Issue | None:
     return Issue(reason, f"container {name} ended: {last_words}")
 
 
-def explain_out_of_memory(name: str, container: Manifest) -> str:
-    """Return the sentence, with the limit where the kubelet reports it, and the field that raises it."""
-    limit = container.get("resources", {}).get("limits", {}).get("memory")
-    what = f"container {name} needed more memory than its limit" + (f" of {limit}" if limit else "")
+def explain_out_of_memory(name: str, container: Manifest, spec: Manifest) -> str:
+    """Return the sentence, with the limit that there was, and the field that raises it."""
+    reported = (container.get("resources") or {}).get("limits") or {}
+    limit = reported.get("memory") or find_memory_limit(name, spec)
+    if not limit:
+        what = f"container {name} was killed because its node had no memory left"
+        remedy = "; set spec.resources.requests.memory to what the app needs"
+        return what + (remedy if name == APP_CONTAINER else "")
+    what = f"container {name} needed more memory than its limit of {limit}"
     if name == APP_CONTAINER:
         return f"{what}; raise spec.resources.limits.memory or lower spec.server.workers"
     return f"{what}; raise the memory limit of that container"

@@ -242,7 +242,7 @@ class Reconciler:
         self, app: App, observed: Observed, plan: ReloadPlan
     ) -> tuple[Observed, str]:
         """Copy the contents that every pod serves healthily; return why that could not be done, if so."""
-        good = find_good(app, observed, plan, self.now())
+        good = find_good(app, observed, plan)
         if good is None or is_kept(good, observed.copies):
             return observed, ""
         why_not = await keep(app, good, self.cluster, self.cache, self.metrics)

@@ -25,6 +25,10 @@ NO_ANSWER = "the pod's agent did not answer"
 NO_FILES = "the pod's files did not show the new content"
 # After a reload's deadline a failure can be seen for as long; later a pod's trouble is not the reload's.
 BLAME_S = 60.0
+TRY_AGAIN = (
+    "if something else than the content is the reason, add an annotation to the ConfigMap or Secret, and the same "
+    "content is tried again"
+)
 
 
 class ReloadState(enum.Enum):
@@ -84,7 +88,7 @@ class Judge:
     timeout_s: int
     min_ready_s: int
     now: datetime
-    is_good: bool  # every pod has served the wanted content healthily: an end says nothing about it
+    is_good: bool  # every pod has served the wanted content healthily: what comes later says nothing about it
 
     def request_for(self, pod: Pod) -> ReloadRequest:
         """Return the request without contents that the pod does not mount: an older template's."""
@@ -100,22 +104,22 @@ class Judge:
         wanted = self.request_for(pod).content
         is_asked = pod.request is not None and pod.request.content == wanted
         is_this = is_asked and pod.request is not None and pod.request.id == self.request.id
-        if is_this and self.has_ended(pod):
-            return ReloadState.FAILED
+        if is_this and (ended := self.judge_end(pod)) is not None:
+            return ended
         agent = pod.agent
         if agent is None or agent.state == BOOTING:
             if is_asked and self.passed_s(pod) <= self.timeout_s:
                 return ReloadState.RELOADING
-            if is_this and self.is_to_blame(pod):
+            if is_this and self.is_to_blame(pod) and not self.is_good:
                 return ReloadState.FAILED
             return ReloadState.SILENT if agent is None and pod.ready else ReloadState.STARTING
         result = agent.reload.result if agent.reload is not None else None
         if result != "running" and all(agent.content.get(n) == d for n, d in wanted.items()):
             return self.state_of_loaded(pod, is_this=is_this)
-        if not is_asked:
+        if not is_asked or (is_this and pod.has_ended):
             return ReloadState.OUTDATED
         is_answered = agent.reload is not None and pod.request and agent.reload.id == pod.request.id
-        if (is_answered and result == "failed") or self.waited_s(pod) > self.timeout_s:
+        if (is_answered and result == "failed") or self.passed_s(pod) > self.timeout_s:
             return ReloadState.FAILED if is_this else ReloadState.OUTDATED
         return ReloadState.RELOADING
 
@@ -127,18 +131,25 @@ class Judge:
             is_steady = pod.agent.steady_s >= self.min_ready_s
             return ReloadState.CURRENT if is_steady else ReloadState.SETTLING
         # A pod that was not ready before may take its time; one that was has lost something.
-        has_lost = not pod.ready and is_after(pod.ready_changed_at, pod.requested_at)
         is_late = self.passed_s(pod) > self.timeout_s + self.min_ready_s
-        return ReloadState.FAILED if has_lost or is_late else ReloadState.SETTLING
+        has_failed = (pod.has_lost_readiness or is_late) and not self.is_good
+        return ReloadState.FAILED if has_failed else ReloadState.SETTLING
 
-    def has_ended(self, pod: Pod) -> bool:
-        """Return whether the pod, or its app container, ended in consequence of the reload."""
-        if pod.requested_at is None or self.is_good:
-            return False
-        if pod.ended_at is None:
-            return pod.has_failed and self.is_to_blame(pod)
-        after_s = (pod.ended_at - pod.requested_at).total_seconds()
-        return 0 <= after_s <= self.timeout_s + self.min_ready_s
+    def judge_end(self, pod: Pod) -> ReloadState | None:
+        """Return where the pod stands by the end of its app's container, or its own, since it was asked; None for
+        nowhere in particular.
+
+        Where something else than the content may be the reason, the pod is asked the same once more, and has its
+        time anew. The same holds for a pod that was not ready: what it had before may have ended it.
+        """
+        if self.is_good or pod.requested_at is None or not self.is_to_blame(pod):
+            return None
+        if pod.has_failed:
+            return ReloadState.FAILED
+        if not pod.has_ended or pod.end is None or pod.before is None:
+            return None
+        is_sure = pod.before.is_second or (pod.end.by_itself and pod.before.ready)
+        return ReloadState.FAILED if is_sure else ReloadState.OUTDATED
 
     def passed_s(self, pod: Pod) -> float:
         """Return the seconds since the pod was asked."""
@@ -146,28 +157,13 @@ class Judge:
             return 0.0
         return (self.now - pod.requested_at) / timedelta(seconds=1)
 
-    def waited_s(self, pod: Pod) -> float:
-        """Return the seconds since the pod was asked, or since its server ended after that, not of its content:
-        its agent asks the next one."""
-        ends = [moment for moment in (pod.stopped_at, pod.ended_at) if moment is not None]
-        since_s = [(self.now - moment) / timedelta(seconds=1) for moment in ends]
-        return min([self.passed_s(pod), *since_s])
-
     def is_to_blame(self, pod: Pod) -> bool:
         """Return whether a pod's trouble may still come from its reload."""
         return self.passed_s(pod) <= self.timeout_s + self.min_ready_s + BLAME_S
 
     def is_proof(self, pod: Pod, state: ReloadState) -> bool:
         """Return whether the pod shows that the content serves: ready with it, for long enough."""
-        if state is not ReloadState.CURRENT or not pod.ready:
-            return False
-        if pod.agent is None or pod.agent.unready or pod.ready_changed_at is None:
-            return False
-        return self.now - pod.ready_changed_at >= timedelta(seconds=self.min_ready_s)
-
-
-def is_after(moment: datetime | None, other: datetime | None) -> bool:
-    return moment is not None and other is not None and moment > other
+        return state is ReloadState.CURRENT and pod.has_been_ready(self.min_ready_s)
 
 
 def plan_reload(
@@ -257,13 +253,13 @@ def find_failure(
     or when its pod has taken it late and is ready with it.
     """
     for pod in pods:
-        is_lost = pod.has_failed and pod.request == judge.request_for(pod) and judge.has_ended(pod)
-        if is_lost or states.get(pod.name) is ReloadState.FAILED:
+        is_lost = pod.has_failed and pod.request == judge.request_for(pod)
+        if (is_lost and judge.judge_end(pod)) or states.get(pod.name) is ReloadState.FAILED:
             return Failure(judge.request.id, pod.name, explain_failure(pod, app))
     if remembered is None or remembered.request_id != judge.request.id:
         return None
     is_done = states and all(state is ReloadState.CURRENT for state in states.values())
-    late = any(p.name == remembered.pod and p.ready for p in pods)
+    late = any(p.name == remembered.pod and p.ready and not p.has_crashed for p in pods)
     if is_done or (late and states.get(remembered.pod) is ReloadState.CURRENT):
         return None
     return remembered
@@ -294,9 +290,11 @@ def explain_failure(pod: Pod, app: App) -> str:
     limit = f"spec.reload.timeoutSeconds ({app.reload.timeout_s})"
     if pod.has_failed:
         return f"the pod ended: {pod.issue.message if pod.issue else 'no reason given'}"
-    if pod.ended_at is not None and not is_after(pod.requested_at, pod.ended_at):
+    if pod.has_ended:
         why = f": {pod.issue.message}" if pod.issue else ""
-        return f"the app's container ended during or right after the reload{why}"
+        if pod.has_crashed:
+            return f"the app's container ended during or right after the reload{why}"
+        return f"the app's container was ended twice during or right after the reload{why}; {TRY_AGAIN}"
     reload = pod.agent.reload if pod.agent is not None else None
     if reload is None:
         return f"{NO_ANSWER} within {limit}"

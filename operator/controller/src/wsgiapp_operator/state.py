@@ -28,6 +28,25 @@ class ReloadRequest(NamedTuple):
     content: Mapping[str, str]
 
 
+class End(NamedTuple):
+    """How the app's container ended last. `by_itself` where nothing else than what ran in it can be the reason."""
+
+    container: str  # the id of the container, which is another after each start
+    by_itself: bool
+
+
+class Before(NamedTuple):
+    """How a pod was when it was asked to reload.
+
+    What has happened since is told by comparing this with how it is now, without the clock of its node.
+    """
+
+    end: str  # the container that had ended last, empty for none
+    ready: bool
+    ready_changed: str
+    is_second: bool  # it was asked the same before, and its container ended then
+
+
 class AgentReload(NamedTuple):
     id: str
     result: str  # pending, running, succeeded, failed
@@ -67,9 +86,11 @@ class Pod:
     requested_at: datetime | None
     issue: Issue | None
     contents: Mapping[str, Ref]  # what it mounts, by the content's name
-    ready_changed_at: datetime | None = None  # when it became ready, or unready
-    ended_at: datetime | None = None  # when the app's container ended last by itself
-    stopped_at: datetime | None = None  # when it was last stopped, or lost sight of
+    before: Before | None = None  # None: nobody has asked it, or an older operator has
+    ready_changed: str = (
+        ""  # when it became ready, or unready, by its node's clock: to tell two times apart
+    )
+    end: End | None = None
     has_failed: bool = False  # ended for good, and not by another's doing
     copies: frozenset[str] = frozenset()  # the last good copies that it mounts, by name
     has_key: bool = False  # the app's key is mounted in its agent
@@ -78,6 +99,32 @@ class Pod:
     @property
     def has_no_node(self) -> bool:
         return self.issue is not None and self.issue.reason == "Unschedulable"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the app's container has ended since the pod was asked."""
+        return (
+            self.before is not None
+            and self.end is not None
+            and self.end.container != self.before.end
+        )
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it has ended since then, and nothing else than what ran in it can be the reason."""
+        return self.has_ended and self.end is not None and self.end.by_itself
+
+    def has_been_ready(self, least_s: float) -> bool:
+        """Return whether it has been seen ready with what it serves for so long, by kubelet and agent."""
+        agent = self.agent
+        return self.ready and agent is not None and not agent.unready and agent.steady_s >= least_s
+
+    @property
+    def has_lost_readiness(self) -> bool:
+        """Whether the pod has been ready since it was asked, or was then, and is not any more."""
+        if self.ready or self.before is None:
+            return False
+        return self.before.ready or self.before.ready_changed != self.ready_changed
 
     @property
     def names_by_key(self) -> bool:

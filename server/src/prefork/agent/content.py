@@ -27,8 +27,6 @@ from prefork.base.digest import (
     with_key,
 )
 from prefork.base.log import Log
-from prefork.base.run_dir import STATS_OF_LAST_RUN
-from prefork.base.stats import Table, UnknownTable
 from prefork.errors import Exit, StartupError
 
 PERIOD_S = 0.1
@@ -127,7 +125,6 @@ class PinnedContents:
         state = store.read_state()
         self.served: dict[str, str] = state.get("served", {})
         self.tried: dict[str, Any] = state.get("tried", {})
-        self.is_tried_by_another = bool(self.tried)  # by an agent before this one
         self.boot: dict[str, str] = {}
         self.loaded = dict(self.served)  # by the server's serving generation, or its first
         self.wanted: dict[str, str] = {}  # by the reload request under way
@@ -195,36 +192,26 @@ class PinnedContents:
             return ""
         if failure := self.tried.get("failure"):
             return str(failure)
-        if self.has_ended_soon() and (self.tried.get("is_second") or not self.is_excused()):
-            return "the server ended during or right after the reload, and has started with older content"
+        if self.tried.get("is_second") and self.has_ended_soon():
+            return (
+                "the server ended twice during or right after the reload, and has started with older content; if "
+                "something else than the content is the reason, add an annotation to the ConfigMap or Secret, and the "
+                "same content is tried again"
+            )
         return ""
 
     def has_ended_soon(self) -> bool:
-        """Return whether the server that was asked last ended during the reload, or soon after it."""
+        """Return whether the server that was asked last ended during the reload, or soon after it.
+
+        Not always the content has ended it: the kubelet stops servers, a node shuts down, a neighbour takes all memory.
+        So the content is loaded once more, and what ends its server twice is not loaded again.
+        """
         ended_at = self.tried.get("ended_at")
         is_another_run = self.tried.get("boot_id") != self.table.boot_id()
-        return is_another_run and (ended_at is None or time.time() - ended_at < BLAME_S)
-
-    def is_excused(self) -> bool:
-        """Return whether something else than the content may have ended that server.
-
-        One that was stopped (SIGTERM: the kubelet, a node that shuts down, somebody's hand) keeps its counters. One that
-        ended together with the agent went with the node's containers. Code can stop its server too: it is excused once.
-        """
-        if self.is_tried_by_another:
-            return True
-        try:
-            table = Table.open(self.table.path.with_name(STATS_OF_LAST_RUN))
-        except (OSError, UnknownTable):
-            return False
-        try:
-            return table.header("boot_id") == self.tried.get("boot_id")
-        finally:
-            table.close()
+        return is_another_run and (ended_at is None or time.monotonic() - ended_at < BLAME_S)
 
     def note_try(self, request_id: str) -> None:
         is_second = self.tried.get("id") == request_id and self.has_ended_soon()
-        self.is_tried_by_another = False
         self.tried = {"id": request_id, "boot_id": self.table.boot_id(), "is_second": is_second}
         self.save()
 
@@ -232,9 +219,8 @@ class PinnedContents:
         self.wanted = {}
         before = self.tried if self.tried.get("id") == request_id else {}
         boot_id = self.tried.get("boot_id", 0)
-        self.is_tried_by_another = False
         self.tried = {
-            "id": request_id, "boot_id": boot_id, "failure": failure, "ended_at": time.time(),
+            "id": request_id, "boot_id": boot_id, "failure": failure, "ended_at": time.monotonic(),
             "is_second": bool(before.get("is_second")),
         }  # fmt: skip
         self.save()
