@@ -1,8 +1,10 @@
 """What the API server says no with is passed on in its own words."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,25 @@ def test_node_that_has_just_joined_has_no_version() -> None:
     assert read_kubelet_version({"metadata": {"name": "new"}}) is None
 
 
+@asynccontextmanager
+async def serving(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], kubeconfig: Path
+) -> AsyncIterator[Cluster]:
+    """A client of an API server that answers each GET by `answer`."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    write_kubeconfig(kubeconfig, f"http://127.0.0.1:{runner.addresses[0][1]}")
+    cluster = await Cluster.connect()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+        await runner.cleanup()
+
+
 class PagedApi:
     """Lists what it is given, in pages; `sizes` has how many objects each answer had, `pages` by their start the
     last one that was asked for, in bytes."""
@@ -115,20 +136,8 @@ class PagedApi:
         self.pages[start] = self.sizes[-1], len(text)
         return web.Response(text=text, content_type="application/json")
 
-    @asynccontextmanager
-    async def serve(self, kubeconfig: Path) -> AsyncIterator[Cluster]:
-        app = web.Application()
-        app.router.add_get(self.path, self.answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{runner.addresses[0][1]}")
-        cluster = await Cluster.connect()
-        try:
-            yield cluster
-        finally:
-            await cluster.close()
-            await runner.cleanup()
+    def serve(self, kubeconfig: Path) -> AbstractAsyncContextManager[Cluster]:
+        return serving(self.answer, kubeconfig)
 
 
 @pytest.fixture
@@ -165,3 +174,34 @@ async def test_object_larger_than_a_page_is_listed_alone(kubeconfig: Path) -> No
     maps: list[dict[str, object]] = [{"data": {"text": "<" * (2 * PAGE_BYTES)}} for _ in range(3)]
     async with PagedApi("/api/v1/configmaps", maps).serve(kubeconfig) as cluster:
         assert len([each async for each in cluster.list("ConfigMap", None)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "is_followed"), [(-300, True), (300, True), (3, False), (-3, False)]
+)
+async def test_times_are_those_of_the_api_server_s_clock(
+    kubeconfig: Path, ahead_s: int, is_followed: bool
+) -> None:
+    ahead = timedelta(seconds=ahead_s)
+
+    async def answer(request: web.Request) -> web.Response:
+        date = format_datetime(datetime.now(UTC) + ahead, usegmt=True)
+        return web.json_response({"major": "1", "minor": "37"}, headers={"Date": date})
+
+    async with serving(answer, kubeconfig) as cluster:
+        await cluster.read_version()
+        differs = cluster.now() - datetime.now(UTC)
+    assert abs(differs - (ahead if is_followed else timedelta())) < timedelta(seconds=1.5)
+
+
+@pytest.mark.parametrize("body", [{}, {"major": "1", "minor": ""}, {"major": 1, "minor": 37}])
+async def test_version_without_numbers_is_an_error_that_may_pass(
+    kubeconfig: Path, body: dict[str, object]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    async with serving(answer, kubeconfig) as cluster:
+        with pytest.raises(ApiError, match="/version says") as raised:
+            await cluster.read_version()
+    assert not raised.value.is_refusal

@@ -13,7 +13,14 @@ from wsgiapp.types import Manifest
 from wsgiapp_operator import main
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError
-from wsgiapp_operator.main import relist_forever, run_beside, wait_for_listing
+from wsgiapp_operator.main import (
+    read_everything,
+    relist_forever,
+    run_beside,
+    until_answered,
+    wait_for_listing,
+)
+from wsgiapp_operator.settings import read_settings
 from wsgiapp_operator.workqueue import KeyedQueue
 
 from tests.unit.operator.fake_cluster import FakeCluster
@@ -34,6 +41,26 @@ class FailingCluster(FakeCluster):
             raise self.errors.pop(0)
         async for manifest in super().list(kind, *arguments, **options):
             yield manifest
+
+
+class AskedCluster(FakeCluster):
+    """Answers a question with an error, once."""
+
+    def __init__(self, errors: dict[str, Exception]) -> None:
+        super().__init__()
+        self.errors = errors
+
+    async def read_version(self) -> tuple[int, int]:
+        self._fail("read_version")
+        return 1, 37
+
+    async def list_kubelet_versions(self) -> list[tuple[int, int]]:
+        self._fail("list_kubelet_versions")
+        return [(1, 37)]
+
+    def _fail(self, question: str) -> None:
+        if error := self.errors.pop(question, None):
+            raise error
 
 
 async def take_next(queue: KeyedQueue[AppKey]) -> AppKey:
@@ -92,13 +119,74 @@ async def test_parts_end_when_the_operator_is_to_end_or_another_task_has_ended(
 async def test_first_listing_that_fails_is_repeated(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "LIST_ANEW_S", 0.0, raising=False)
+    monkeypatch.setattr(main, "FIRST_PAUSE_S", 0.0)
     cluster: Any = FailingCluster(error)
     cluster.put(make_manifest())
     queue: KeyedQueue[AppKey] = KeyedQueue()
     async with asyncio.timeout(5):
         await wait_for_listing(cluster, Cache(), queue, ())
     assert await take_next(queue) == SHOP
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(401, "Unauthorized"),
+        ApiError(200, "the answer is not a JSON object: '<html>'"),
+        ApiError(503, "the server is starting"),
+        aiohttp.ServerDisconnectedError(),
+        TimeoutError(),
+    ],
+)
+@pytest.mark.parametrize("question", ["read_version", "list_kubelet_versions"])
+async def test_operator_that_starts_waits_out_what_passes(
+    question: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(main, "FIRST_PAUSE_S", 0.0)
+    cluster: Any = AskedCluster({question: error})
+    settings = read_settings([], {})
+    async with asyncio.timeout(5):
+        platform = await read_everything(settings, cluster, Cache(), KeyedQueue())
+    assert platform.image_volumes
+    (line,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert line.startswith("asking for versions failed, will be repeated")
+
+
+async def test_operator_whose_first_question_is_refused_says_so() -> None:
+    cluster: Any = AskedCluster({"read_version": ApiError(403, "forbidden")})
+    with pytest.raises(ApiError, match="forbidden"):
+        await read_everything(read_settings([], {}), cluster, Cache(), KeyedQueue())
+
+
+async def test_pauses_between_tries_grow_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    async def ask() -> str:
+        if len(pauses) < 5:
+            raise TimeoutError
+        return "answer"
+
+    monkeypatch.setattr(main.asyncio, "sleep", sleep)
+    assert await until_answered("asking", ask) == "answer"
+    assert pauses == [1, 2, 4, 5, 5]
+
+
+async def test_what_was_declared_while_no_operator_ran_comes_before_all_else() -> None:
+    cluster: Any = FailingCluster()
+    names = [f"shop-{i:04}" for i in range(1000)]
+    for name in names:
+        manifest = make_manifest()
+        manifest["metadata"]["name"] = name
+        cluster.put({**manifest, "status": {"observedGeneration": int(name != "shop-0777")}})
+    queue: KeyedQueue[AppKey] = KeyedQueue()
+    await wait_for_listing(cluster, Cache(), queue, ())
+    assert await take_next(queue) == AppKey("web", "shop-0777")
 
 
 async def test_first_listing_that_is_refused_ends_the_operator() -> None:

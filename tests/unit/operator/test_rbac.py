@@ -119,7 +119,13 @@ async def watch_until_all_is_watched(world: RecordedWorld, api: RecordedApi) -> 
     stop = asyncio.Event()
     watching = asyncio.create_task(
         watch(
-            (), world.cache, KeyedQueue(()), stop, on_spawned=lambda: None, on_listed=lambda: None
+            (),
+            world.cache,
+            KeyedQueue(()),
+            stop,
+            on_spawned=lambda: None,
+            on_listed=lambda: None,
+            ssl_context=world.client.ssl_context,
         )
     )
     kinds = len((KIND, "Pod", "ConfigMap", *OWNED_KINDS))

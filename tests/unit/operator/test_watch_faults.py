@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
+import yaml
 from aiohttp import web
 from wsgiapp.names import KIND
 from wsgiapp.types import Manifest
 from wsgiapp_operator import client
 from wsgiapp_operator import watch as watching
 from wsgiapp_operator.cache import AppKey, Cache
+from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.workqueue import KeyedQueue
 
+from tests.support.certificate import make_certificate
 from tests.unit.operator.recorded_api import write_kubeconfig
 from tests.unit.operator.samples import make_manifest
 
@@ -41,14 +47,19 @@ class FaultyApi:
         self.watches: list[Answer] = []
 
     @asynccontextmanager
-    async def serve(self, kubeconfig: Path) -> AsyncIterator[None]:
+    async def serve(
+        self, kubeconfig: Path, context: ssl.SSLContext | None = None
+    ) -> AsyncIterator[None]:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
+        if context is not None:  # each request is to see the certificate
+            app.on_response_prepare.append(close_connection)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
-        write_kubeconfig(kubeconfig, site.name.replace(":0", f":{runner.addresses[0][1]}"))
+        scheme = "https" if context is not None else "http"
+        write_kubeconfig(kubeconfig, f"{scheme}://localhost:{runner.addresses[0][1]}")
         try:
             yield
         finally:
@@ -62,10 +73,16 @@ class FaultyApi:
         if is_watch:
             await asyncio.sleep(0.2)
             return web.Response()
+        if request.path == "/version":
+            return web.json_response({"major": "1", "minor": "37"})
         if request.path.strip("/") in ("api", "apis"):
             return web.json_response({"versions": [], "groups": []})
         items = list(self.apps) if is_of_apps else []
         return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
+
+
+async def close_connection(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Connection"] = "close"
 
 
 class Watched:
@@ -77,11 +94,17 @@ class Watched:
         self.listed = asyncio.Event()
 
     @asynccontextmanager
-    async def run(self) -> AsyncIterator[asyncio.Task[None]]:
+    async def run(self, context: ssl.SSLContext | None = None) -> AsyncIterator[asyncio.Task[None]]:
         """Watch; what ends the watches is raised."""
         task = asyncio.create_task(
             watching.watch(
-                [], self.cache, self.queue, asyncio.Event(), lambda: None, self.listed.set
+                [],
+                self.cache,
+                self.queue,
+                asyncio.Event(),
+                lambda: None,
+                self.listed.set,
+                ssl_context=context or ssl.create_default_context(),
             )
         )
         try:
@@ -243,3 +266,77 @@ async def test_page_that_is_too_large_is_asked_for_with_fewer_objects(
     async with api.serve(kubeconfig), watched.run() as task:
         await watched.wait_for_shop(task)
     assert sizes == [50, 12]
+
+
+class Authority:
+    """The API server's certificate, which is its own CA, and the file by which others know it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "ca.crt"
+        self.folder = folder
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.rotate()
+
+    def rotate(self) -> None:
+        certificate, key = make_certificate("localhost")
+        self.file.write_bytes(certificate)
+        pem = self.folder / "server.pem"
+        pem.write_bytes(certificate + key)
+        self.context.load_cert_chain(pem)
+
+    def name_in(self, kubeconfig: Path) -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        config["clusters"][0]["cluster"]["certificate-authority"] = str(self.file)
+        kubeconfig.write_text(json.dumps(config))
+
+
+async def test_ca_that_is_rotated_costs_one_try_and_no_watch(
+    kubeconfig: Path, tmp_path: Path
+) -> None:
+    authority, api, watched = Authority(tmp_path), FaultyApi(), Watched()
+    async with api.serve(kubeconfig, authority.context):
+        authority.name_in(kubeconfig)
+        cluster = await Cluster.connect()
+        async with watched.run(cluster.ssl_context) as task, asyncio.timeout(30):
+            await watched.listed.wait()
+            authority.rotate()
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await cluster.read_version()
+            assert await cluster.read_version() == (1, 37)
+            api.apps = (stored(),)
+            api.watches = [refuse(410)]
+            await watched.wait_for_shop(task)
+        await cluster.close()
+    assert watched.cache.get(KIND, *SHOP) is not None
+
+
+async def test_namespace_without_permission_is_reported_once_with_the_remedy_and_then_rarely(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """kopf has an error for each try."""
+    monkeypatch.setattr(watching.Backoffs, "__iter__", lambda self: iter([0.01] * 40))
+    api, watched = FaultyApi(stored()), Watched()
+    api.lists = [refuse(403)] * 33
+    async with api.serve(kubeconfig), watched.run() as task:
+        await watched.wait_for_shop(task)
+    lines = [r.getMessage() for r in caplog.records if "watching is refused" in r.getMessage()]
+    assert [line.split("tries=")[1].split()[0] for line in lines] == ["1", "16", "32"]
+    assert all("resource=wsgiapps namespace=all" in line for line in lines)
+    assert "take the namespace out of watchNamespaces" in lines[0]
+    assert not [r for r in caplog.records if "Request attempt" in r.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("https://10.0.0.1:443/api/v1/namespaces/web/pods?watch=true", "pods namespace=web"),
+        ("https://10.0.0.1/apis/wsgi.dev/v1alpha1/wsgiapps?limit=50", "wsgiapps namespace=all"),
+        ("http://[::1]:8001/k8s/v1/x/apis/apps/v1/namespaces/a-b/deployments", "deployments namespace=a-b"),
+    ],
+)  # fmt: skip
+def test_try_of_a_watch_names_resource_and_namespace(url: str, named: str) -> None:
+    text = f"Request attempt #1 failed; will retry: GET {url} -> TimeoutError()"
+    record = logging.makeLogRecord({"msg": text, "levelno": logging.ERROR, "levelname": "ERROR"})
+    assert watching.say_tries(record)
+    assert f"resource={named} tries=1 error=TimeoutError()" in record.getMessage()
+    assert record.levelname == "WARNING"

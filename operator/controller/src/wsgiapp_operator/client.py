@@ -7,9 +7,13 @@ and exceptions cost each request is spared.
 """
 
 import json
+import logging
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import urlencode
 from urllib.request import getproxies
@@ -19,9 +23,13 @@ from kubernetes.aio import client, config
 from wsgiapp.names import FIELD_MANAGER, GROUP, KIND, VERSION
 from wsgiapp.types import Manifest
 
+logger = logging.getLogger(__name__)
 # The package says that it is typed, but these parts of it are not.
 untyped_config: Any = config
 
+CLOCKS_DIFFER = timedelta(
+    seconds=5
+)  # less may come of an answer that took long: its time has whole seconds
 PAGE = 50  # a page lies in memory whole, and parsed: ten times as large
 PAGE_BYTES = 4 * 2**20  # of several objects; anybody's may have a megabyte, and six of that in JSON
 SHRINK = 4
@@ -95,6 +103,7 @@ class Cluster:
 
     def __init__(self, api: Any) -> None:
         self._api = api
+        self._ahead = timedelta()  # the API server's clock, of ours
 
     @classmethod
     async def connect(cls) -> Self:
@@ -112,6 +121,35 @@ class Cluster:
             "response_class": BoundedResponse,
         }
         return cls(client.ApiClient(configuration))
+
+    def now(self) -> datetime:
+        """Return the time by the API server's clock, as far as it differs from ours.
+
+        What this operator stamps is read by one on another node, and what controllers stamp is read by it.
+        """
+        return datetime.now(UTC) + self._ahead
+
+    def _follow_clock(self, date: str | None) -> None:
+        try:
+            ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return
+        self._ahead = ahead if abs(ahead) > CLOCKS_DIFFER else timedelta()
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What every connection is checked by; it learns of a new CA while it is in use."""
+        context: ssl.SSLContext = self._api.rest_client.ssl_context
+        return context
+
+    def _read_ca(self) -> None:
+        """Trust what the CA file holds now, besides what it held before: it is replaced when the CA is rotated."""
+        path = self._api.configuration.ssl_ca_cert
+        try:
+            if path is not None:
+                self.ssl_context.load_verify_locations(path)
+        except (OSError, ssl.SSLError) as error:
+            logger.warning("CA file not read: file=%s error=%s", path, error)
 
     async def close(self) -> None:
         await self._api.close()
@@ -202,7 +240,10 @@ class Cluster:
     async def read_version(self) -> tuple[int, int]:
         """Return Kubernetes' (major, minor)."""
         version = await self._send("GET", "/version")
-        return int(version["major"]), int(version["minor"].rstrip("+"))
+        try:
+            return int(version["major"]), int(version["minor"].rstrip("+"))
+        except (KeyError, ValueError, AttributeError, TypeError):
+            raise ApiError(200, f"/version says {str(version)[:200]}") from None
 
     async def list_kubelet_versions(self) -> Sequence[tuple[int, int]]:
         """Return the (major, minor) of every node's kubelet, such as (1, 35) for v1.35.2-gke.100."""
@@ -219,7 +260,10 @@ class Cluster:
         content_type: str = JSON,
         accept: str = JSON,
     ) -> Manifest:
-        """Return the answer's body; items of `query` that are None are left out. Raises ApiError."""
+        """Return the answer's body; items of `query` that are None are left out. Raises ApiError.
+
+        The token is read from its file again each minute, by the package.
+        """
         configuration, transport = self._api.configuration, self._api.rest_client
         headers = {**self._api.default_headers, "Accept": accept, "Content-Type": content_type}
         if bearer := (await configuration.auth_settings()).get("BearerToken"):
@@ -227,9 +271,14 @@ class Cluster:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         url = f"{configuration.host}{path}{'?' if given else ''}{urlencode(given)}"
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        answer = await transport.request(
-            method, url, headers=headers, body=body, _request_timeout=timeout
-        )
+        try:
+            answer = await transport.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+        except aiohttp.ClientConnectorCertificateError:
+            self._read_ca()  # for the next try, and for the watches
+            raise
+        self._follow_clock(answer.headers.get("Date"))
         text = await answer.read()
         if not 200 <= answer.status <= 299:
             raise read_error(answer.status, answer.reason, text)

@@ -5,11 +5,11 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import aiohttp
-from wsgiapp.names import GROUP
+from wsgiapp.names import GROUP, KIND
 from wsgiapp.resources import Platform
 
 from wsgiapp_operator.agents import Agents, open_session
@@ -25,15 +25,17 @@ from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything, read_contents
 from wsgiapp_operator.settings import Settings, read_settings
 from wsgiapp_operator.upgrade import Upgrades
-from wsgiapp_operator.watch import watch
+from wsgiapp_operator.watch import choose_pause_s, watch
 from wsgiapp_operator.workqueue import KeyedQueue
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 PARALLEL = 256  # apps at a time; all but a few of them only wait for agents
 TRANSIENT = (ApiError, aiohttp.ClientError, TimeoutError)  # passes by itself
 RELIST_S = 3600.0
-LIST_ANEW_S = 2.0
+FIRST_PAUSE_S = 1.0  # of an operator that starts, between two tries; each is twice as long
+LONGEST_PAUSE_S = 5.0
 CALM_S = 15.0  # after a watch began anew with a list, in which what was deleted before is not seen
 HEARTBEAT_S = 1.0
 FIRST = asyncio.FIRST_COMPLETED
@@ -103,8 +105,12 @@ async def operate(
         background(pass_on(stop, end)),
         background(keep(claims, end)) as keeping,
     ):
-        platform = await read_platform(settings, cluster)
-        upgrades = Upgrades(settings.upgrades_at_a_time, queue.add, metrics)
+        async with background(read_everything(settings, cluster, cache, queue)) as reading:
+            if not await finish_first(asyncio.wait((reading,)), end):
+                await raise_if_failed(keeping)
+                return
+            platform = await reading
+        upgrades = Upgrades(settings.upgrades_at_a_time, queue.add, metrics, cluster.now)
         named_secrets = NamedSecrets(cluster, cache, is_permitted=settings.reads_secrets)
         reconciler = Reconciler(
             cluster=cluster,
@@ -115,16 +121,20 @@ async def operate(
             metrics=metrics,
             platform=platform,
             upgrades=upgrades,
+            now=cluster.now,
         )
-        if not await finish_first(
-            wait_for_listing(cluster, cache, queue, settings.namespaces), end
-        ):
-            await raise_if_failed(keeping)
-            return
         on_ready()
         upgrades.see_all(cache)  # before any app may ask: who is on the way counts
         async with background(
-            watch(settings.namespaces, cache, queue, end, lambda: handle_signals(stop), listed.set)
+            watch(
+                settings.namespaces,
+                cache,
+                queue,
+                end,
+                lambda: handle_signals(stop),
+                listed.set,
+                ssl_context=cluster.ssl_context,
+            )
         ) as watching:
             works = (
                 queue.run(reconciler.reconcile, parallel=PARALLEL),
@@ -137,6 +147,34 @@ async def operate(
             await claims.release()
             await raise_if_failed(watching)
         await raise_if_failed(keeping)
+
+
+async def read_everything(
+    settings: Settings, cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey]
+) -> Platform:
+    """Return what the cluster can do, once all that is in it is in the cache. Raises ApiError where that is refused."""
+    platform = await until_answered("asking for versions", lambda: read_platform(settings, cluster))
+    await wait_for_listing(cluster, cache, queue, settings.namespaces)
+    return platform
+
+
+async def until_answered(what: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return the answer of an API server that may be busy, away for a moment, or not know this operator yet.
+
+    Raises ApiError where it refuses.
+    """
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await ask()
+        except TRANSIENT as error:
+            if isinstance(error, ApiError) and error.is_refusal:
+                raise
+            logger.warning(
+                "%s failed, will be repeated: after_s=%.0f %s", what, pause_s, explain(error)
+            )
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def read_platform(settings: Settings, cluster: Cluster) -> Platform:
@@ -183,24 +221,21 @@ async def have_image_volumes(cluster: Cluster, version: tuple[int, int]) -> bool
 async def wait_for_listing(
     cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
 ) -> None:
-    """Fill the cache and mark every app as due; wait for the CRD where it is not there yet, and for an API server
-    that is busy, away for a moment, or has forgotten the rest of a long list. Raises ApiError where it refuses."""
-    while True:
-        try:
-            await list_everything(cluster, cache, namespaces)
-            await read_contents(cluster, cache, namespaces)
-        except TRANSIENT as error:
-            if isinstance(error, ApiError) and error.is_refusal:
-                raise
-            logger.warning("listing failed, will be repeated: %s", explain_listing(error))
-            await asyncio.sleep(LIST_ANEW_S)
-            continue
-        for app in cache.apps():
-            queue.add(app)
-        return
+    """Fill the cache and mark every app as due, first those that declare something new; wait for the CRD where it is
+    not there yet. Raises ApiError where the API server refuses."""
+
+    async def list_all() -> None:
+        await list_everything(cluster, cache, namespaces)
+        await read_contents(cluster, cache, namespaces)
+
+    await until_answered("listing", list_all)
+    for app in cache.apps():
+        manifest = cache.get(KIND, *app)
+        if manifest is not None:
+            queue.add(app, choose_pause_s(manifest))
 
 
-def explain_listing(error: Exception) -> str:
+def explain(error: Exception) -> str:
     if isinstance(error, ApiError) and error.status == 404:
         return f"the CRD wsgiapps.{GROUP} is not installed; apply manifests/crd/wsgiapps.yaml"
     return f"error={error!r}"
@@ -224,7 +259,7 @@ async def relist_forever(
         try:
             await list_everything(cluster, cache, namespaces, changed)
         except TRANSIENT as error:
-            logger.warning("listing failed, will be repeated: %s", explain_listing(error))
+            logger.warning("listing failed, will be repeated: %s", explain(error))
             listed.set()
         for app in changed:
             queue.add(app)
@@ -264,7 +299,7 @@ async def pass_on(stop: asyncio.Event, end: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
+async def background(work: Coroutine[Any, Any, Answer]) -> AsyncIterator["asyncio.Task[Answer]"]:
     """Run `work` next to the body, and end it with the body."""
     task = asyncio.create_task(work)
     try:

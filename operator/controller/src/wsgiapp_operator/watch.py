@@ -6,6 +6,8 @@ kopf does one thing here: watch. It writes to no object and keeps no state.
 import asyncio
 import itertools
 import logging
+import re
+import ssl
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -43,6 +45,13 @@ BEGIN_ANEW_S = 2.0  # after a watch that has broken for a reason that kopf does 
 # the other kinds are watched meanwhile, and a new process would see the same.
 BROKEN = (APIError, WatchingError, aiohttp.ClientError, ValueError, LookupError)
 END_S = 10.0  # for what is under way when watching ends
+# Of kopf's tries of one request the first is worth a line, and from this one on those that are powers of two.
+RARE_FROM = 16
+KOPFS_TRIES = logging.getLogger("kopf._cogs.clients.watching")
+FAILED_TRY = re.compile(
+    r"Request attempt #(\d+) failed; will retry: GET [^ ?]*?/v[^/ ?]+/(?:namespaces/([^/ ?]+)/)?(\w+)(?:\?\S*)? -> (.*)",
+    re.DOTALL,
+)
 # One in each namespace, which no app mounts: never even sent to us. Secrets are not watched at all.
 UNMOUNTED_CONFIG_MAPS = "metadata.name!=kube-root-ca.crt"
 
@@ -54,8 +63,10 @@ async def watch(
     stop: asyncio.Event,
     on_spawned: Callable[[], None],
     on_listed: Callable[[], None],
+    *,
+    ssl_context: ssl.SSLContext,
 ) -> None:
-    """Keep the cache in step and mark apps as due, until cancelled or `stop`.
+    """Keep the cache in step and mark apps as due, until cancelled or `stop`; connect by `ssl_context`.
 
     Raises ConnectionError when watching has ended by itself.
 
@@ -81,7 +92,7 @@ async def watch(
 
     def notice_content(event: Any) -> None:
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
-            queue.add(app, DEBOUNCE_S)
+            queue.add(app, AHEAD_S)
 
     async def follow(kind: str, namespace: NamespaceName | None) -> None:
         take = notice_content if kind == "ConfigMap" else notice
@@ -103,7 +114,8 @@ async def watch(
         await run_until_one_ends(watches, stop)
 
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(make_log_in())
+    kopf.on.login(registry=registry)(make_log_in(ssl_context))
+    KOPFS_TRIES.addFilter(say_tries)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings,
@@ -196,7 +208,31 @@ class Backoffs(Iterable[float]):
         yield from itertools.repeat(5.0)
 
 
-def make_log_in() -> Callable[..., Awaitable[Any]]:
+def say_tries(record: logging.LogRecord) -> bool:
+    """Put what kopf logs of each try of a request in words with a remedy, at the first try and then ever more rarely.
+
+    For a namespace without permission kopf has an error for each kind each five seconds.
+    """
+    found = FAILED_TRY.search(record.getMessage())
+    if found is None:
+        return True
+    tries, namespace, plural, error = found.groups()
+    number = int(tries)
+    if number != 1 and (number < RARE_FROM or number & (number - 1)):
+        return False
+    record.args = (plural, namespace or "all", number, error)
+    if "APIForbiddenError" in error:
+        record.msg = (
+            "watching is refused, will be repeated; give the operator's ServiceAccount list and watch there, by the chart's "
+            "RoleBinding, or take the namespace out of watchNamespaces: resource=%s namespace=%s tries=%d error=%s"
+        )
+        return True
+    record.levelno, record.levelname = logging.WARNING, "WARNING"
+    record.msg = "watching waits for the API server: resource=%s namespace=%s tries=%d error=%s"
+    return True
+
+
+def make_log_in(ssl_context: ssl.SSLContext) -> Callable[..., Awaitable[Any]]:
     """Return how kopf gets its credentials: at the start, and after each 401, such as from a token that has expired.
 
     kopf takes none again that were refused once, but an API server that has just started may know nobody yet:
@@ -212,15 +248,16 @@ def make_log_in() -> Callable[..., Awaitable[Any]]:
         found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(
             **arguments
         )
-        return found and open_session(found)
+        return found and open_session(found, ssl_context)
 
     return log_in
 
 
-def open_session(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
-    """Return a session as kopf would open it, but for lists, of which it reads only what has room."""
+def open_session(found: kopf.ConnectionInfo, ssl_context: ssl.SSLContext) -> kopf.AiohttpSession:
+    """Return a session as kopf would open it, but for lists, of which it reads only what has room, and for the SSL
+    context: one of its own would not learn of a CA that is rotated."""
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
+        connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context),
         headers=found.as_http_headers(),
         proxy=found.proxy_url,
         trust_env=found.trust_env,
