@@ -130,6 +130,53 @@ def test_hooks_find_what_gunicorns_objects_have(folder: Path):
         assert "Traceback" not in server.log()
 
 
+# In an arbiter and in a worker; with gunicorn each of them starts and serves.
+USES = (
+    "on_starting(server): server.cfg.set('threads', 2); assert server.cfg.threads == 2",
+    "on_starting(server): assert server.cfg.settings['workers'].get() == 1",
+    "on_starting(server): assert server.cfg.address[0][0] == '127.0.0.1'",
+    "on_starting(server): server.cfg.worker_class_str, server.timeout",
+    "on_starting(server): server.timeout = 9; server.proc_name = 'x'; server.num_workers = 1",
+    "on_starting(server): server.log.error_log.handlers[0].setLevel('INFO'); server.log.error_log.info('heard')",
+    "on_starting(server): server.log.setup(server.cfg); server.log.reopen_files(); server.log.close_on_exec()",
+    "on_starting(server): server.reexec_pid, server.systemd, server.START_CTX['args'], server.SIGNALS, server.pidfile",
+    "post_fork(server, worker): worker.max_requests += 5; worker.timeout = 9; worker.nr = 0; assert worker.nr == 0",
+    "post_fork(server, worker): worker.cfg.set('timeout', '9'); assert worker.timeout == 9",
+    "post_fork(server, worker): worker.cfg.set('proc_name', 'x'); assert worker.cfg.proc_name == 'x'",
+    "post_worker_init(worker): worker.tmp.fileno(); worker.PIPE; worker.SIGNALS; worker.init_signals()",
+)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_hooks_use_gunicorns_objects_as_with_gunicorn(folder: Path, use: str):
+    head, _, body = use.partition(": ")
+    (folder / "gunicorn.conf.py").write_text(f"def {head}:\n    {body}\n")
+    with Prefork("-w", "1", cwd=folder) as server:
+        assert server.get()[0] == 200
+        assert ("heard" in use) == ("heard" in server.log())
+
+
+def test_limit_of_requests_that_a_hook_sets_for_its_worker_holds(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "def post_fork(server, worker):\n    worker.max_requests = 5\n"
+    )
+    with Prefork("-w", "1", cwd=folder) as server:
+        first = server.workers()
+        for _ in range(6):
+            assert server.get()[0] == 200
+        server.wait_log("reason=max_requests")
+        assert server.wait_workers(1) != first
+
+
+def test_setting_of_a_hook_that_cannot_be_is_named(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "def post_fork(server, worker):\n    worker.cfg.set('timeout', 'long')\n"
+    )
+    with Prefork("-w", "1", cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 3
+        assert "timeout is long; use" in server.log()
+
+
 def test_server_of_a_hook_reloads(folder: Path):
     (folder / "gunicorn.conf.py").write_text(
         "def when_ready(server):\n    server.reload()\n    server.kill_workers(0)\n"

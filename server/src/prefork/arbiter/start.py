@@ -25,6 +25,7 @@ from prefork.config.environment import replace_environment
 from prefork.config.options import MAX_WORKERS
 from prefork.config.sources import Configuration
 from prefork.errors import Exit, StartupError
+from prefork.worker import gunicorn_loggers
 from prefork.worker.hooks import HookServer
 
 # Longer than workers outlive a killed arbiter: a call that never ends is given up after their graceful timeout.
@@ -41,6 +42,7 @@ def run(configuration: Configuration, log: Log, *, reread: Callable[[Move], Conf
     log = Log(logfiles.errors_fd, options.loglevel, options.log_format, patience_s=0.0)
     if log.style == "json":
         streams.install(log.sink, patience_s=0.0)
+    log.set_up_loggers = lambda: gunicorn_loggers.install(log, options, logfiles.access_fd)
     environment = dict(os.environ)
     passed = passed_descriptors(environment, os.getpid())
     replace_environment(own_variables(environment))

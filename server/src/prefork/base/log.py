@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback as tracebacks
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prefork.base.log_sink import PATIENCE_S, Sink
@@ -40,6 +40,8 @@ class Log:
         self.fd = fd
         self.style = style
         self.sink = Sink(fd, self._describe_lost, patience_s)
+        # Gives the loggers of gunicorn's names their handlers, in the arbiter for hooks that ask for them.
+        self.set_up_loggers: Callable[[], None] = lambda: None
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
@@ -77,11 +79,26 @@ class Log:
     # gunicorn's logger has these, and hooks add handlers and filters to them.
     @property
     def error_log(self) -> "logging.Logger":
-        return logger("gunicorn.error")
+        return self._set_up("gunicorn.error")
 
     @property
     def access_log(self) -> "logging.Logger":
-        return logger("gunicorn.access")
+        return self._set_up("gunicorn.access")
+
+    def _set_up(self, name: str) -> "logging.Logger":
+        found = logger(name)
+        if not found.handlers:
+            self.set_up_loggers()
+        return found
+
+    @property
+    def loglevel(self) -> int:
+        return self.threshold
+
+    def setup(self, *_: object) -> None:
+        """Nothing to do, as in the next two: the files are the server's, and opened again by USR1."""
+
+    reopen_files = close_on_exec = setup
 
     def put(self, level: str, message: str, keys: Mapping[str, Any]) -> None:
         """Write one record, whatever the threshold."""

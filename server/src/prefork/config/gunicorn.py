@@ -128,6 +128,24 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+class HookSetting(NamedTuple):
+    """A setting as gunicorn's `cfg.settings` has them."""
+
+    name: str
+    value: Any
+
+    def get(self) -> Any:
+        return self.value
+
+
+def to_address(bind: str) -> tuple[str, int] | str:
+    """Return one of `bind` as gunicorn's `cfg.address` has it: host and port, or a path; pure."""
+    if bind.startswith("unix:"):
+        return bind.removeprefix("unix:").removeprefix("//")
+    host, _, port = bind.removeprefix("tcp://").rpartition(":")
+    return (host.strip("[]") or "0.0.0.0", int(port)) if port.isdigit() else bind
+
+
 def find_default(name: str) -> Any:
     """Return what gunicorn's `cfg` has for a setting that is not supported; AttributeError for no such setting."""
     if name in ("user", "uid"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from prefork.config import access_log
-from prefork.config.gunicorn import find_default
+from prefork.config.gunicorn import UNSUPPORTED, HookSetting, find_default, to_address
 from prefork.config.kinds import (
     FLAG_WORDS,
     Kind,
@@ -473,6 +473,30 @@ class Options:
     def env(self) -> dict[str, str]:
         """`raw_env` as gunicorn's hooks read it."""
         return dict(pair.split("=", 1) for pair in self.raw_env)
+
+    @property
+    def worker_class_str(self) -> str:
+        return self.worker_class
+
+    @property
+    def address(self) -> list[tuple[str, int] | str]:
+        """`bind` as gunicorn's hooks read it: host and port, or a path."""
+        return [to_address(text) for text in self.bind]
+
+    @property
+    def settings(self) -> dict[str, HookSetting]:
+        """All settings by name, as gunicorn's hooks read them: `cfg.settings["workers"].get()`."""
+        names = [*(setting.name for setting in SETTINGS), *(entry.name for entry in UNSUPPORTED)]
+        return {name: HookSetting(name, getattr(self, name)) for name in names}
+
+    def set(self, name: str, value: Any) -> None:
+        """Set one, for hooks: what reads it later in this process, or in those forked from it, finds the new value.
+
+        Raises AttributeError when gunicorn has no such setting either, ValueError for a value that cannot be.
+        """
+        getattr(self, name)
+        known = next((setting for setting in SETTINGS if setting.name == name), None)
+        object.__setattr__(self, name, known.read(value, "cfg.set") if known else value)
 
     if not TYPE_CHECKING:  # a type checker is to find what does not exist
 

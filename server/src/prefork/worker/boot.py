@@ -100,6 +100,8 @@ def run_worker(
         app = worker.app.wsgi()
         hooks.call_or_raise("post_worker_init", worker)
         settings = engine_settings(options, slot=slot, generation=generation)
+        if worker.own_max_requests is not None:
+            settings["max_requests"] = own_limit(worker.own_max_requests)
         if logfiles.access_fd >= 0:
             settings["access_log_lock_fd"] = log.sink.lock_for(logfiles.access_fd)
         engine = Engine(
@@ -202,6 +204,11 @@ def import_here(options: Options) -> tuple[WsgiApp, messages.WorkerReady]:
     if options.preload_app != "never":
         unsafe = messages.shorten(summarize(imported.hazards))
     return imported.app, messages.WorkerReady(unsafe, list(imported.children))
+
+
+def own_limit(most: int) -> int:
+    """Return what a hook has set for `max_requests` as the engine takes it: 0 for any number."""
+    return most if 0 < most < sys.maxsize else 0
 
 
 def seed_numpy() -> None:

@@ -5,6 +5,7 @@ A hook that raises is reported and the server goes on, except where gunicorn wou
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -12,8 +13,9 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
+from prefork.base.children import NUMBERS
 from prefork.base.log import Log
 from prefork.config.imports import Imports
 from prefork.config.options import Options
@@ -54,6 +56,23 @@ class HookTmp:
     def last_update(self) -> float:
         return time.monotonic()
 
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+    def close(self) -> None:
+        return
+
+    @functools.cached_property
+    def file(self) -> IO[bytes]:
+        import tempfile  # brings shutil in
+
+        return tempfile.TemporaryFile()
+
+
+def start_context() -> dict[Any, Any]:
+    """Return what gunicorn keeps of its start."""
+    return {"args": sys.argv[:], "cwd": os.environ.get("PWD", ""), 0: sys.executable}
+
 
 @dataclass
 class HookServer:
@@ -72,6 +91,12 @@ class HookServer:
     master_pid: int = 0
     proc_name: str = "prefork"
     master_name: str = "Master"
+    reexec_pid: int = 0
+    dirty_arbiter_pid: int = 0
+    systemd: bool = False
+    pidfile: None = None
+    START_CTX: dict[Any, Any] = field(default_factory=start_context)
+    SIGNALS: tuple[signal.Signals, ...] = NUMBERS
 
     def __post_init__(self) -> None:
         self.set_cfg(self.cfg)
@@ -83,6 +108,10 @@ class HookServer:
     @property
     def timeout(self) -> float:
         return self.cfg.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.cfg.set("timeout", seconds)
 
     @property
     def worker_class(self) -> type["HookWorker"]:
@@ -120,6 +149,10 @@ class HookWorker:
     tmp: HookTmp = field(default_factory=HookTmp, repr=False)
     sockets: list[Any] = field(default_factory=list, repr=False)  # empty: the engine accepts
     count_requests: Callable[[], int] = field(default=lambda: 0, repr=False)
+    own_max_requests: int | None = field(default=None, repr=False)  # that a hook has set
+    nr_before: int = field(default=0, repr=False)
+    PIPE: list[int] = field(default_factory=list, repr=False)
+    SIGNALS: tuple[signal.Signals, ...] = field(default=NUMBERS, repr=False)
 
     def __post_init__(self) -> None:
         self.app.cfg = self.cfg
@@ -127,7 +160,16 @@ class HookWorker:
     @property
     def max_requests(self) -> int:
         """How many requests it may answer; sys.maxsize for any number. What the jitter adds is not known here."""
+        if self.own_max_requests is not None:
+            return self.own_max_requests
         return self.cfg.max_requests or sys.maxsize
+
+    @max_requests.setter
+    def max_requests(self, most: int) -> None:
+        self.own_max_requests = most
+
+    def init_signals(self) -> None:
+        """Nothing to do: the server sets its handlers after the hooks of the boot."""
 
     def notify(self) -> None:
         """Nothing to do: a worker that boots is given --boot-timeout, whatever it says."""
@@ -135,7 +177,11 @@ class HookWorker:
     @property
     def nr(self) -> int:
         """Requests that it has answered."""
-        return self.count_requests()
+        return self.count_requests() - self.nr_before
+
+    @nr.setter
+    def nr(self, count: int) -> None:
+        self.nr_before = self.count_requests() - count
 
     @property
     def wsgi(self) -> WsgiApp:
@@ -144,6 +190,10 @@ class HookWorker:
     @property
     def timeout(self) -> float:
         return self.cfg.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.cfg.set("timeout", seconds)
 
     def __str__(self) -> str:
         return f"<Worker {self.pid}>"
