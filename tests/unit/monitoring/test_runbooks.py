@@ -39,6 +39,12 @@ def test_overview_lists_each_alert_with_its_severity() -> None:
     assert listed == [(alert, rule["labels"]["severity"]) for alert, rule in ALERTS.items()]
 
 
+def test_overview_says_how_each_alert_was_caused() -> None:
+    text = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+    caused = re.findall(r"^\| (Wsgi\w+) \| [^|]+ \| [\d.]+ \|", text, re.MULTILINE)
+    assert caused == [*ALERTS]
+
+
 @pytest.mark.parametrize("page", ["alerts.md", *(f"runbooks/{alert}.md" for alert in ALERTS)])
 def test_links_lead_to_files(page: str) -> None:
     path = ROOT / "docs" / page
