@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from tests.cluster.paths import Paths
 
@@ -139,6 +140,7 @@ def lay_together() -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
     write(SOURCE / "cli.md", command_lines())
+    shutil.copytree(DOCS / "assets", SOURCE / "assets")
 
 
 def write(path: Path, text: str) -> None:
@@ -147,8 +149,19 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def absent_files(site: Path) -> set[str]:
+    """What the site's pages load or link to on the site itself and is not there."""
+    found = set()
+    for page in site.rglob("*.html"):
+        for target in re.findall(r'(?:href|src)="?([^"\s>]+)', page.read_text()):
+            file = unquote(re.split("[?#]", target)[0])
+            if file and not re.match(r"[a-z]+:|/", file) and not (page.parent / file).exists():
+                found.add(f"{page.relative_to(site)}: {file}")
+    return found
+
+
 def main() -> int:
-    """Check links, build; 0 when all is well."""
+    """Check links, build, look for what is missing; 0 when all is well."""
     broken = [
         f"{path.relative_to(ROOT)}: {target}"
         for path in [*pages(), ROOT / "README.md"]
@@ -163,6 +176,9 @@ def main() -> int:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         sys.stderr.write(built.stdout + built.stderr)
+        return 1
+    if absent := sorted(absent_files(SITE)):
+        sys.stderr.write("not on the site:\n" + "\n".join(absent) + "\n")
         return 1
     print(f"  ok {len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}")
     return 0

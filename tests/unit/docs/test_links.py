@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import DOCS, ROOT, broken_links, links, pages
+from tests.support.site import DOCS, ROOT, absent_files, broken_links, links, pages
 
 PAGES = [ROOT / "README.md", *pages()]
 
@@ -57,3 +57,12 @@ def test_what_is_said_to_show_a_claim_exists(page: str) -> None:
     )
     assert shown
     assert [path for path in shown if not (ROOT / path).exists()] == []
+
+
+def test_what_a_page_of_the_site_loads_and_is_not_there_is_found(tmp_path: Path) -> None:
+    (tmp_path / "there.css").touch()
+    (tmp_path / "page.html").write_text(
+        '<link href="./there.css"><link href="assets/site.css?v=1"><a href="#top">'
+        "<a href=https://example.com/x><a href=/from-the-root><img src=img/a%20b.png>"
+    )
+    assert absent_files(tmp_path) == {"page.html: assets/site.css", "page.html: img/a b.png"}
