@@ -255,3 +255,34 @@ def test_a_kept_connection_survives_each_kind_of_file(tmp_path: Path):
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 assert answers.read(length) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "block", ["", ", 7", ", blksize=7", ", blksize=None", ", -1", ", blksize=100_000"]
+)
+def test_a_wrapper_takes_blocks_as_gunicorns_does(tmp_path: Path, block: str):
+    text = f"""
+        import io
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            wrapper = environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 1000){block})
+            assert wrapper.blksize in (7, -1, 65536, 100_000)
+            return wrapper
+    """
+    with serve(tmp_path, text) as server:
+        assert ask(server)[2] == b"x" * 1000
+
+
+def test_input_takes_sizes_by_keyword(tmp_path: Path):
+    text = """
+        def app(environ, start_response):
+            body = environ["wsgi.input"]
+            parts = [body.read(size=2), body.readline(size=3), *body.readlines(hint=1), body.read(size=None)]
+            start_response("200 OK", [])
+            return [b"|".join(parts)]
+    """
+    with serve(tmp_path, text) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/", b"abcde\nfg\nhi")
+        assert connection.getresponse().read() == b"ab|cde|\n|fg\nhi"
+        connection.close()

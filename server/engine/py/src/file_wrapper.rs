@@ -15,21 +15,30 @@ use crate::errors;
 #[pyclass(frozen, module = "prefork._engine", name = "FileWrapper")]
 pub struct FileWrapper {
     filelike: Py<PyAny>,
-    block_bytes: usize,
+    /// As `read` takes it: -1 is all.
+    block_bytes: isize,
 }
+
+const BLOCK_BYTES: isize = 64 * 1024;
 
 #[pymethods]
 impl FileWrapper {
     #[new]
-    #[pyo3(signature = (filelike, block_size=65536))]
-    fn new(filelike: Py<PyAny>, block_size: usize) -> Self {
-        Self { filelike, block_bytes: block_size }
+    #[pyo3(signature = (filelike, blksize=None))] // named as in gunicorn and wsgiref
+    fn new(filelike: Py<PyAny>, blksize: Option<isize>) -> Self {
+        Self { filelike, block_bytes: blksize.unwrap_or(BLOCK_BYTES) }
     }
 
     /// The wrapped file.
     #[getter]
     fn filelike(&self, py: Python<'_>) -> Py<PyAny> {
         self.filelike.clone_ref(py)
+    }
+
+    /// How much is read at once.
+    #[getter]
+    const fn blksize(&self) -> isize {
+        self.block_bytes
     }
 
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {

@@ -345,21 +345,21 @@ fn size_of(size: Option<isize>) -> Option<usize> {
 #[pymethods]
 impl Input {
     /// Read up to `size` bytes; all with -1 or None.
-    #[pyo3(signature = (size=None, /))]
+    #[pyo3(signature = (size=None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.run(py, |body| body.read(size_of(size)))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     /// Read one line, of at most `size` bytes.
-    #[pyo3(signature = (size=None, /))]
+    #[pyo3(signature = (size=None))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.run(py, |body| body.read_line(size_of(size)))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     /// Read lines until there are `hint` bytes of them, or all.
-    #[pyo3(signature = (hint=None, /))]
+    #[pyo3(signature = (hint=None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
         let enough = size_of(hint).filter(|&hint| hint > 0).unwrap_or(usize::MAX);
         let (lines, mut total) = (PyList::empty(py), 0);
