@@ -4,6 +4,8 @@ import errno
 import os
 import signal
 import socket
+import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Prefork, is_gone, write_app
+from tests.process.harness import APP, Prefork, is_gone, write_app
 from tests.support.wait import wait_until
 
 
@@ -227,3 +229,35 @@ def test_thread_that_never_ends_delays_a_stop_for_the_graceful_timeout_only(fold
         assert server.get()[0] == 200
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
+
+
+# As some supervisors start programs.
+BLOCKED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD])
+os.execv(sys.executable, [sys.executable, "-m", "prefork", *sys.argv[1:]])
+"""
+
+
+def test_signals_that_whoever_started_the_server_has_blocked_are_heard(folder: Path):
+    with Prefork("-w", "1", cwd=folder, command=(sys.executable, "-c", BLOCKED)) as server:
+        (worker,) = server.workers()
+        server.signal(signal.SIGHUP)
+        server.wait_log("reload succeeded")
+        server.wait(lambda: is_gone(worker))
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+def test_term_that_the_import_has_blocked_reaches_the_worker(folder: Path):
+    write_app(
+        folder,
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        + textwrap.dedent(APP),
+    )
+    with Prefork("-w", "1", cwd=folder) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGTERM)
+        server.wait(lambda: is_gone(worker))
+        server.wait_workers(1)
+        assert server.get()[0] == 200

@@ -30,6 +30,8 @@ class SignalSocket:
         """Set the handlers; once more where other code may have set its own."""
         for number in self.numbers:
             signal.signal(number, lambda number, _: self.arrived.append(number))
+        # Whoever started this process, or the app, may have blocked them: no stop would be heard.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.numbers)
         signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
