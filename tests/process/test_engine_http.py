@@ -576,6 +576,19 @@ def test_at_the_connection_limit_the_longest_idle_one_gives_way() -> None:
                 assert client.read().body == b"hello"
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
+def test_at_the_connection_limit_clients_that_ask_for_nothing_give_way(sent: bytes) -> None:
+    """They would shut out all others for the time that a head may take, again and again."""
+    with stage() as it, ExitStack() as stack:
+        it.start(max_connections=5, header_timeout_s=60)
+        silent = [stack.enter_context(it.connect()) for _ in range(8)]
+        for client in silent:
+            client.send(sent)
+        with it.connect() as client:
+            assert client.ask().body == b"hello"
+        assert silent[0].is_ended()
+
+
 def test_at_the_connection_limit_nobody_is_closed_for_nobody() -> None:
     """Also while all threads are in calls, and after each of them."""
     with stage() as it, ExitStack() as stack:

@@ -309,7 +309,7 @@ class Options:
         default=10_000,
         section=LIMITS,
         help="Connections that one worker holds, less where the limit of open files is lower; "
-        "further ones wait in the accept queue. With worker class gevent also the requests that run at once.",
+        "further ones wait in the accept queue, and those that are idle, or have been silent for 2 s, make way for them. With worker class gevent also the requests that run at once.",
     )
 
     # Behind a proxy

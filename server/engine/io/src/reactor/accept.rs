@@ -16,6 +16,9 @@ pub(super) const ACCEPTS_PER_TURN: usize = 4;
 /// A pause after accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE_US: u64 = 100_000;
 
+/// A head is waited for so long where another client waits for the connection.
+const HEAD_UNDER_PRESSURE_US: u64 = 2_000_000;
+
 /// Connections that were handed over, taken in one go.
 const TAKES_PER_TURN: usize = 16;
 
@@ -85,27 +88,37 @@ impl Reactor {
 
     /// Whether one more connection is within bounds, or another one can be closed for it.
     fn has_room(&self) -> bool {
-        self.open < self.shared.settings.max_connections || self.longest_idle().is_some()
+        !self.is_full() || self.first_to_make_way().is_some()
     }
 
-    /// Closes an idle connection for one that was just accepted: at the limit a new client is worth more than one that
-    /// has its answer and keeps its connection. Never before: perhaps nobody is waiting.
+    /// Whether there are as many connections as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.open >= self.shared.settings.max_connections
+    }
+
+    /// Closes a connection for one that was just accepted: at the limit a new client is worth more than one that has its
+    /// answer and keeps its connection, or one that has not asked for anything. Never before: perhaps nobody is waiting.
     fn make_room(&mut self) {
-        if self.open >= self.shared.settings.max_connections
-            && let Some(index) = self.longest_idle()
+        if self.is_full()
+            && let Some(index) = self.first_to_make_way()
             && let Some(conn) = self.slots[index].conn.take()
         {
             self.close(u32::try_from(index).unwrap_or(u32::MAX), conn);
         }
     }
 
-    /// The connection that has been idle longest since its last answer.
-    fn longest_idle(&self) -> Option<usize> {
-        let idle = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let conn = slot.conn.as_ref()?;
-            (conn.answered > 0 && conn.is_idle()).then_some((conn.deadline_us, index))
+    /// The connection that has been idle longest since its last answer; without one, that which has been silent longest,
+    /// or in the middle of a head, though it has had a moment.
+    fn first_to_make_way(&self) -> Option<usize> {
+        let header_timeout_us = self.shared.settings.header_timeout_us;
+        let candidates = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let conn = slot.conn.as_ref().filter(|conn| conn.is_at_head())?;
+            let is_kept = conn.answered > 0 && conn.is_idle();
+            let head_began_us = conn.deadline_us.saturating_sub(header_timeout_us);
+            let has_had_its_time = head_began_us + HEAD_UNDER_PRESSURE_US <= self.now_us;
+            (is_kept || has_had_its_time).then_some((!is_kept, conn.deadline_us, index))
         });
-        idle.min().map(|(_, index)| index)
+        candidates.min().map(|(_, _, index)| index)
     }
 
     /// Takes passed connections until a request is ready. The watchdog does so too: nothing may wait here for ever.

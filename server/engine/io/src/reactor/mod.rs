@@ -38,6 +38,9 @@ const BATCH: usize = 64;
 /// While draining, what could not be passed is tried again this often.
 const RETRY_EVERY: Duration = Duration::from_millis(5);
 
+/// At the limit of connections, whether one can make way is looked at so often.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(200);
+
 /// Slices of answers sent between two polls; what else can be sent waits for the next one.
 const SLICES_PER_POLL: u32 = 4;
 
@@ -237,7 +240,9 @@ impl Reactor {
         });
         let until_retry = (self.drain != Drain::Serving || self.accept_after_us > self.now_us)
             .then_some(RETRY_EVERY);
-        [timeout, until_deadline, until_retry].into_iter().flatten().min()
+        // One of those that have not asked for anything may have had its time by then.
+        let until_room = self.is_full().then_some(LOOK_FOR_ROOM_EVERY);
+        [timeout, until_deadline, until_retry, until_room].into_iter().flatten().min()
     }
 
     fn handle(&mut self, event: Event, role: Role) {
