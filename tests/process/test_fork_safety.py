@@ -451,6 +451,17 @@ def test_hooks_of_a_fork_run_in_no_process_but_those_that_stay(folder: Path, pre
     assert sorted(map(int, forked)) == sorted([mold, *workers])
 
 
+def test_a_tracer_that_hangs_in_forks_of_forks_is_named_with_the_remedy(folder: Path):
+    """ddtrace-run imports it in a sitecustomize."""
+    write_app(folder, "def app(e, s): pass")
+    assert "ddtrace" not in run_prefork("--check-config", "app:app", cwd=folder).stderr
+    (folder / "sitecustomize.py").write_text("import ddtrace\n")
+    (folder / "ddtrace.py").touch()
+    environment = {"PYTHONPATH": str(folder)}
+    done = run_prefork("--check-config", "app:app", cwd=folder, environment=environment)
+    assert "begin the app's module with `import ddtrace.auto`" in done.stderr
+
+
 def test_an_object_that_only_an_exit_function_refers_to_is_destroyed_by_no_worker(folder: Path):
     text = """
         import atexit, os, tempfile

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prefork.base import bytecode, exit_functions, processes, threads
 from prefork.base.log import Log, escape_controls
+from prefork.base.python_start import explain_unsuited
 from prefork.base.standard_output import write_out
 from prefork.base.termination_log import write_termination_message
 from prefork.base.versions import boot_version, is_pinned
@@ -73,6 +74,8 @@ def run_server(arguments: Sequence[str]) -> int:
         log.info("settings read", source=source)
     for warning in configuration.warnings:
         log.warning("ignoring setting", what=warning)
+    if unsuited := explain_unsuited(sys.modules):
+        log.warning(unsuited)
     if options.print_config:
         write_out("\n".join(show_options(options)))
         return Exit.OK
