@@ -235,6 +235,7 @@ def _pods() -> list[panels.Panel]:
                 "{{pod}} {{worker}}",
             ),
             unit=units.BytesIEC,
+            has_many=True,
         ),
         lines(
             "How near is each pod to its memory limit?",

@@ -149,10 +149,14 @@ def lines(
     bars: bool = False,
     limit: float | None = None,
     top: float | None = None,
+    has_many: bool = False,
     width: int = 12,
     height: int = 8,
 ) -> Panel:
-    """Return series over time. `limit` draws a dashed red line there; `top` fixes the axis' end."""
+    """Return series over time. `limit` draws a dashed red line there; `top` fixes the axis' end.
+
+    The names of very many series (`has_many`) are listed beside them, where there is room for all.
+    """
     panel = _prepare(timeseries.Panel(), title, description, queries)
     panel = (
         panel.unit(unit)
@@ -171,7 +175,7 @@ def lines(
         .legend(
             common_builders.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.LIST)
-            .placement(common.LegendPlacement.BOTTOM)
+            .placement(common.LegendPlacement.RIGHT if has_many else common.LegendPlacement.BOTTOM)
             .show_legend(True)
         )
     )

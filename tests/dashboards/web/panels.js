@@ -120,8 +120,8 @@ export function linesOf(panel, range) {
     return fixed ? [{ queryIndex, colorMode: "fixed", colorValue: fixed }] : [];
   });
   const spec = {
-    // A wide panel with many series has room beside them.
-    legend: { position: panel.gridPos.w === 24 ? "right" : "bottom", mode: "list", size: names > 90 ? "medium" : "small" },
+    // As in Grafana: many series are listed beside the chart.
+    legend: { position: panel.options.legend.placement, mode: "list", size: names > 90 ? "medium" : "small" },
     yAxis: { show: true, min: 0, max: max ?? undefined, format: format(unit, decimals) },
     visual: {
       display: bars ? "bar" : "line",
