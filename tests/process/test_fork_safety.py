@@ -134,6 +134,7 @@ def test_what_cannot_be_shared_makes_each_worker_import_for_itself(folder: Path,
 
 SAFE = {
     "nothing": "",
+    "more_itertools": "import random, sys, types\nM = sys.modules['more_itertools.recipes'] = types.ModuleType('recipes')\nM._private_randrange = random.Random().randrange",
     "log file": "import logging\nlogging.basicConfig(filename='app.log')",
     "rotating log": "import logging\nfrom logging.handlers import *\nlogging.getLogger().addHandler(RotatingFileHandler('app.log', maxBytes=9999))\nlogging.getLogger().addHandler(TimedRotatingFileHandler('timed.log'))",
     "log on stderr": "import logging\nlogging.basicConfig(filename='/dev/stderr')",

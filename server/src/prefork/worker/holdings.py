@@ -266,6 +266,11 @@ def _find_generators() -> list[Any]:
     tempfile = sys.modules.get("tempfile")
     names = getattr(tempfile, "_name_sequence", None)
     harmless.add(id(getattr(names, "_rng", None)))  # made anew in another process (tempfile.py)
+    for name, module in list(sys.modules.items()):
+        # Bases for a test of primality, in a package that setuptools, CherryPy and others bring along.
+        if name.endswith("more_itertools.recipes"):
+            draw = getattr(module, "_private_randrange", None)
+            harmless.add(id(getattr(draw, "__self__", None)))
     numpy: Any = sys.modules.get("numpy.random")
     kinds: tuple[type, ...] = (random.Random,)
     if numpy is not None:
