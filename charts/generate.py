@@ -196,6 +196,10 @@ def build_rbac_template(rbac: str) -> str:
         conditional,
         flags=re.MULTILINE,
     )
+    named = named.replace(
+        "resourceNames: [wsgiapp-operator]",
+        'resourceNames: [{{ include "wsgiapp-operator.fullname" . }}]',
+    )
     documents = named.split("---\n")
     for index, document in enumerate(documents):
         local = (

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
 from tests.support.operator_release import CHART, ROOT, OperatorRelease
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -32,6 +34,7 @@ def test_chart_upgrade_and_uninstall_leave_the_apps_alone(
             operator.uninstall()
             code = steady_app.build_code(steady_app.build_release("2"))
             kube.apply(code, namespace=namespace)  # nobody acts on it yet
+            wait_until(lambda: not list_leases(kube), within_s=30, what="no Lease left")
             assert app.serving_pods() == pods
             before = app.reload_hash()
         finally:
@@ -40,6 +43,12 @@ def test_chart_upgrade_and_uninstall_leave_the_apps_alone(
         report = load.finish(in_place=True, least_s=8)
     assert list(report.versions) == ["1", "2"]
     assert app.serving_pods() == pods
+
+
+def list_leases(kube: Kube) -> list[dict[str, Any]]:
+    """Return the operator's Leases."""
+    selector = "app.kubernetes.io/managed-by=wsgiapp-operator"
+    return kube.list("leases", namespace="kube-system", selector=selector)
 
 
 @pytest.mark.full

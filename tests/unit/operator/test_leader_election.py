@@ -187,3 +187,34 @@ async def test_holder_stops_at_its_deadline_though_it_would_renew_later(
     with pytest.raises(LeadershipLost):
         async with asyncio.timeout(10):
             await election.keep()
+
+
+@pytest.mark.parametrize("role", ["", NAME])
+async def test_lease_is_owned_by_the_role_with_which_it_goes(role: str) -> None:
+    cluster = FakeCluster()
+    found = cluster.put({"kind": "Role", "metadata": {"name": NAME, "namespace": "system"}})
+    election = LeaderElection(cluster, "system", NAME, "pod", "ns/release", role=role)  # type: ignore[arg-type]  # a fake
+    await election.acquire()
+    owners = cluster.objects["Lease", "system", NAME]["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == ([found["metadata"]["uid"]] if role else [])
+
+
+async def test_lease_that_has_gone_with_a_role_that_was_made_anew_is_taken_again() -> None:
+    cluster = FakeCluster()
+    election = make(cluster, "first")
+    await election.acquire()
+    cluster.remove("Lease", "system", NAME)
+    await election.renew()
+    assert holder(cluster) == "first"
+
+
+async def test_role_that_may_not_be_read_owns_nothing() -> None:
+    class Refusing(FakeCluster):
+        async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+            if kind == "Role":
+                raise ApiError(403, "roles is forbidden")
+            return await super().get(kind, namespace, name)
+
+    cluster = Refusing()
+    await LeaderElection(cluster, "system", NAME, "pod", "ns/release", role=NAME).acquire()  # type: ignore[arg-type]  # a fake
+    assert holder(cluster) == "pod"

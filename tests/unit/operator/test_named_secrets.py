@@ -217,6 +217,30 @@ async def test_deleted_key_is_made_anew_as_it_was() -> None:
     assert world.app_key == key
 
 
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_key_stays_while_an_app_moves_to_a_configmap_and_is_the_same_when_it_comes_back(
+    restarted: bool,
+) -> None:
+    """Deleting it would need `delete` on all Secrets, and the pods of before still name their contents by it."""
+    world = SecretWorld(config=[RESTART_DB])
+    await world.reconcile()
+    before, key = world.resource("Deployment")["spec"]["template"], world.app_key
+    moved = {"name": "db", "configMap": {"name": "shop-code"}, "mountPath": "/etc/db"}
+    for config in ([moved], []):
+        world.see({**world.resource("WsgiApp"), "spec": make_manifest(config=config)["spec"]})
+        world.read.clear()
+        await world.reconcile(2)
+        assert world.read == [], "nothing is asked of Secrets any more"
+        assert "digest-key" not in json.dumps(world.resource("Deployment")["spec"]["template"])
+        assert world.app_key == key
+    if restarted:
+        world.secrets.forget(KEY)
+    world.see({**world.resource("WsgiApp"), "spec": make_manifest(config=[RESTART_DB])["spec"]})
+    await world.reconcile(2)
+    assert world.app_key == key
+    assert world.resource("Deployment")["spec"]["template"] == before
+
+
 async def test_keys_of_two_apps_differ() -> None:
     one, other = SecretWorld(config=[RESTART_DB]), SecretWorld(config=[RESTART_DB])
     await one.reconcile()

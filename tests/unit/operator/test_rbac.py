@@ -140,7 +140,7 @@ async def watch_until_all_is_watched(world: RecordedWorld, api: RecordedApi) -> 
 async def test_roles_allow_exactly_what_is_asked(api: RecordedApi) -> None:
     client = await Cluster.connect()
     try:
-        claims = Claims(client, "kube-system", "a", "default/op", (), lambda whom: None)
+        claims = Claims(client, "kube-system", "a", "default/op", (), lambda whom: None, "op")
         await claims.acquire()
         await claims.release()
         await client.read_version()

@@ -36,6 +36,7 @@ class Claims:
         installation: str,
         namespaces: Sequence[str],
         wait_for: Callable[[str | None], None],
+        lease_role: str = "",
     ) -> None:
         """`wait_for` is told what is waited for: None where another replica of this installation leads."""
         self._cluster = cluster
@@ -48,7 +49,13 @@ class Claims:
         names = sorted(f"{ALL}.{namespace}" for namespace in set(namespaces)) or [ALL]
         self._elections = [
             LeaderElection(
-                cluster, lease_namespace, name, identity, installation, self._note_holder(name)
+                cluster,
+                lease_namespace,
+                name,
+                identity,
+                installation,
+                self._note_holder(name),
+                lease_role,
             )
             for name in names
         ]

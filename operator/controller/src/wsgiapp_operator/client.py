@@ -52,6 +52,7 @@ KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
     "Event": ("api", None, "v1", "events"),
     "Lease": ("apis", "coordination.k8s.io", "v1", "leases"),
     "Node": ("api", None, "v1", "nodes"),
+    "Role": ("apis", "rbac.authorization.k8s.io", "v1", "roles"),
 }
 
 

@@ -30,7 +30,11 @@ class LeadershipLost(Exception):  # noqa: N818 -- an event in a Lease's life
 
 
 class LeaderElection:
-    """One Lease of one holder; `installation` names the Helm release or the like that the holder is of."""
+    """One Lease of one holder; `installation` names the Helm release or the like that the holder is of.
+
+    The Lease is owned by the Role `role`, of the same namespace, where there is one. When an installation goes, its
+    permissions go before its pods have ended: then nobody could take the Lease away but the garbage collector.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class LeaderElection:
         identity: str,
         installation: str,
         report_holder: Callable[[str], None] = lambda installation: None,
+        role: str = "",
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
@@ -47,6 +52,7 @@ class LeaderElection:
         self._identity = identity
         self._installation = installation
         self._report_holder = report_holder
+        self._role = role
         self._held: Manifest | None = None
         self._renewed_at = 0.0  # when the last write that succeeded was asked for, by our own clock
         self._writing = asyncio.Lock()  # a release waits for the answer to a renewal
@@ -141,6 +147,20 @@ class LeaderElection:
             self._held = await self._take(lease)
         self._renewed_at = started
 
+    async def _find_owner(self) -> list[Manifest]:
+        """Return the reference to the Role with which the Lease goes; none where it may not be read."""
+        try:
+            role = (
+                await self._cluster.get("Role", self._namespace, self._role) if self._role else None
+            )
+        except ApiError as error:
+            logger.info("the lease stays after the operator: role=%s error=%s", self._role, error)
+            return []
+        if role is None:
+            return []
+        named = {key: role["metadata"][key] for key in ("name", "uid")}
+        return [{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", **named}]
+
     async def _take(self, lease: Manifest | None) -> Manifest:
         """Write the Lease as ours; 409 when another was faster."""
         spec = {
@@ -154,6 +174,7 @@ class LeaderElection:
             **(lease or {}).get("metadata", {"name": self._name, "namespace": self._namespace}),
             "labels": {MANAGED_BY_LABEL: MANAGED_BY},
             "annotations": {INSTALLATION_ANNOTATION: self._installation},
+            "ownerReferences": await self._find_owner(),
         }
         if lease is not None:
             return await self._cluster.replace({**lease, "metadata": metadata, "spec": spec})

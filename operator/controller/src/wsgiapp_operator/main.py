@@ -65,7 +65,7 @@ async def run(settings: Settings) -> None:
     cluster = await Cluster.connect()
     claims = Claims(
         cluster, settings.lease_namespace, settings.identity, settings.installation,
-        settings.namespaces, heartbeat.wait_for,
+        settings.namespaces, heartbeat.wait_for, settings.lease_role,
     )  # fmt: skip
     try:
         async with background(beat(heartbeat)):

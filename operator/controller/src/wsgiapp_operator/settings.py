@@ -26,6 +26,7 @@ class Settings:
     listen: str
     any_address: str  # in the apps' pods
     lease_namespace: str
+    lease_role: str  # "": nothing takes the Leases away
     identity: str
     installation: str
     log_level: str
@@ -90,6 +91,10 @@ def read_settings(
         "--lease-namespace", "WSGIAPP_OPERATOR_LEASE_NAMESPACE", "kube-system",
         "where the Leases are, the same for all installations in the cluster",
     )  # fmt: skip
+    add(
+        "--lease-role", "WSGIAPP_OPERATOR_LEASE_ROLE", "",
+        "Role in that namespace with which the Leases go when it is deleted",
+    )  # fmt: skip
     # Two that run on one machine are not one holder.
     identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     add("--identity", "POD_NAME", identity, "holder's name in the Lease")
@@ -102,7 +107,7 @@ def read_settings(
     values = parser.parse_args(arguments)
     host, _, port = values.listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        parser.error(f"--listen is {values.listen!r}; use HOST:PORT, as 0.0.0.0:8080")
+        parser.error(f"--listen is {values.listen!r}; use HOST:PORT, such as 0.0.0.0:8080")
     if values.pod_id != "cluster" and not (values.pod_id.isdigit() and int(values.pod_id) > 0):
         parser.error(f"--pod-id is {values.pod_id!r}; use a number from 1, or cluster")
     at_a_time = values.upgrades_at_a_time
@@ -121,6 +126,7 @@ def read_settings(
         listen=values.listen,
         any_address=any_address(environ),
         lease_namespace=values.lease_namespace,
+        lease_role=values.lease_role,
         identity=values.identity,
         installation=values.installation,
         log_level=values.log_level,
