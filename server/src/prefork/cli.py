@@ -81,7 +81,7 @@ def run_server(arguments: Sequence[str]) -> int:
         return Exit.OK
     if not options.wsgi_app:
         raise StartupError(
-            "no app is named; use prefork MODULE:CALLABLE, as in prefork shop.wsgi:application"
+            "no app is named; use prefork MODULE:CALLABLE, such as prefork shop.wsgi:application"
         )
 
     require_engine()

@@ -223,5 +223,5 @@ def parse_bytes(quantity: int | str, field: str) -> int:
     """Return a quantity such as 512Ki, 16Mi or 1048576 in bytes."""
     match = re.fullmatch(r"(\d+)(Ki|Mi|Gi|k|M|G)?", str(quantity))
     if match is None:
-        raise Invalid(field, f"is {quantity}; use bytes or a quantity as 512Ki, 16Mi, 1Gi")
+        raise Invalid(field, f"is {quantity}; use bytes or a quantity such as 512Ki, 16Mi or 1Gi")
     return int(match[1]) * UNITS[match[2] or ""]

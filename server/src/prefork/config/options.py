@@ -65,7 +65,7 @@ class Options:
 
     # App
     wsgi_app: str = setting(
-        kind=text("MODULE:CALLABLE, as in shop.wsgi:application", "APP"),
+        kind=text("MODULE:CALLABLE, such as shop.wsgi:application", "APP"),
         default="",
         section=APP,
         help="The app, MODULE:CALLABLE or MODULE:FACTORY(); the callable's name is 'application' when left out.",
@@ -411,7 +411,7 @@ class Options:
     # Operation
     health_path: str = setting(
         "--health-path",
-        kind=text("a path that begins with /, as /healthz", "PATH", accept=is_request_path),
+        kind=text("a path that begins with /, such as /healthz", "PATH", accept=is_request_path),
         default="",
         section=OPERATION,
         help="Path that a worker of a new generation must answer with 2xx or 3xx before a reload lets it serve; asked up to 3 times, 10 s each, one second apart. The first start does not ask: there is nothing older to serve, and readiness probes decide. With --metrics it is part of /readyz.",

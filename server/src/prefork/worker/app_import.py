@@ -67,7 +67,7 @@ def dotted(node: ast.expr) -> str:
 
 def invalid_name(text: str, why: str) -> StartupError:
     return StartupError(
-        f"the app is {text}; {why}; use MODULE:CALLABLE, as in shop.wsgi:application"
+        f"the app is {text}; {why}; use MODULE:CALLABLE, such as shop.wsgi:application"
     )
 
 
