@@ -34,6 +34,9 @@ PORTS = {
 }
 
 
+OPERATOR = "system:serviceaccount:wsgiapp-system:wsgiapp-operator"  # as the chart names it
+
+
 @dataclass(frozen=True)
 class Certificate:
     """A client or server certificate of the cluster's own authority (X.509 subject CN and O)."""
@@ -117,6 +120,21 @@ def config_files(paths: Paths, node_ip: str) -> dict[Path, str]:
         config / "cni" / "10-wsgiapp.conflist": to_yaml(_network(paths)),
         config / "containerd.toml": _containerd(paths),
         config / "kubelet.yaml": to_yaml(_kubelet(paths, pki)),
+        config / "audit-policy.yaml": to_yaml(_audit_policy()),
+    }
+
+
+def _audit_policy() -> dict[str, object]:
+    """What the operator asks for, and nothing else: by it a test compares its roles with what it does."""
+    asked = {
+        "level": "Metadata",
+        "users": [OPERATOR],
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+    }
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "rules": [asked, {"level": "None"}],
     }
 
 
@@ -247,12 +265,17 @@ def components(paths: Paths, node_ip: str) -> list[Component]:
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged=true",
+                f"--audit-policy-file={config}/audit-policy.yaml",
+                f"--audit-log-path={paths.audit_log}",
+                "--audit-log-mode=batch",
+                "--audit-log-maxsize=32",  # MB, and one file more of before
+                "--audit-log-maxbackup=1",
                 "--kubelet-preferred-address-types=InternalIP",
                 f"--kubelet-client-certificate={pki}/admin.crt",
                 f"--kubelet-client-key={pki}/admin.key",
                 "--profiling=false",
             ),
-            (pki / "apiserver.crt", authority),
+            (pki / "apiserver.crt", authority, config / "audit-policy.yaml"),
         ),
         Component(
             "kube-controller-manager",

@@ -45,6 +45,11 @@ class Paths:
         return self.cache / "logs"
 
     @property
+    def audit_log(self) -> Path:
+        """What the operator has asked the API server for, an event a line."""
+        return self.logs / "audit.log"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.cache / "kubeconfig"
 
