@@ -54,6 +54,7 @@ def live_through_everything(
     )
     spec = {
         "source": None,
+        "env": [{"name": "PYTHONPATH", "value": "/app"}],
         "config": [{"name": "code", "configMap": {"name": "other-code"}, "mountPath": "/app"}],
         "ingress": None,
         "disruptionBudget": {"enabled": False},
