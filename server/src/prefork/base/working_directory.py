@@ -63,8 +63,9 @@ def working_in(directory: Path) -> Iterator[None]:
         go_to(directory)
         yield
     finally:
-        with suppress(OSError):  # closed meanwhile, with all there were
+        with suppress(OSError):  # closed meanwhile, with all there were; or not to be entered any more
             os.fchdir(before)
+        with suppress(OSError):
             os.close(before)
 
 
