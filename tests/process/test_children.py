@@ -480,3 +480,18 @@ def test_shared_memory_with_a_name_is_there_for_one_import_and_gone_at_the_end(
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
     assert not Path("/dev/shm", name).exists()
+
+
+def test_a_pool_of_threads_made_on_import_ends_without_a_word(folder: Path):
+    write_app(folder, """
+        from multiprocessing.pool import ThreadPool
+        POOL = ThreadPool(2)
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [str(POOL.map(abs, [1, -2])).encode()]
+    """)  # fmt: skip
+    with Prefork("-w", "1", cwd=folder) as server:
+        assert server.get() == (200, "[1, 2]")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        assert "Traceback" not in server.log()

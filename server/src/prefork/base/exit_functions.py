@@ -167,6 +167,11 @@ def _run_own_destructors() -> None:
     _destroy(_own)
 
 
+def _has_ended(found: object) -> bool:
+    """Whether exit functions have ended it by then: those of `multiprocessing` end a pool, whose destructor then fails."""
+    return type(found).__module__.partition(".")[0] == "multiprocessing"
+
+
 def spare_inherited() -> None:
     """At the end of a forked process: do not destroy what is its parent's.
 
@@ -179,7 +184,9 @@ def spare_inherited() -> None:
     destructible = list(_find_destructible())
     ring.extend(found for found in destructible if id(found) in _without_reference)
     inherited = {id(spared) for spared in ring}
-    _own.extend(found for found in destructible if id(found) not in inherited)
+    _own.extend(
+        found for found in destructible if id(found) not in inherited and not _has_ended(found)
+    )
     ring.append(ring)
     gc.freeze()
 

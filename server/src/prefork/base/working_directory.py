@@ -63,7 +63,7 @@ def working_in(directory: Path) -> Iterator[None]:
         go_to(directory)
         yield
     finally:
-        with suppress(OSError):  # closed meanwhile, with all there were; or not to be entered any more
+        with suppress(OSError):  # closed with all others, or not to be entered any more
             os.fchdir(before)
         with suppress(OSError):
             os.close(before)
