@@ -235,6 +235,18 @@ def raises_within(_environ: Environ, start_response: StartResponse) -> Iterable[
     return Blocks([b"part"], fails=True)
 
 
+class SlowClose(Blocks):
+    """Complete for the client a while before the call is over."""
+
+    def close(self) -> None:
+        time.sleep(0.05)
+
+
+def slow_close(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [*PLAIN, ("Content-Length", "4")])
+    return SlowClose([b"slow"])
+
+
 def silent(_environ: Environ, _start_response: StartResponse) -> Iterable[bytes]:
     return [b"no start_response"]
 
@@ -310,7 +322,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, slow_close, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
         closed, file, memory_file, environ_of,
     )

@@ -107,6 +107,24 @@ def test_running_call_is_answered_and_then_handed_over() -> None:
             wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the count")
 
 
+def test_client_whose_next_request_is_there_before_the_call_is_over_is_handed_over() -> None:
+    """The other thread has seen that there is something to read: the worker served such a client without an end."""
+    with stage() as it:
+        old = it.start(slot=1, threads=2)
+        load = Load(it, connections=1, target="/slow_close")
+        wait_until(lambda: load.answers > 3, what="some load")
+        it.start(slot=2)
+        old.order("handover")
+        try:
+            old.end(within_s=9)  # PASS_PATIENCE_US is 10 s
+            before = load.answers
+            wait_until(lambda: load.answers > before + 3, what="more load")
+        finally:
+            load.end()
+        assert not load.errors
+        assert (load.closes, it.cell(1, "handed_over")) == (0, 1)
+
+
 def test_handover_to_a_busy_worker_strands_nobody() -> None:
     with stage() as it:
         old = it.start(slot=1)

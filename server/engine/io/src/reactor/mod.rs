@@ -313,7 +313,6 @@ impl Reactor {
     /// Follows a connection until it waits, is ready for a call, or is gone.
     fn drive(&mut self, index: u32, mut conn: Box<Conn>, mut next: Next) -> Option<Call> {
         loop {
-            let slot = &mut self.slots[index as usize];
             match next {
                 Next::Call => return Some(conn),
                 Next::Close => {
@@ -327,13 +326,15 @@ impl Reactor {
                 Next::Wait if conn.has_leftover() => {
                     next = conn.advance(&self.shared, &mut self.pool, self.now_us);
                 }
-                Next::Wait if slot.is_unread && conn.reads() => {
-                    let is_ended = slot.is_ended;
-                    next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
-                    self.slots[index as usize].is_unread = conn.is_unread || is_ended;
-                }
+                // Before what has come is read: of a client whose next request is always there, nothing else would be
+                // passed on, ever.
                 Next::Wait if self.is_to_leave(&conn) && self.hand_over(index, &mut conn) => {
                     return None;
+                }
+                Next::Wait if self.slots[index as usize].is_unread && conn.reads() => {
+                    let is_ended = self.slots[index as usize].is_ended;
+                    next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
+                    self.slots[index as usize].is_unread = conn.is_unread || is_ended;
                 }
                 Next::Wait => {
                     self.put_back(index, conn);
