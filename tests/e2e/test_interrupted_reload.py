@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -53,6 +54,45 @@ def test_operator_killed_in_the_middle_of_a_reload(
         report = load.finish(in_place=True)
     assert list(report.versions) == ["1", "2"]
     assert app.serving_pods() == pods
+
+
+@pytest.mark.full
+def test_operator_killed_again_and_again_during_a_reload(
+    steady: AppMaker, under_load: LoadMaker, kube: Kube, operator: OperatorRelease
+) -> None:
+    app = steady(replicas=REPLICAS, import_s=IMPORT_S)
+    pods = app.serving_pods()
+    with under_load(app, "operator killed six times during a reload") as load:
+        before = app.reload_hash()
+        kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=app.namespace)
+        for _ in range(6):
+            killed = operator.kill()
+            assert operator.wait_ready() != killed
+        _finish(app, before)
+        report = load.finish(in_place=True)
+    assert list(report.versions) == ["1", "2"]
+    assert app.serving_pods() == pods
+
+
+@pytest.mark.full
+def test_change_that_is_taken_back_while_the_first_pod_loads_it(
+    steady: AppMaker, under_load: LoadMaker, kube: Kube
+) -> None:
+    app = steady(replicas=2, import_s=8)
+    with under_load(app, "change taken back while it is loaded") as load:
+        kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=app.namespace)
+
+        def is_loading() -> bool:
+            reloads = [json.loads(app.ask_agent(p, "/status")[1])["reload"] for p in pods]
+            return any(each is not None and each["result"] == "running" for each in reloads)
+
+        pods = app.serving_pods()
+        wait_until(is_loading, within_s=60, what="a pod loads the change")
+        before = app.reload_hash()
+        kube.apply(steady_app.build_code(steady_app.build_release("1")), namespace=app.namespace)
+        app.wait_reload(after=before, status="True", within_s=120)
+        assert {app.fetch(pod, "/version")[1] for pod in pods} == {"1"}
+        load.finish(in_place=True)
 
 
 @pytest.mark.skipif(
