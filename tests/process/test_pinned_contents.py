@@ -298,7 +298,7 @@ def test_workers_that_import_for_themselves_import_what_serves(folder: Path):
         broken = pod.source.write(pod.code("2", **{"app.py": BROKEN}))
         request_reload(pod.request, "bad", source=broken)
         pod.agent.wait_reload("bad", "failed")
-        old = server.workers()
+        old = server.wait_workers(2)  # those of the failed reload are gone
         for worker in old:
             os.kill(worker, signal.SIGKILL)
         server.wait(lambda: len(set(server.workers()) - set(old)) == 2, UNHURRIED_S)
