@@ -20,6 +20,8 @@ CHANGES_PER_S = 10
 SLOWER_PER_S = 2  # what a machine of two cores can carry with the rollouts
 SLOWER_CHANGES = 100
 LONGEST_S = 900.0
+LOOKS = 'wsgiapp_operator_reconciles_total{result="success"}'
+COPIES = 'wsgiapp_operator_applies_total{changed="true",kind="ConfigMap"}'  # of last good contents
 CALM_S = 2.0  # the operator is settled when it has used hardly any CPU for so long
 
 
@@ -95,6 +97,7 @@ class Measurement:
     async def _settle(self, operator: Operator) -> dict[str, float]:
         started, before = time.monotonic(), sum(self.plane.cpu_s().values())
         await self.fleet.wait(self._all_ready, within_s=LONGEST_S, what="all apps ready")
+        await count(operator, COPIES, self.plan.apps)
         await calm(operator)
         return {
             "settled_s": time.monotonic() - started - CALM_S,
@@ -166,10 +169,7 @@ class Measurement:
     async def _restart(self, operator: Operator) -> dict[str, float]:
         """Measure from the start of a process until it has looked at every app and is calm."""
         started = time.monotonic()
-        name = 'wsgiapp_operator_reconciles_total{result="success"}'
-        async with asyncio.timeout(LONGEST_S):
-            while not is_listening(operator) or operator.metrics().get(name, 0) < self.plan.apps:  # noqa: ASYNC110
-                await asyncio.sleep(0.5)
+        await count(operator, LOOKS, self.plan.apps)
         await calm(operator)
         return {
             "restart_s": time.monotonic() - started - CALM_S,
@@ -197,6 +197,13 @@ class Measurement:
             "unready_cpu": 100 * used_s / (time.monotonic() - started),
             "unready_memory": operator.memory().now,
         }
+
+
+async def count(operator: Operator, name: str, least: int) -> None:
+    """Wait until a counter of the operator says so much."""
+    async with asyncio.timeout(LONGEST_S):
+        while not is_listening(operator) or operator.metrics().get(name, 0) < least:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
 
 
 async def calm(operator: Operator, *, share: float = 0.1) -> None:

@@ -18,7 +18,9 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("from nothing to all apps ready, s", "settled_s", most=120),
+    Row(
+        "from nothing to all apps ready and their last good contents kept, s", "settled_s", most=120
+    ),
     Row("CPU time of the operator for that, s", "settled_cpu_s"),
     Row("CPU time of everything else for that, s", "plane_cpu_s"),
     Row("memory at rest, MiB (RSS)", "memory", most=150),
