@@ -60,6 +60,9 @@ class Contents(Protocol):
     def note_try(self, request_id: str) -> None:
         """Remember that the server is asked this now."""
 
+    async def follow_reload(self) -> None:
+        """Let what a reload has brought be seen at the mount paths, before anyone hears that it has succeeded."""
+
     def note_end(self, request_id: str, failure: str) -> None:
         """Remember how it ended; what it named is needed only where the server has loaded it."""
 
@@ -90,6 +93,9 @@ class MountedContents:
 
     def note_try(self, request_id: str) -> None:
         """Nothing is kept here."""
+
+    async def follow_reload(self) -> None:
+        """The server reads the folders themselves."""
 
     def note_end(self, request_id: str, failure: str) -> None:
         """Nothing is kept here."""
@@ -130,6 +136,9 @@ class PinnedContents:
         self.wanted: dict[str, str] = {}  # by the reload request under way
         self.seen: list[str] = []  # the state of the mounts that `boot` follows from
         self.followed = (0, 0)
+        self.following = (
+            asyncio.Lock()
+        )  # an older answer of the server must not come after a newer one
         self.clean_up_at = 0.0
 
     def prepare(self) -> None:
@@ -159,7 +168,7 @@ class PinnedContents:
                 self.followed = current
                 self.link_loaded(self.boot)
             elif current != self.followed or self.is_clean_up_due():
-                await self.follow_server(current)
+                await self.follow_server()
 
     # -- what a reload request needs -----------------------------------------------------------
 
@@ -214,6 +223,9 @@ class PinnedContents:
         is_second = self.tried.get("id") == request_id and self.has_ended_soon()
         self.tried = {"id": request_id, "boot_id": self.table.boot_id(), "is_second": is_second}
         self.save()
+
+    async def follow_reload(self) -> None:
+        await self.follow_server()
 
     def note_end(self, request_id: str, failure: str) -> None:
         self.wanted = {}
@@ -285,25 +297,27 @@ class PinnedContents:
         table = self.table.get()
         return (table.header("boot_id"), table.header("generation")) if table else (0, 0)
 
-    async def follow_server(self, current: tuple[int, int]) -> None:
+    async def follow_server(self) -> None:
         """Keep the mount path on what serves, and remove what no generation needs."""
-        self.clean_up_at = time.monotonic() + CLEAN_UP_PERIOD_S
-        try:
-            status = await self.control.ask({"op": "status"})
-            generations = [dict(one["content"]) for one in status["generations"]]
-            serving = dict(status["content"]) if status["generation"] else {}
-        except (Unreachable, Rejected, KeyError, TypeError, ValueError):
-            return
-        if not generations:
-            return
-        self.link_loaded(serving or generations[0])
-        if serving and serving != self.served:
-            self.served = serving
-            self.save()
-            self.refresh()
-        if current[1] or not serving:
-            self.followed = current
-        self.clean_up(generations)
+        async with self.following:
+            current = self.current_generation()
+            self.clean_up_at = time.monotonic() + CLEAN_UP_PERIOD_S
+            try:
+                status = await self.control.ask({"op": "status"})
+                generations = [dict(one["content"]) for one in status["generations"]]
+                serving = dict(status["content"]) if status["generation"] else {}
+            except (Unreachable, Rejected, KeyError, TypeError, ValueError):
+                return
+            if not generations:
+                return
+            self.link_loaded(serving or generations[0])
+            if serving and serving != self.served:
+                self.served = serving
+                self.save()
+                self.refresh()
+            if current[1] or not serving:
+                self.followed = current
+            self.clean_up(generations)
 
     def link_loaded(self, loaded: Mapping[str, str]) -> None:
         for name, digest in loaded.items():

@@ -155,6 +155,8 @@ class ReloadWatcher:
             ended = await self.reload(request)
         except (Rejected, DoesNotFitError) as error:
             ended = Progress(request.id, "failed", str(error))
+        if ended.result == "succeeded":
+            await self.contents.follow_reload()
         self.contents.note_end(request.id, ended.message if ended.result == "failed" else "")
         self.set_progress(request, ended.result, ended.message)
         self.log.info("reload request done", id=request.id, result=ended.result)
