@@ -14,6 +14,7 @@ export PIP_CERT ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)
 UV   := $(WSGIAPP_CACHE)/uv/bin/uv
 PY   := .venv/bin/python
 STEP := tests/support/step
+TESTS := $(PY) -m tests.support.tested_again
 
 help:           ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -35,14 +36,14 @@ check: setup    ## format, lint, types, import contracts, generated files
 	@$(STEP) "clippy" nice cargo clippy -q --manifest-path server/engine/Cargo.toml --all-targets --target-dir $(WSGIAPP_CACHE)/cargo -- -D warnings
 
 unit: setup     ## unit and golden tests (seconds), Rust tests of the engine
-	@$(PY) -m pytest -q tests/unit tests/golden
+	@$(TESTS) -q tests/unit tests/golden
 	@nice cargo test -q --manifest-path server/engine/Cargo.toml --target-dir $(WSGIAPP_CACHE)/cargo -p prefork-core -p prefork-io
 
 conformance: setup  ## raw HTTP and WSGI cases against a running prefork
-	@$(PY) -m pytest -q tests/conformance
+	@$(TESTS) -q tests/conformance
 
 process: setup  ## real arbiter, workers and signals on loopback
-	@$(PY) -m pytest -q -n 4 --dist worksteal tests/process
+	@$(TESTS) -q -n 4 --dist worksteal tests/process
 
 e2e: setup      ## each promise on a real cluster through the ingress, under load
 	@tests/support/run-e2e
