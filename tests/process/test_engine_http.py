@@ -370,6 +370,24 @@ def test_slow_reader_of_a_huge_answer_is_given_up_after_write_timeout() -> None:
             wait_until(lambda: it.cell(1, "disconnects") == 1, what="giving up")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", ["/slow?ms=1500", "/pause?size=9&ms=1500"])
+def test_client_that_leaves_while_the_app_answers_is_counted_once(
+    threads: int, target: str
+) -> None:
+    """The kernel takes a small answer to a client that has closed like any other."""
+    with stage() as it:
+        it.start(threads=threads)
+        with it.connect() as gone:
+            gone.send(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+        wait_until(lambda: it.cell(1, "disconnects") == 1, what="the client has left")
+        with it.connect() as stays:
+            for _ in range(3):
+                assert stays.ask("/slow?ms=20").body == b"slow"
+        wait_until(lambda: it.cell(1, "connections") == 0, what="the client has left, answered")
+        assert it.cell(1, "disconnects") == 1
+
+
 def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     with stage() as it:

@@ -52,6 +52,8 @@ pub struct Thread {
     /// Part of the answer the client has not taken while the app goes on producing it.
     unsent: Mutex<OutQueue>,
     has_unsent: AtomicBool,
+    /// That the client of the call left is counted.
+    is_left_counted: AtomicBool,
     /// The last call took so long that another thread should lead meanwhile.
     pub(crate) is_slow: AtomicBool,
 }
@@ -197,6 +199,7 @@ impl Thread {
         self.waited_us.store(0, Relaxed);
         // A reader of an earlier call's body may not have come back from its wait.
         self.waiting_since_us.store(0, Relaxed);
+        self.is_left_counted.store(false, Relaxed);
         self.fd.store(conn.raw_fd(), Relaxed);
         let call = (self.stage.load(Relaxed) >> STAGE_BITS) + 1;
         self.stage.store(call << STAGE_BITS | OPEN, Release);
@@ -302,6 +305,18 @@ impl Thread {
         answer(self.fd.load(Relaxed));
         self.stage.store(call | EXPIRED, Release);
         true
+    }
+
+    /// The client of the running call left before it had its answer: true when that is new.
+    #[must_use]
+    pub fn note_left(&self) -> bool {
+        !self.is_left_counted.swap(true, Relaxed)
+    }
+
+    /// Whether the client of the running call is known to have left.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.is_left_counted.load(Relaxed)
     }
 
     /// Whether part of the answer waits for the client.

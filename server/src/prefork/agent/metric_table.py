@@ -48,7 +48,7 @@ SECTIONS = (
             "Do clients send what is not HTTP, too large, or too slow?"),
         Row("wsgi_request_timeouts_total", "counter", "Requests that took longer than the timeout.",
             "Do calls of the app hang?"),
-        Row("wsgi_http_disconnects_total", "counter", "Clients that left before their answer was sent.",
+        Row("wsgi_http_disconnects_total", "counter", "Clients that left, or ended their side of the connection, before their answer was sent.",
             "Do clients give up?"),
         Row("wsgi_http_received_bytes_total", "counter", "Bytes received from clients.", "How much do clients send?"),
         Row("wsgi_http_sent_bytes_total", "counter", "Bytes sent to clients.", "How much is sent to clients?"),

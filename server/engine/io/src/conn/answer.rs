@@ -41,7 +41,7 @@ impl Conn {
         shared.count_sent(sent);
         match flushed {
             Flushed::Broken => {
-                shared.count_disconnect();
+                self.count_left(shared);
                 Next::Close
             }
             Flushed::Blocked | Flushed::More => {
@@ -58,6 +58,7 @@ impl Conn {
         match after {
             After::Keep => {
                 self.state = State::Head;
+                self.is_left_counted = false;
                 self.deadline_us = now_us + shared.settings.keep_alive_us;
                 Next::Wait
             }

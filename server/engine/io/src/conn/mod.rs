@@ -4,6 +4,8 @@
 //! runs. So nothing here locks, and nothing here knows epoll, threads or Python.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use prefork_core::forwarded::Scheme;
 use prefork_core::identity::{self, MADE_ID_BYTES};
@@ -130,6 +132,10 @@ pub struct Conn {
     pub received: u64,
     /// The last read filled its room: there may be more, of which no edge will tell.
     pub is_unread: bool,
+    /// The client ended its side; set by the reactor, also while a call runs.
+    pub client_ended: Arc<AtomicBool>,
+    /// That the client of the current request left is counted.
+    pub is_left_counted: bool,
 }
 
 impl Conn {
@@ -163,6 +169,15 @@ impl Conn {
             ready_us: 0,
             received: 0,
             is_unread: false,
+            client_ended: Arc::default(),
+            is_left_counted: false,
+        }
+    }
+
+    /// The client left before it had its answer: counts it, once for a request.
+    pub fn count_left(&mut self, shared: &Shared) {
+        if !std::mem::replace(&mut self.is_left_counted, true) {
+            shared.count_disconnect();
         }
     }
 
@@ -380,7 +395,7 @@ impl Conn {
         if !self.is_answering() {
             return self.on_deadline(shared, pool, now_us);
         }
-        shared.count_disconnect();
+        self.count_left(shared);
         Next::Close
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
 use crate::buffer::Pool;
@@ -273,7 +274,9 @@ impl Reactor {
         if flags & (sys::READ | sys::BROKEN) != 0 {
             slot.is_unread = true;
         }
-        slot.is_ended |= flags & (sys::PEER_ENDED | sys::BROKEN) != 0;
+        if flags & (sys::PEER_ENDED | sys::BROKEN) != 0 {
+            slot.is_ended.store(true, Release);
+        }
         let Some(conn) = slot.conn.take() else { return };
         let is_writable = flags & (sys::WRITE | sys::BROKEN) != 0;
         if !is_writable || !conn.is_answering() {
@@ -332,7 +335,7 @@ impl Reactor {
                     return None;
                 }
                 Next::Wait if self.slots[index as usize].is_unread && conn.reads() => {
-                    let is_ended = self.slots[index as usize].is_ended;
+                    let is_ended = self.slots[index as usize].is_ended.load(Relaxed);
                     next = conn.on_readable(&self.shared, &mut self.pool, self.now_us);
                     self.slots[index as usize].is_unread = conn.is_unread || is_ended;
                 }

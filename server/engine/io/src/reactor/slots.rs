@@ -1,5 +1,8 @@
 //! The reactor's table of connections: each has a slot, whose number and generation are its token in epoll.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::Reactor;
 use super::drain::LAST_REQUEST_US;
 use super::order::Order;
@@ -17,7 +20,8 @@ pub(super) struct Slot {
     /// The socket became readable and nobody has read it since.
     pub(super) is_unread: bool,
     /// The client ended its side: a read that did not fill its room is not the last, its end is still to be read.
-    pub(super) is_ended: bool,
+    /// Shared with the connection, whose call is to know of it.
+    pub(super) is_ended: Arc<AtomicBool>,
     /// Room to send is reported.
     pub(super) is_write_armed: bool,
 }
@@ -33,6 +37,7 @@ impl Reactor {
         conn.token = u64::from(slot.generation) << 32 | u64::from(index);
         slot.is_open = true;
         slot.is_unread = true;
+        slot.is_ended = Arc::clone(&conn.client_ended);
         self.open += 1;
         self.shared.table.add(cell::connections, 1);
         let added = self.epoll.add(conn.raw_fd(), sys::READ | sys::EDGE, conn.token);
@@ -84,7 +89,6 @@ impl Reactor {
         slot.conn = None;
         slot.is_open = false;
         slot.is_unread = false;
-        slot.is_ended = false;
         slot.is_write_armed = false;
         self.free.push(index);
         self.open -= 1;

@@ -46,6 +46,7 @@ impl Server {
     pub fn end(&self, number: usize, mut call: Call, outcome: CallResult, keeps: bool) {
         let thread = &self.threads[number];
         let is_timed = self.shared.settings.request_timeout_us > 0;
+        call.is_left_counted = thread.has_left();
         let ended = thread.end(is_timed);
         let is_expired = ended.is_expired;
         let shared = &self.shared;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use super::Server;
@@ -48,6 +49,7 @@ impl Server {
         if forked::is_forked() || !thread.claim() {
             return Sent::Gone;
         }
+        self.look_for_client(thread, call);
         let mut sent = 0;
         if !thread.has_unsent() && call.unsent.is_empty() {
             let result = match &body {
@@ -61,7 +63,7 @@ impl Server {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
-                    self.shared.count_disconnect();
+                    self.count_left(thread);
                     return Sent::Gone;
                 }
             }
@@ -101,6 +103,7 @@ impl Server {
         if forked::is_forked() || !thread.claim() {
             return Sent::Gone;
         }
+        self.look_for_client(thread, call);
         thread.with_unsent(|unsent, _| {
             unsent.push(head);
             unsent.push_file(file);
@@ -136,9 +139,23 @@ impl Server {
         thread.end_waiting(sys::monotonic_us());
         if sent == Sent::Gone {
             drop(thread.take_unsent());
-            self.shared.count_disconnect();
+            self.count_left(thread);
         }
         sent
+    }
+
+    /// A client that ended its side while the app was answering is counted. It is sent its answer all the same: it may
+    /// have ended that side only. The kernel takes a small answer to a client that is gone like any other.
+    fn look_for_client(&self, thread: &Thread, call: &Call) {
+        if call.client_ended.load(Acquire) {
+            self.count_left(thread);
+        }
+    }
+
+    fn count_left(&self, thread: &Thread) {
+        if thread.note_left() {
+            self.shared.count_disconnect();
+        }
     }
 
     fn wait_for_room(&self, thread: &Thread, wait: Wait<'_>) -> Sent {
@@ -210,7 +227,7 @@ impl Server {
             // Too slow, or gone: what comes next finds the connection closed.
             sys::shut_down(call.raw_fd());
             call.unsent = OutQueue::default();
-            self.shared.count_disconnect();
+            self.count_left(thread);
         }
         thread.end_waiting(sys::monotonic_us());
     }
