@@ -205,7 +205,17 @@ def test_apps_files_do_not_get_between_the_server_and_the_standard_library(tmp_p
 
 def test_what_is_left_out_is_said(flask: Running) -> None:
     said = flask.wait_line(r"ignored here, cluster only: (.*)")[1]
-    assert set(said.split(", ")) == {"healthCheck", "image", "ingress", "replicas", "resources"}
+    assert set(said.split(", ")) == {"image", "ingress", "replicas", "resources"}
+
+
+def test_code_whose_health_path_fails_does_not_replace_code_that_serves(flask: Running) -> None:
+    """As in a cluster; the health path of the example is /healthz."""
+    url = flask.wait_url()
+    flask.change('VERSION = "1"', 'VERSION = "2"\n    from flask import abort')
+    flask.wait_line("reloaded in")
+    flask.change('return "ok\\n"', "abort(500)")
+    assert "/healthz answered 500" in flask.wait_line(r"reload failed: (.*)")[1]
+    assert version(url) == "2"
 
 
 def test_code_change_reloads_without_a_failed_request(flask: Running) -> None:

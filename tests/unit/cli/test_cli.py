@@ -66,6 +66,72 @@ def test_refusal_is_one_line_on_standard_error(
     assert printed.err.count("\n") == 1
 
 
+MANY_MISSING = """\
+apiVersion: wsgi.dev/v1alpha1
+kind: WsgiApp
+metadata: {name: shop}
+spec:
+  image: i
+  app: shop:app
+  source: {configMap: {name: code}}
+  config:
+    - {name: db, configMap: {name: db}, mountPath: /etc/db}
+    - {name: keys, secret: {name: keys}, mountPath: /etc/keys}
+  envFrom: [{configMapRef: {name: plain}}, {secretRef: {name: hidden}}]
+  env:
+    - {name: A, valueFrom: {configMapKeyRef: {name: one, key: a}}}
+    - {name: B, valueFrom: {secretKeyRef: {name: two, key: b}}}
+    - {name: C, valueFrom: {secretKeyRef: {name: three, key: c, optional: true}}}
+---
+kind: Secret
+metadata: {name: two}
+data: {other: "dGV4dA=="}
+"""
+
+
+def test_all_that_is_missing_is_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text(MANY_MISSING)
+    assert main(["run", "--port=0", "--metrics=", "-f", str(file)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    remedy = f"is not in {file}; add it there, or give its file with another -f"
+    assert told == [
+        f"wsgiapp: spec.source: ConfigMap 'code' {remedy}",
+        f"wsgiapp: spec.config[db]: ConfigMap 'db' {remedy}",
+        f"wsgiapp: spec.config[keys]: Secret 'keys' {remedy}",
+        f"wsgiapp: spec.envFrom[0].configMapRef.name: ConfigMap 'plain' {remedy}",
+        f"wsgiapp: spec.envFrom[1].secretRef.name: Secret 'hidden' {remedy}",
+        f"wsgiapp: spec.env[A].valueFrom.configMapKeyRef.name: ConfigMap 'one' {remedy}",
+        "wsgiapp: spec.env[B].valueFrom.secretKeyRef.key: is 'b'; Secret 'two' has other",
+    ]
+
+
+def test_all_files_and_keys_that_are_wrong_are_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, wrong = tmp_path / "app.yaml", tmp_path / "keys.yaml"
+    manifest.write_text(
+        "apiVersion: wsgi.dev/v1alpha1\nkind: WsgiApp\nmetadata: {name: shop}\n"
+        "spec:\n  image: i\n  app: shop:app\n  envFrom: [{secretRef: {name: keys}}]\n"
+    )
+    wrong.write_text("kind: Secret\nmetadata: {name: keys}\ndata: {a: pass word, b: 'an other'}\n")
+
+    def refusals(*files: Path) -> list[str]:
+        named = [part for file in files for part in ("-f", str(file))]
+        assert main(["run", "--port=0", "--metrics=", *named]) == 2
+        return capsys.readouterr().err.splitlines()
+
+    assert refusals(tmp_path / "x.yaml", tmp_path / "y.yaml", manifest) == [
+        f"wsgiapp: cannot read {tmp_path / name}.yaml: No such file or directory" for name in "xy"
+    ]
+    assert refusals(manifest, wrong) == [
+        f"wsgiapp: Secret 'keys': data[{key!r}] is not base64; use stringData for plain text"
+        for key in "ab"
+    ]
+
+
 WRONG = """\
 apiVersion: wsgi.dev/v1alpha1
 kind: WsgiApp
@@ -96,7 +162,7 @@ def test_everything_that_is_wrong_is_said_at_once(
         "spec.replicas is 1001; use 0 to 1000",
         "spec.server.threads is 0; use 1 to 128",
         "spec.server.workers is four; use 1 to 512, or auto",
-        "spec.server.maxRequests is '7'; use integer",
+        "spec.server.maxRequests is '7'; use a whole number",
         "spec.server.requestTimeoutSeconds is longer than gracefulTimeoutSeconds",
         "spec.config[0]",
         "spec.podTemplate.spec.containers[app].command cannot be changed",

@@ -75,6 +75,19 @@ def test_ingress_leaves_no_trace_where_there_is_none() -> None:
     ]
 
 
+def test_reload_asks_for_the_health_path_as_in_a_pod_but_where_the_app_lives_here() -> None:
+    checked = plan(
+        lambda text: text + "  healthCheck: {path: /healthz, startupTimeoutSeconds: 9}\n"
+    )
+    assert {
+        "--health-path=/healthz",
+        "--health-host=shop.example.com",
+        "--boot-timeout=9",
+    } <= set(checked.launch.arguments)
+    assert "healthCheck" not in checked.left_out
+    assert not [a for a in plan().launch.arguments if a.startswith("--health")]
+
+
 def test_app_finds_its_config_by_the_same_variables_as_in_a_pod() -> None:
     environment = plan().launch.environment
     assert environment["WSGIAPP_CONFIG_PROD_DB"] == "/tmp/place/config/prod-db"

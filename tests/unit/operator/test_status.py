@@ -99,6 +99,20 @@ def test_missing_secret_of_a_config_entry_is_named() -> None:
     )
 
 
+def test_all_that_is_missing_is_named_at_once() -> None:
+    missing = {CODE: Digest(0, None), Ref("Secret", "db"): Digest(0, None)}
+    config = [
+        {"name": "prod-db", "secret": {"name": "db"}, "mountPath": "/etc/db"},
+        {"name": "keys", "secret": {"name": "db"}, "mountPath": "/etc/keys"},
+    ]
+    status = judge(seen=missing, live={}, config=config)
+    assert condition(status, "Ready")[1:] == (
+        "ConfigMapMissing",
+        "ConfigMap shop-code, named by spec.source, and Secret db, named by spec.config 'prod-db' and spec.config "
+        "'keys', are not in namespace web; create them",
+    )
+
+
 def test_failed_reload_says_that_the_old_code_serves_on() -> None:
     failed = make_pod(
         "a", request=NEW, result="failed", message="NameError: name 'x' is not defined"

@@ -6,6 +6,7 @@ operator. The CEL rules stay with the API server; this file knows nothing of Wsg
 """
 
 import functools
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from importlib import resources
 from typing import Any
 
 import yaml
+
+from wsgiapp.unknown_field import find_meant
 
 Schema = Mapping[str, Any]
 # libyaml's is ten times as fast, and not in every build of PyYAML.
@@ -25,6 +28,16 @@ TYPES: Mapping[str, type | tuple[type, ...]] = {
     "integer": int,
     "number": (int, float),
 }
+
+TYPE_NAMES = {
+    "object": "an object (fields with values)",
+    "array": "a list",
+    "string": "a text, in quotes",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+}
+SHOWN = 60  # characters of a wrong value
 
 
 class Invalid(Exception):  # noqa: N818 -- named for what it says of the object
@@ -126,9 +139,19 @@ def find_object_faults(value: Mapping[str, Any], schema: Schema, path: str) -> I
     for name, item in given.items():
         child = known.get(name, others)
         if child is None:
-            yield Invalid(f"{path}.{name}", f"is unknown; {path} has {join(known)}")
+            yield Invalid(f"{path}.{name}", describe_unknown(name, known, path))
         else:
             yield from find_faults(item, child, f"{path}.{name}")
+
+
+def describe_unknown(name: str, known: Mapping[str, Schema], path: str) -> str:
+    """Return what is wrong with an unknown field: what it was meant to be, or what there is."""
+    meant = find_meant(str(name), path, known, load_spec_schema())
+    return (
+        f"is unknown; did you mean {join(meant)}?"
+        if meant
+        else f"is unknown; {path} has {join(known)}"
+    )
 
 
 def find_list_faults(value: list[Any], schema: Schema, path: str) -> Iterator[Invalid]:
@@ -174,11 +197,19 @@ def find_type_fault(value: Any, schema: Schema, path: str) -> Invalid | None:
     if schema.get("x-kubernetes-int-or-string"):
         wanted, name = (int, str), "a number or a text"
     else:
-        wanted, name = TYPES[schema["type"]], schema["type"]  # type: ignore[assignment]
+        wanted, name = TYPES[schema["type"]], TYPE_NAMES[schema["type"]]  # type: ignore[assignment]
+    if "enum" in schema:
+        name = join(schema["enum"])
     is_stray_bool = isinstance(value, bool) and schema.get("type") != "boolean"
     if is_stray_bool or not isinstance(value, wanted):
-        return Invalid(path, f"is {value!r}; use {name}")
+        return Invalid(path, f"is {show(value)}; use {name}")
     return None
+
+
+def show(value: Any) -> str:
+    """Return a value as its YAML might be, shortened."""
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def find_scalar_faults(value: Any, schema: Schema, path: str) -> Iterator[Invalid]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,31 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")  # of a ConfigMap or Secret; it beco
 
 
 class ManifestError(Exception):
-    """The manifests cannot be served; the text says where, what is there, and what to do."""
+    """The manifests cannot be served; each line says where, what is there, and what to do."""
 
-    @property
-    def lines(self) -> list[str]:
-        return [str(self)]
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+class Faults:
+    """What is wrong with the manifests, gathered so that all of it is reported at once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Keep what is wrong in this block, and go on after it."""
+        try:
+            yield
+        except ManifestError as error:
+            self._lines += [line for line in error.lines if line not in self._lines]
+
+    def refuse(self) -> None:
+        """Raise ManifestError with all that was gathered; do nothing where that is nothing."""
+        if self._lines:
+            raise ManifestError(*self._lines)
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,16 @@ class Documents:
         return _secret_data(found) if kind == "Secret" else _config_map_data(found)
 
 
+def read_texts(paths: Sequence[Path]) -> dict[str, str]:
+    """Return the manifests' text by file name; raises ManifestError with all that cannot be read."""
+    texts, faults = {}, Faults()
+    for path in paths:
+        with faults.gather():
+            texts[str(path)] = read_text(path)
+    faults.refuse()
+    return texts
+
+
 def read_text(path: Path) -> str:
     """Return a manifest's text; raises ManifestError where it cannot be read."""
     try:
@@ -70,15 +101,18 @@ def read_documents(texts: Mapping[str, str]) -> Documents:
     """Return the objects in YAML (or JSON) texts, given as file name → text."""
     objects: dict[Key, Manifest] = {}
     origins: dict[Key, str] = {}
+    faults = Faults()
     for source, text in texts.items():
-        for document in _parse(source, text):
-            key = _key(source, document)
-            if key in objects:
-                raise ManifestError(
-                    f"{source}: {key[0]} {key[2]!r} is also in {origins[key]}; keep one of them"
-                )
-            objects[key] = document
-            origins[key] = source
+        with faults.gather():
+            for document in _parse(source, text):
+                key = _key(source, document)
+                if key in objects:
+                    raise ManifestError(
+                        f"{source}: {key[0]} {key[2]!r} is also in {origins[key]}; keep one of them"
+                    )
+                objects[key] = document
+                origins[key] = source
+    faults.refuse()
     return Documents(objects=objects, origins=origins, sources=tuple(texts))
 
 
@@ -166,6 +200,19 @@ def read_app(manifest: Manifest) -> App:
     return parse_app(manifest)
 
 
+def read_folders(documents: Documents, app: App) -> dict[str, Files]:
+    """Return the files of the source and of each entry of config, by content's name.
+
+    Raises ManifestError with all that is missing or cannot be a file.
+    """
+    folders, faults = {}, Faults()
+    for content in app.contents:
+        with faults.gather():
+            folders[content.name] = read_folder(documents, app, content)
+    faults.refuse()
+    return folders
+
+
 def read_folder(documents: Documents, app: App, content: Content) -> Files:
     """Return the files of the app's source, or of one entry of its config, by name."""
     place = "spec.source" if content is app.source else f"spec.config[{content.name}]"
@@ -186,13 +233,16 @@ class Environment:
 def read_environment(documents: Documents, app: App) -> Environment:
     """Return `spec.envFrom` and `spec.env` resolved as the kubelet does, in its order.
 
-    Variables from the pod itself (fieldRef, resourceFieldRef) are left out and named.
+    Variables from the pod itself (fieldRef, resourceFieldRef) are left out and named. Raises ManifestError with
+    every object and key that is missing.
     """
     values: dict[str, str] = {}
     left_out: list[str] = []
+    faults = Faults()
     for index, source_of_all in enumerate(app.env_from):
         entry = source_of_all.pod_field
-        values |= _env_from(documents, app, entry, field=f"spec.envFrom[{index}]")
+        with faults.gather():
+            values |= _env_from(documents, app, entry, field=f"spec.envFrom[{index}]")
     for entry in app.env:
         name, source = entry["name"], entry.get("valueFrom")
         if source is None:
@@ -200,9 +250,11 @@ def read_environment(documents: Documents, app: App) -> Environment:
         elif "fieldRef" in source or "resourceFieldRef" in source:
             left_out.append(name)
         else:
-            value = _value_from(documents, app, source, field=f"spec.env[{name}].valueFrom")
-            if value is not None:
-                values[name] = value
+            with faults.gather():
+                value = _value_from(documents, app, source, field=f"spec.env[{name}].valueFrom")
+                if value is not None:
+                    values[name] = value
+    faults.refuse()
     return Environment(values=values, left_out=tuple(left_out))
 
 
@@ -262,27 +314,35 @@ def _secret_data(found: Manifest) -> Files:
 
 
 def _texts(found: Manifest, member: str) -> dict[str, bytes]:
-    files = {}
+    files, faults = {}, Faults()
     for key, value in _entries(found, member):
-        if not isinstance(value, str):
-            raise ManifestError(
-                f"{_label(found)}: {member}[{key!r}] is {value!r}; it must be text: put it in quotes"
-            )
-        files[key] = value.encode()
+        with faults.gather():
+            files[key] = _text_bytes(value, f"{_label(found)}: {member}[{key!r}]")
+    faults.refuse()
     return files
+
+
+def _text_bytes(value: Any, where: str) -> bytes:
+    if not isinstance(value, str):
+        raise ManifestError(f"{where} is {value!r}; it must be text: put it in quotes")
+    return value.encode()
 
 
 def _decoded(found: Manifest, member: str) -> dict[str, bytes]:
-    files = {}
+    remedy = "use stringData for plain text" if found["kind"] == "Secret" else "use data"
+    files, faults = {}, Faults()
     for key, value in _entries(found, member):
-        try:
-            files[key] = base64.b64decode(value, validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            remedy = "use stringData for plain text" if found["kind"] == "Secret" else "use data"
-            raise ManifestError(
-                f"{_label(found)}: {member}[{key!r}] is not base64; {remedy}"
-            ) from None
+        with faults.gather():
+            files[key] = _base64_bytes(value, f"{_label(found)}: {member}[{key!r}]", remedy)
+    faults.refuse()
     return files
+
+
+def _base64_bytes(value: Any, where: str, remedy: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ManifestError(f"{where} is not base64; {remedy}") from None
 
 
 def _entries(found: Manifest, member: str) -> Iterator[tuple[str, Any]]:

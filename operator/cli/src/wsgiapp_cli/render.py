@@ -9,12 +9,15 @@ from wsgiapp.digest import digest_object
 from wsgiapp.resources import build_resources
 from wsgiapp.resources.platform import Platform
 
-from wsgiapp_cli.manifests import choose_app, read_app, read_documents, read_text
+from wsgiapp_cli.manifests import choose_app, read_app, read_documents, read_texts
 
 
 def render_command(arguments: argparse.Namespace) -> int:
-    texts = {str(path): read_text(path) for path in arguments.files}
-    owned = render(texts, name=arguments.app, prefork_image=arguments.prefork_image)
+    owned = render(
+        read_texts(arguments.files),
+        name=arguments.app,
+        prefork_image=arguments.prefork_image,
+    )
     print(
         yaml.dump_all(owned, Dumper=Plain, sort_keys=False, width=100, allow_unicode=True),
         end="",

@@ -461,15 +461,22 @@ def stalled_condition(conditions: Iterable[Condition]) -> Condition:
 
 
 def explain_missing(app: App, missing: Sequence[Ref]) -> tuple[str, str]:
-    """Return reason and message for ConfigMaps and Secrets that do not exist."""
-    ref = missing[0]
-    fields = [
+    """Return reason and message for the ConfigMaps and Secrets that do not exist; the reason is the first one's."""
+    names = ", and ".join(
+        f"{ref.kind} {ref.name}, named by {name_fields(app, ref)}" for ref in missing
+    )
+    verb, remedy = ("is", "create it") if len(missing) == 1 else ("are", "create them")
+    message = f"{names}, {verb} not in namespace {app.namespace}; {remedy}"
+    return f"{missing[0].kind}Missing", message
+
+
+def name_fields(app: App, ref: Ref) -> str:
+    """Return the fields that name a ConfigMap or Secret."""
+    return " and ".join(
         "spec.source" if content is app.source else f"spec.config '{content.name}'"
         for content in app.contents
         if content.ref == ref
-    ]
-    message = f"{ref.kind} {ref.name}, named by {' and '.join(fields)}, is not in namespace {app.namespace}; create it"
-    return f"{ref.kind}Missing", message
+    )
 
 
 def explain_immutable(app: App, observed: Observed) -> str:

@@ -6,22 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsgiapp.names import SOURCE, config_variable
-from wsgiapp.resources.server_args import server_arguments
+from wsgiapp.resources.server_args import health_host, server_arguments
 from wsgiapp.types import App, Content, OnChange
 
 from wsgiapp_cli.manifests import (
+    Faults,
     Files,
     choose_app,
     read_app,
     read_documents,
     read_environment,
-    read_folder,
+    read_folders,
 )
 from wsgiapp_cli.run.server import Launch
 from wsgiapp_cli.run.watch import Snapshot
 
 # What of a spec has a meaning without a cluster; the rest is named when the app starts.
-SERVED_FIELDS = {"app", "source", "server", "env", "envFrom", "config"}
+SERVED_FIELDS = {"app", "source", "server", "env", "envFrom", "config", "healthCheck"}
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,15 @@ def make_plan(texts: Mapping[str, str], *, name: str | None, place: Place) -> Pl
     documents = read_documents(texts)
     manifest = choose_app(documents, name=name)
     app = read_app(manifest)
+    faults = Faults()
+    with faults.gather():
+        files = read_folders(documents, app)
+    with faults.gather():
+        environment = read_environment(documents, app)
+    faults.refuse()
     folders = {
-        content.name: Folder(read_folder(documents, app, content), content.on_change)
-        for content in app.contents
+        content.name: Folder(files[content.name], content.on_change) for content in app.contents
     }
-    environment = read_environment(documents, app)
     launch = Launch(
         arguments=server_command_line(app, place),
         environment={
@@ -120,7 +125,13 @@ def server_command_line(app: App, place: Place) -> tuple[str, ...]:
         ingress=None,
     )
     metrics = [f"--metrics={place.metrics}"] if place.metrics else []
-    return (*metrics, *server_arguments(local, bind=place.bind, run_dir=str(place.run_dir)))
+    # The app lives at / here, and is asked with the host that it is asked with in the cluster.
+    path = local.health_check.path
+    health = [f"--health-path={path}", f"--health-host={health_host(app)}"] if path else []
+    return (
+        *metrics,
+        *server_arguments(local, bind=place.bind, run_dir=str(place.run_dir), further=health),
+    )
 
 
 class Step(enum.Enum):

@@ -19,10 +19,7 @@ from pathlib import Path
 
 from wsgiapp.schema import Invalid
 
-from wsgiapp_cli.manifests import (
-    ManifestError,
-    read_text,
-)
+from wsgiapp_cli.manifests import ManifestError, read_texts
 from wsgiapp_cli.run.folder import VersionedFolder
 from wsgiapp_cli.run.plan import Place, Plan, Step, decide, make_plan
 from wsgiapp_cli.run.server import LocalServer, ServerExitedError, check
@@ -69,8 +66,7 @@ class Session:
             return ended.code if ended.code > 0 else 1
 
     def _read_plan(self, watch: Watch) -> Plan:
-        texts = {str(path): read_text(path) for path in self._request.files}
-        plan = make_plan(texts, name=self._request.app, place=self._place)
+        plan = make_plan(read_texts(self._request.files), name=self._request.app, place=self._place)
         watch.watch_code(None if plan.app.source else self._place.here)
         return replace(plan, code=watch.code)
 
