@@ -17,9 +17,15 @@ from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
 from tests.support.kube import Kube
 from tests.support.operator_release import CHART, ROOT, OperatorRelease
-from tests.support.wait import wait_until
+from tests.support.wait import NotYetError, wait_until
 
 pytestmark = pytest.mark.alone
+# Annotations of Ingresses that the tests set.
+NAMES = {
+    "body": "nginx.org/client-max-body-size",
+    "foreign": "example.com/team",
+    "hsts": "nginx.org/hsts",
+}
 
 
 def test_chart_upgrade_and_uninstall_leave_the_apps_alone(
@@ -86,6 +92,52 @@ def test_the_oldest_helm_installs_and_upgrades(
         oldest.uninstall()
     finally:
         operator.install()
+
+
+@pytest.mark.full
+def test_only_the_annotations_that_the_chart_allows_reach_an_ingress(
+    steady: AppMaker, kube: Kube, operator: OperatorRelease, namespace: str
+) -> None:
+    app = steady(version="1", replicas=1)
+
+    def annotate(**annotations: str | None) -> None:
+        """Set annotations of the Ingress by the names below; None removes."""
+        change = {NAMES[name]: value for name, value in annotations.items()}
+        spec = {"spec": {"ingress": {"annotations": change}}}
+        kube.patch("wsgiapp", app.name, spec, namespace=namespace)
+
+    def wait_annotations(**wanted: str | None) -> None:
+        def has() -> bool:
+            found = kube.get("ingresses", app.name, namespace=namespace)["metadata"]["annotations"]
+            seen = {name: found.get(NAMES[name]) for name in wanted}
+            if seen != wanted:
+                raise NotYetError(str(seen))
+            return True
+
+        wait_until(has, within_s=30, what=f"annotations {wanted}")
+
+    try:
+        operator.install("apps.ingressAnnotations={nginx.org/client-max-*,example.com/*}")
+        annotate(body="3m", foreign="web")
+        wait_annotations(body="3m", foreign="web")
+        annotate(body=None, foreign=None)
+        wait_annotations(body=str(16 << 20), foreign=None)  # the operator's own is back
+        annotate(hsts="true")
+        refused = app.wait_condition("Ready", "False", reason="InvalidSpec", within_s=30)
+        for word in (NAMES["hsts"], "nginx.org/client-max-* or example.com/*"):
+            assert word in refused.message
+        wait_annotations(hsts=None)
+        annotate(hsts=None, foreign="web")
+        app.wait_condition("Ready", "True", within_s=60)
+        wait_annotations(foreign="web")
+        # What was there before the list does not hold up the app; it is refused, and stays as it is.
+        operator.install("apps.ingressAnnotations={nginx.org/*}")
+        app.wait_condition("Ready", "False", reason="InvalidSpec", within_s=60)
+        wait_annotations(foreign="web")
+        assert app.serving_pods()
+    finally:
+        operator.install()
+    app.wait_condition("Ready", "True", within_s=60)
 
 
 @pytest.mark.full

@@ -29,6 +29,12 @@ app.kubernetes.io/name: {{ include "wsgiapp-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Labels of the pod of `helm test`, by which it is no pod of the operator and reaches one. */}}
+{{- define "wsgiapp-operator.testLabels" -}}
+app.kubernetes.io/name: {{ include "wsgiapp-operator.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{- define "wsgiapp-operator.labels" -}}
 {{ include "wsgiapp-operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}

@@ -308,6 +308,19 @@ def test_service_budget_and_policy_select_the_operators_pods(render: Render) -> 
     assert not selectors[0].items() <= test["metadata"]["labels"].items()
 
 
+def test_helm_test_goes_where_the_operator_goes_and_may_ask_it(render: Render) -> None:
+    objects = render(VARIANTS["everything"])
+    test, operator = one(objects, "Pod"), one(objects, "Deployment")["spec"]["template"]
+    for field in ("nodeSelector", "tolerations", "imagePullSecrets"):
+        assert test["spec"][field] == operator["spec"][field]
+    (rule,) = one(objects, "NetworkPolicy")["spec"]["ingress"]
+    *given, admitted = rule["from"]
+    assert given == [{"namespaceSelector": {}}]
+    assert admitted["podSelector"]["matchLabels"].items() <= test["metadata"]["labels"].items()
+    everyone = one(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")
+    assert "from" not in everyone["spec"]["ingress"][0]
+
+
 def test_every_value_is_used_by_a_template() -> None:
     text = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
     for path, *_ in read_values((CHART / "values.yaml").read_text()):

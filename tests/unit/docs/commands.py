@@ -41,7 +41,8 @@ COMMANDS = [
     # a cluster
     (r"helm (install|upgrade|uninstall) wsgiapp-operator .*", CHART),
     (r"helm test wsgiapp-operator .*", CHART),
-    (r"kubectl apply (--server-side )?-f (flask|manifests/\S+)\.yaml", DEMO),
+    (r"kubectl apply (--server-side )?-f (flask|install|manifests/\S+)\.yaml", DEMO),
+    (r"sed 's#.*' manifests/install\.yaml > install\.yaml", "tests/unit/docs/test_commands.py"),
     (r"kubectl (get|wait|describe) wsgi\b.*", DEMO),
     (r"kubectl delete wsgiapps --all --all-namespaces", "yours: it deletes every app"),
     (r"kubectl delete crd wsgiapps\.wsgi\.dev", CHART),
@@ -54,7 +55,7 @@ COMMANDS = [
     (r"kubectl annotate configmap shop-settings .*", "tests/e2e/test_reload_config.py"),
     (r"kubectl create secret tls shop-tls .*", "tests/e2e/test_routing.py"),
     (r"kubectl logs POD -c app", READS),
-    (r"docker (build|save) .*", "yours: a machine with Docker"),
+    (r"docker (build|save|push) .*", "yours: a machine with Docker"),
     (r"~/\.cache/wsgiapp/bin/ctr .* images import shop\.tar", "tests/cluster/images.py"),
     # the alerts' pages
     (r"(NAMESPACE|POD|APP)=.*", READS),

@@ -93,6 +93,32 @@ def test_command_works(command: str, folder: Path) -> None:
         assert 'VERSION = "2"' in (folder / "flask.yaml").read_text()
 
 
+def test_plain_installation_takes_its_images_from_your_registry(folder: Path) -> None:
+    (command,) = [each for each in ALL if each.startswith("sed 's#")]
+    subprocess.run(["sh", "-ec", command], cwd=folder, check=True)
+    plain, yours = (
+        (ROOT / "manifests/install.yaml").read_text(),
+        (folder / "install.yaml").read_text(),
+    )
+    names = re.findall(r"wsgiapp/(?:operator|prefork):\S+", plain)
+    assert sorted(name.partition(":")[0] for name in names) == [
+        "wsgiapp/operator",
+        "wsgiapp/prefork",
+    ]
+    for name in names:
+        plain = plain.replace(name, f"REGISTRY/{name}")
+    assert yours == plain
+
+
+UPGRADES = [command for command in ALL if command.startswith("helm upgrade ")]
+
+
+@pytest.mark.parametrize("command", UPGRADES)
+def test_upgrade_keeps_the_values_that_were_set_and_takes_new_defaults(command: str) -> None:
+    """Without the option a `--set` drops all earlier ones; --reuse-values lacks what is new in the chart."""
+    assert "--reset-then-reuse-values" in shlex.split(command)
+
+
 APP: dict[str, Any] = {"image": "registry.example/shop:1.4", "app": "shop.wsgi:application"}
 SPECS = [
     (f"{path.relative_to(ROOT)}-{number}", block)

@@ -23,7 +23,7 @@ def test_every_reason_is_in_the_table() -> None:
     text = "".join(path.read_text() for path in SOURCES.glob("*.py"))
     words = set(re.findall(r'"((?:[A-Z][a-z]+){2,})"', text))
     page = (
-        (ROOT / "operator" / "README.md").read_text().split("## What `kubectl get wsgi` tells")[1]
+        (ROOT / "operator" / "README.md").read_text().split("## What `kubectl get wsgi` reports")[1]
     )
     documented = set(re.findall(r"`(\w+)`", page))
     assert words - KINDS - CREDENTIALS - CONDITION_TYPES - EVENTS - KUBERNETES - documented == set()

@@ -1,10 +1,14 @@
 """Settings come from flags or environment; a wrong one is refused with what is allowed."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from wsgiapp_operator.settings import read_settings
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_flag_wins_over_its_variable() -> None:
@@ -49,6 +53,17 @@ def test_the_image_s_command_starts() -> None:
     command = [sys.executable, "-m", "wsgiapp_operator", "--help"]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "--prefork-image" in shown
+
+
+def test_every_option_is_in_the_readme_with_its_variable() -> None:
+    command = [sys.executable, "-m", "wsgiapp_operator", "--help"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) - {"--help"}
+    variables = set(re.findall(r"\((WSGIAPP_OPERATOR_[A-Z_]+|POD_NAME);", " ".join(shown.split())))
+    page = (ROOT / "operator" / "README.md").read_text()
+    listed = re.findall(r"^\| `(--[a-z-]+)` \| `([A-Z_]+)` \|", page, re.MULTILINE)
+    assert {option for option, _ in listed} == options
+    assert {variable for _, variable in listed} == variables
 
 
 def test_names_of_pull_secrets_are_read() -> None:

@@ -61,7 +61,7 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("sendfile", ("--no-sendfile",), False, "wsgi.file_wrapper is used whenever it helps"),
     UnsupportedSetting("reuse_port", ("--reuse-port",), False, "all workers share one accept queue, which balances better"),
     UnsupportedSetting("worker_tmp_dir", ("--worker-tmp-dir",), True, "workers write no heartbeat files"),
-    UnsupportedSetting("tmp_upload_dir", (), True, "request bodies are streamed to the app"),
+    UnsupportedSetting("tmp_upload_dir", (), True, "use --spool-dir"),
     UnsupportedSetting("disable_redirect_access_to_syslog", ("--disable-redirect-access-to-syslog",), False, LOGS),
     UnsupportedSetting("capture_output", ("--capture-output",), False, "what the app prints goes where it wrote it"),
     UnsupportedSetting("enable_stdio_inheritance", ("-R", "--enable-stdio-inheritance"), False, "it is always on"),

@@ -64,7 +64,7 @@ def render_setting(setting: Setting) -> str:
     if not setting.kind.is_flag:
         lines.append(f"- allowed: {setting.kind.allowed}")
         lines.append(
-            f"- default: {f'`{show_value(setting.default)}`' if setting.default != '' and setting.default != () else 'none'}"
+            f"- default: {f'`{show_value(setting.default)}`' if setting.default != '' and setting.default != () else 'not set'}"
         )
     return "\n".join(lines) + "\n"
 
