@@ -149,6 +149,31 @@ def test_reload_that_takes_too_long_counts_as_failed(result: str, words: str) ->
     assert "spec.reload.timeoutSeconds (120)" in step.failure.message
 
 
+@pytest.mark.parametrize(
+    ("spec", "limit_s", "words"),
+    [
+        ({}, 120, "spec.reload.timeoutSeconds (120)"),
+        ({"reload": {"timeoutSeconds": 5}}, 120, "120 s, which follow from spec.healthCheck.startupTimeoutSeconds (60)"),
+        ({"healthCheck": {"startupTimeoutSeconds": 300}}, 360, "360 s, which follow from spec.healthCheck"),
+        ({"healthCheck": {"startupTimeoutSeconds": 5}, "reload": {"timeoutSeconds": 5}}, 65, "65 s, which follow"),
+        ({"healthCheck": {"startupTimeoutSeconds": 5}, "reload": {"timeoutSeconds": 90}}, 90, "timeoutSeconds (90)"),
+    ],
+)  # fmt: skip
+def test_reload_has_not_failed_while_its_server_may_still_be_booting(
+    spec: dict[str, Any], limit_s: int, words: str
+) -> None:
+    """Else it would be called failed and succeed a moment later."""
+
+    def look(asked_s_ago: float) -> ReloadPlan:
+        booting = make_pod("a", request=NEW, result="running", asked_s_ago=asked_s_ago)
+        return plan(booting, make_pod("b"), **spec)
+
+    assert look(limit_s).states["a"] is ReloadState.RELOADING
+    failure = look(limit_s + 1).failure
+    assert failure is not None
+    assert words in failure.message
+
+
 def test_pod_that_was_asked_but_whose_agent_has_not_seen_it_is_waited_for() -> None:
     step = plan(make_pod("a", request=NEW, result=None), make_pod("b"))
     assert step.states["a"] is ReloadState.RELOADING

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 Manifest = dict[str, Any]
 
 HTTP_PORT = 80
+# Of a reload, besides the boot of the new generation: the kubelet brings the files within a minute, and the
+# generation shows its health.
+AROUND_BOOT_S = 60
 
 
 class OnChange(enum.Enum):
@@ -214,6 +217,15 @@ class App:
         if self.ingress is not None and self.ingress.tls_secret is not None:
             refs.add(Ref("Secret", self.ingress.tls_secret))
         return frozenset(ref for ref in refs if ref.kind == "Secret")
+
+    @property
+    def reload_limit_s(self) -> int:
+        """How long a pod's reload may take before it has failed.
+
+        The server ends a boot by `startupTimeoutSeconds`. A limit that is over before that would call a reload
+        failed that succeeds a moment later.
+        """
+        return max(self.reload.timeout_s, self.health_check.startup_timeout_s + AROUND_BOOT_S)
 
     @property
     def service_url(self) -> str:

@@ -194,7 +194,7 @@ def plan_reload(
         request=request,
         refs={content.name: content.ref for content in app.reloadable},
         plain={c.name: (plain or {})[c.ref] for c in app.reloadable if c.ref in (plain or {})},
-        timeout_s=app.reload.timeout_s,
+        timeout_s=app.reload_limit_s,
         min_ready_s=app.rollout.min_ready_s,
         now=now,
         is_good=is_good,
@@ -285,9 +285,19 @@ def make_request(app: App, digests: Mapping[Ref, Digest]) -> tuple[ReloadRequest
     return ReloadRequest(digest_json([content, versions]), content), digest_json(content)
 
 
+def name_limit(app: App) -> str:
+    """Return the field that a reload has run into, and the seconds that it gives."""
+    if app.reload_limit_s == app.reload.timeout_s:
+        return f"spec.reload.timeoutSeconds ({app.reload.timeout_s})"
+    return (
+        f"{app.reload_limit_s} s, which follow from spec.healthCheck.startupTimeoutSeconds "
+        f"({app.health_check.startup_timeout_s})"
+    )
+
+
 def explain_failure(pod: Pod, app: App) -> str:
     """Return why a pod's reload failed: the traceback's last line, or what went wrong afterwards."""
-    limit = f"spec.reload.timeoutSeconds ({app.reload.timeout_s})"
+    limit = name_limit(app)
     if pod.has_failed:
         return f"the pod ended: {pod.issue.message if pod.issue else 'no reason given'}"
     if pod.has_ended:
