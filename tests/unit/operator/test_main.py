@@ -8,11 +8,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from wsgiapp.digest import digest_object
 from wsgiapp.names import KIND
 from wsgiapp.types import Manifest
 from wsgiapp_operator import main
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError
+from wsgiapp_operator.last_good import SHOWN_DIGITS
 from wsgiapp_operator.main import (
     read_everything,
     relist_forever,
@@ -20,6 +22,7 @@ from wsgiapp_operator.main import (
     until_answered,
     wait_for_listing,
 )
+from wsgiapp_operator.resync import WORTH_A_LISTING
 from wsgiapp_operator.settings import read_settings
 from wsgiapp_operator.workqueue import KeyedQueue
 
@@ -187,6 +190,21 @@ async def test_what_was_declared_while_no_operator_ran_comes_before_all_else() -
     queue: KeyedQueue[AppKey] = KeyedQueue()
     await wait_for_listing(cluster, Cache(), queue, ())
     assert await take_next(queue) == AppKey("web", "shop-0777")
+
+
+async def test_content_that_changed_while_no_operator_ran_comes_before_all_else() -> None:
+    cluster: Any = FailingCluster()
+    for number in range(WORTH_A_LISTING + 1):
+        code = {"name": f"code-{number}", "namespace": "web"}
+        stored = cluster.put({"kind": "ConfigMap", "metadata": code, "data": {"app.py": "1"}})
+        declared = digest_object(stored)[:SHOWN_DIGITS] if number != 77 else "another"
+        manifest = make_manifest(source={"configMap": {"name": code["name"]}})
+        manifest["metadata"]["name"] = f"shop-{number}"
+        status = {"observedGeneration": 1, "contents": [{"name": "source", "declared": declared}]}
+        cluster.put({**manifest, "status": status})
+    queue: KeyedQueue[AppKey] = KeyedQueue()
+    await wait_for_listing(cluster, Cache(), queue, ())
+    assert await take_next(queue) == AppKey("web", "shop-77")
 
 
 async def test_first_listing_that_is_refused_ends_the_operator() -> None:

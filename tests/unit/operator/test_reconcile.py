@@ -1,8 +1,9 @@
 """The whole story against an API server in memory: apply, settle, reload, fail, mend, restart, delete."""
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,10 +20,11 @@ from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.requeue import JITTER, LONGEST_BLOCKED_WAIT_S, LONGEST_WAIT_S, RESYNC_S
 from wsgiapp_operator.resync import list_everything
+from wsgiapp_operator.slots import PARALLEL as PLACES
 from wsgiapp_operator.state import AgentReload, AgentStatus, Pod
 from wsgiapp_operator.status import show_time
 from wsgiapp_operator.upgrade import Upgrades
-from wsgiapp_operator.workqueue import KeyedQueue
+from wsgiapp_operator.workqueue import FIRST, KeyedQueue
 
 from tests.unit.operator.fake_cluster import FakeCluster, merge
 from tests.unit.operator.samples import CODE, NOW, PLATFORM, make_manifest
@@ -604,20 +606,49 @@ async def test_apps_whose_agents_are_silent_hold_up_no_other(world: World) -> No
         await asyncio.gather(running, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def full_slots(world: World) -> AsyncIterator[None]:
+    """Let rollouts that are followed hold every place, as while the API server is slow."""
+    async with contextlib.AsyncExitStack() as held:
+        for number in range(PLACES):
+            other = AppKey("web", f"other-{number}")
+            await held.enter_async_context(world.reconciler.slots.hold(other, first=False))
+        yield
+
+
 async def test_what_a_user_declares_does_not_queue_behind_what_is_followed(world: World) -> None:
-    slots = world.reconciler.slots
-    while not slots.locked():
-        await slots.acquire()
     app = world.resource("WsgiApp")
     generation = app["metadata"]["generation"] + 1
     spec = {**app["spec"], "replicas": 7}
     world.see({**app, "metadata": {**app["metadata"], "generation": generation}, "spec": spec})
-    async with asyncio.timeout(5):
-        await world.reconcile()
-    assert world.resource("Deployment")["spec"]["replicas"] == 7
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
+    async with full_slots(world):
+        async with asyncio.timeout(5):
             await world.reconcile()
+        assert world.resource("Deployment")["spec"]["replicas"] == 7
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await world.reconcile()
+
+
+async def test_reload_does_not_queue_behind_what_is_followed_from_its_first_step_to_its_last(
+    world: World,
+) -> None:
+    """Also where the app waits already, as all do when an operator has just started."""
+    queue: KeyedQueue[AppKey] = KeyedQueue(on_first=world.reconciler.slots.put_first)
+    async with full_slots(world):
+        queue.add(KEY)
+        running = asyncio.create_task(queue.run(world.reconciler.reconcile, parallel=PARALLEL))
+        try:
+            async with asyncio.timeout(30):
+                while KEY not in world.reconciler.slots._common.waiting:  # noqa: ASYNC110 -- a fake
+                    await asyncio.sleep(0)
+                second = world.write_code("VERSION = 2")
+                queue.add(KEY, FIRST)
+                while set(world.agents.serves.values()) != {second}:  # noqa: ASYNC110 -- a fake
+                    await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 # -- upgrades ---------------------------------------------------------------------------------

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from wsgiapp.names import KIND
 from wsgiapp_operator.watch import (
-    AHEAD_S,
     FOLLOWING_S,
     Backoffs,
     choose_pause_s,
     run_until_one_ends,
 )
-from wsgiapp_operator.workqueue import KeyedQueue
+from wsgiapp_operator.workqueue import FIRST, KeyedQueue
 
 
 async def fail() -> None:
@@ -57,7 +56,7 @@ def seen(kind: str, generation: int | None, observed: int | None) -> dict[str, A
 
 def test_a_users_change_goes_first_and_what_only_follows_is_gathered() -> None:
     changed = [seen(KIND, 2, 1), seen(KIND, 1, None)]
-    assert {choose_pause_s(app) for app in changed} == {AHEAD_S}
+    assert {choose_pause_s(app) for app in changed} == {FIRST}
     following = [
         seen("Deployment", 2, 2),
         seen("PodDisruptionBudget", 1, 1),
@@ -82,7 +81,7 @@ async def test_what_goes_first_is_handled_before_what_has_been_due() -> None:
 
     for key in ("a", "b"):
         queue.add(key)
-    queue.add("changed", AHEAD_S)
+    queue.add("changed", FIRST)
     running = asyncio.create_task(queue.run(handle, parallel=1))
     async with asyncio.timeout(5):
         await done.wait()

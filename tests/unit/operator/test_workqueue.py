@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from wsgiapp_operator import workqueue as queue_module
-from wsgiapp_operator.workqueue import KeyedQueue
+from wsgiapp_operator.workqueue import FIRST, KeyedQueue
 
 Handler = Callable[[str], Awaitable[float | None]]
 
@@ -137,3 +137,64 @@ async def test_pause_grows_to_a_minute_and_is_forgotten_after_a_success() -> Non
     assert pauses[0] < 1
     assert 45 < pauses[-1] <= 75
     assert all(late >= early * 0.6 for early, late in itertools.pairwise(pauses))
+
+
+async def test_what_goes_first_waits_for_nothing_that_is_being_handled() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    hangs, done = asyncio.Event(), asyncio.Event()
+
+    async def handle(key: str) -> None:
+        if key == "changed":
+            done.set()
+        elif key == "a":
+            hangs.set()
+            await asyncio.Event().wait()
+
+    for key in ("a", "b"):
+        queue.add(key)
+    async with running(queue, handle, parallel=1):
+        await hangs.wait()
+        queue.add("changed", FIRST)
+        await done.wait()
+        await asyncio.sleep(0)
+        assert len(queue) == 2  # a is being handled, b is due
+
+
+async def test_key_that_goes_first_is_handled_once_and_not_later_once_more() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    handled: list[str] = []
+    done = asyncio.Event()
+
+    async def handle(key: str) -> None:
+        handled.append(key)
+        if key == "last":
+            done.set()
+
+    queue.add("a")
+    queue.add("a", FIRST)
+    queue.add("a", FIRST)
+    queue.add("a", 0.01)
+    queue.add("last", 0.02)
+    async with running(queue, handle, parallel=1):
+        await done.wait()
+    assert handled == ["a", "last"]
+
+
+async def test_key_that_is_put_first_while_it_is_handled_says_so_and_is_handled_once_more() -> None:
+    told: list[str] = []
+    queue: KeyedQueue[str] = KeyedQueue(on_first=told.append)
+    runs = 0
+    done = asyncio.Event()
+
+    async def handle(key: str) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            queue.add(key, FIRST)
+        else:
+            done.set()
+
+    queue.add("a")
+    async with running(queue, handle, parallel=1):
+        await done.wait()
+    assert (runs, told) == (2, ["a"])

@@ -8,13 +8,13 @@ What is decided here is pure; `keep` writes.
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsgiapp.digest import digest_object
-from wsgiapp.names import LAST_GOOD_KEY, REVISION_ANNOTATION, last_good_name
+from wsgiapp.names import LAST_GOOD_KEY, REVISION_ANNOTATION, SOURCE, last_good_name
 from wsgiapp.resources.owned import build_owned
-from wsgiapp.types import App, Content, Manifest
+from wsgiapp.types import App, Content, Manifest, Ref
 
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import ApiError, Cluster
@@ -137,6 +137,28 @@ def describe_contents(app: App, observed: Observed, why_not_kept: str) -> list[d
             shown["message"] = f"no last good copy is kept: {why_not_kept}"[:LONGEST_MESSAGE]
         described.append(shown)
     return described
+
+
+def has_other_content(manifest: Manifest, cache: Cache) -> bool:
+    """Return whether a ConfigMap is known to hold something else than what the status of its app speaks of."""
+    shown = {
+        each["name"]: each.get("declared", "")
+        for each in (manifest.get("status") or {}).get("contents", ())
+    }
+    for name, config_map in read_config_maps(manifest["spec"]):
+        seen = cache.digest(manifest["metadata"]["namespace"], Ref("ConfigMap", config_map))
+        if name in shown and seen is not None and shown[name] != (seen.digest or "")[:SHOWN_DIGITS]:
+            return True
+    return False
+
+
+def read_config_maps(spec: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield the name of each content that is a ConfigMap, and that of the ConfigMap, of a spec that nobody has parsed:
+    that of thousands takes seconds."""
+    for entry in ({"name": SOURCE, **(spec.get("source") or {})}, *(spec.get("config") or ())):
+        match entry:
+            case {"name": str(name), "configMap": {"name": str(config_map)}}:
+                yield name, config_map
 
 
 def count_serving(name: str, observed: Observed) -> list[dict[str, Any]]:

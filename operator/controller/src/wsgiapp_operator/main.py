@@ -17,6 +17,7 @@ from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.claims import Claims
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.last_good import has_other_content
 from wsgiapp_operator.leader_election import LeadershipLost
 from wsgiapp_operator.logs import make_formatter
 from wsgiapp_operator.metrics import Heartbeat, Metrics, start_server
@@ -24,9 +25,10 @@ from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything, read_contents
 from wsgiapp_operator.settings import Settings, read_settings
+from wsgiapp_operator.slots import Slots
 from wsgiapp_operator.upgrade import Upgrades
 from wsgiapp_operator.watch import choose_pause_s, watch
-from wsgiapp_operator.workqueue import KeyedQueue
+from wsgiapp_operator.workqueue import FIRST, KeyedQueue
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -38,7 +40,6 @@ FIRST_PAUSE_S = 1.0  # of an operator that starts, between two tries; each is tw
 LONGEST_PAUSE_S = 5.0
 CALM_S = 15.0  # after a watch began anew with a list, in which what was deleted before is not seen
 HEARTBEAT_S = 1.0
-FIRST = asyncio.FIRST_COMPLETED
 IMAGE_VOLUMES_SINCE = (1, 35)
 
 
@@ -97,7 +98,8 @@ async def operate(
     Raises LeadershipLost when that ends it.
     """
     cache: Cache = Cache()
-    queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT)
+    slots = Slots()
+    queue: KeyedQueue[AppKey] = KeyedQueue(TRANSIENT, slots.put_first)
     listed = asyncio.Event()
     end = asyncio.Event()  # of this term of leadership: the stop of the process, or a loss
     async with (
@@ -122,6 +124,7 @@ async def operate(
             platform=platform,
             upgrades=upgrades,
             now=cluster.now,
+            slots=slots,
         )
         on_ready()
         upgrades.see_all(cache)  # before any app may ask: who is on the way counts
@@ -140,7 +143,7 @@ async def operate(
                 queue.run(reconciler.reconcile, parallel=PARALLEL),
                 show_depth(queue, metrics),
                 relist_forever(cluster, cache, queue, settings.namespaces, listed),
-                named_secrets.poll_forever(queue.add),
+                named_secrets.poll_forever(lambda app: queue.add(app, FIRST)),
             )
             await run_beside((watching, keeping), works, end)
             # Nothing writes any more. Watching takes seconds to end; a successor need not wait for it.
@@ -221,8 +224,8 @@ async def have_image_volumes(cluster: Cluster, version: tuple[int, int]) -> bool
 async def wait_for_listing(
     cluster: Cluster, cache: Cache, queue: KeyedQueue[AppKey], namespaces: Sequence[str]
 ) -> None:
-    """Fill the cache and mark every app as due, first those that declare something new; wait for the CRD where it is
-    not there yet. Raises ApiError where the API server refuses."""
+    """Fill the cache and mark every app as due, first those that declare something new or whose content is another;
+    wait for the CRD where it is not there yet. Raises ApiError where the API server refuses."""
 
     async def list_all() -> None:
         await list_everything(cluster, cache, namespaces)
@@ -232,7 +235,8 @@ async def wait_for_listing(
     for app in cache.apps():
         manifest = cache.get(KIND, *app)
         if manifest is not None:
-            queue.add(app, choose_pause_s(manifest))
+            is_other = has_other_content(manifest, cache)
+            queue.add(app, FIRST if is_other else choose_pause_s(manifest))
 
 
 def explain(error: Exception) -> str:
@@ -320,7 +324,7 @@ async def run_beside(
     """
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(background(work)) for work in works]
-        await finish_first(asyncio.wait((*running, *others), return_when=FIRST), end)
+        await finish_first(asyncio.wait((*running, *others), return_when=asyncio.FIRST_COMPLETED), end)
 
 
 async def raise_if_failed(task: "asyncio.Task[None]") -> None:
@@ -332,7 +336,7 @@ async def finish_first(work: Any, stop: asyncio.Event) -> bool:
     """Return True when `work` ended, False when `stop` came first."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((working, stopping), return_when=FIRST)
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             await working
             return True

@@ -4,7 +4,6 @@ Level-based and idempotent: nothing is remembered from one call to the next but 
 seen, so it does not matter how often, or after what, it is called.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +42,7 @@ from wsgiapp_operator.ownership import is_owned
 from wsgiapp_operator.policy import check_policy
 from wsgiapp_operator.reload import ReloadPlan, plan_reload
 from wsgiapp_operator.requeue import is_whole, requeue_after
+from wsgiapp_operator.slots import Slots
 from wsgiapp_operator.state import AgentStatus, Issue, Observed
 from wsgiapp_operator.status import (
     build_invalid_status,
@@ -63,7 +63,6 @@ from wsgiapp_operator.upgrade import (
 
 logger = logging.getLogger(__name__)
 
-PARALLEL = 8
 BUSY_S = 60.0  # that only the number of busy workers has changed is written no more often than this
 ENDS_OF_RELOAD = {"ReloadFinished": "succeeded", "ReloadFailed": "failed"}
 
@@ -88,12 +87,7 @@ class Reconciler:
     platform: Platform
     upgrades: Upgrades
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    # Reconciles that read and write at a time; asking agents is not counted. What a user has just declared does
-    # not queue behind rollouts that are followed: these fill their slots while the API server is slow.
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
-    slots_for_changes: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(PARALLEL)
-    )
+    slots: Slots = field(default_factory=Slots)  # of those that read and write; asking agents needs none
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
     quiet_since: dict[AppKey, float] = field(default_factory=dict)  # but for busy workers
     unready: set[AppKey] = field(default_factory=set)
@@ -122,7 +116,7 @@ class Reconciler:
         manifest = self.cache.get(KIND, key.namespace, key.name)
         if manifest is not None:
             answers = await ask_agents(key, self.cache, self.agents)
-        async with self.slots_for_changes if is_changed(manifest) else self.slots:
+        async with self.slots.hold(key, first=is_changed(manifest) or is_reloading(manifest)):
             return await self._take_step(key, answers)
 
     async def _take_step(self, key: AppKey, answers: Mapping[str, AgentStatus]) -> float | None:
@@ -299,6 +293,13 @@ def is_changed(manifest: Manifest | None) -> bool:
         return False
     status = manifest.get("status") or {}
     return bool(status.get("observedGeneration") != manifest["metadata"]["generation"])
+
+
+def is_reloading(manifest: Manifest | None) -> bool:
+    """Return whether a content is on its way to the pods of an app: each of its steps is the user's change."""
+    status = (manifest or {}).get("status") or {}
+    conditions = {each["type"]: each["reason"] for each in status.get("conditions", ())}
+    return conditions.get("Reloaded") == "Reloading"
 
 
 def choose_resources(app: App, platform: Platform, observed: Observed) -> list[Manifest]:

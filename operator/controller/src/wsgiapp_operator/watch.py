@@ -31,14 +31,13 @@ from wsgiapp.names import KIND, OWNED_KINDS, OWNED_SELECTOR
 
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import KINDS, PAGE, SHRINK, BoundedResponse, PageTooLargeError
-from wsgiapp_operator.workqueue import KeyedQueue
+from wsgiapp_operator.workqueue import FIRST, KeyedQueue
 
 logger = logging.getLogger(__name__)
 
 PEERING_IDENTITY: Any = "wsgiapp-operator"
 DEBOUNCE_S = 0.05  # one change of an app brings several events
 FOLLOWING_S = 1.0  # pods, and what only says that a controller has followed a change
-AHEAD_S = -60.0  # due now, and before all that has become due in the last minute
 NEVER = timedelta(days=36500)
 BEGIN_ANEW_S = 2.0  # after a watch that has broken for a reason that kopf does not know, and between two logins
 # Such as an error in the stream, half an event, a proxy's page, a list whose rest has expired, a CRD that is away:
@@ -92,7 +91,7 @@ async def watch(
 
     def notice_content(event: Any) -> None:
         for app in cache.record_content(event["object"], deleted=event["type"] == "DELETED"):
-            queue.add(app, AHEAD_S)
+            queue.add(app, FIRST)
 
     async def follow(kind: str, namespace: NamespaceName | None) -> None:
         take = notice_content if kind == "ConfigMap" else notice
@@ -175,7 +174,7 @@ def choose_pause_s(manifest: Mapping[str, Any]) -> float:
     kind, generation = manifest["kind"], manifest["metadata"].get("generation")
     is_seen = (manifest.get("status") or {}).get("observedGeneration") == generation is not None
     if kind == KIND:
-        return DEBOUNCE_S if is_seen else AHEAD_S
+        return DEBOUNCE_S if is_seen else FIRST
     return FOLLOWING_S if is_seen or kind == "Pod" else DEBOUNCE_S
 
 

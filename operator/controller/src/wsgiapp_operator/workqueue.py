@@ -1,5 +1,7 @@
 """Which apps are due: each key once, one reconcile per key at a time, backoff after failures.
 
+What a user has just changed goes first, and does not wait until something else has ended.
+
 Knows nothing of apps or Kubernetes; the handler is given.
 """
 
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 60.0
 LONGEST_TRANSIENT_BACKOFF_S = 5.0
+FIRST = -1.0  # as the pause before a key: none, and before all others
 
 
 class KeyedQueue(Generic[Key]):
@@ -29,21 +32,38 @@ class KeyedQueue(Generic[Key]):
     looked before the change.
     """
 
-    def __init__(self, transient: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(
+        self,
+        transient: tuple[type[Exception], ...] = (),
+        on_first: Callable[[Key], None] = lambda key: None,
+    ) -> None:
+        """`on_first` is called with each key that goes first, also while it is being handled."""
         self._transient = transient
+        self._on_first = on_first
+        self._first: dict[Key, None] = {}  # in their order; these are in none of the next two
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._order = itertools.count()
-        self._running: set[Key] = set()
+        self._running: dict[Key, bool] = {}  # whether it went first
         self._failures: dict[Key, int] = {}
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many keys are due now or being handled."""
         now = asyncio.get_running_loop().time()
-        return sum(due <= now for due in self._due.values()) + len(self._running)
+        due = sum(due <= now for due in self._due.values())
+        return due + len(self._first) + len(self._running)
 
     def add(self, key: Key, after_s: float = 0.0) -> None:
+        """Have a key handled after `after_s` seconds, or FIRST."""
+        if after_s < 0:
+            self._due.pop(key, None)
+            self._first[key] = None
+            self._on_first(key)
+            self._changed.set()
+            return
+        if key in self._first:
+            return
         due = asyncio.get_running_loop().time() + after_s
         if key in self._due and self._due[key] <= due:
             return
@@ -52,19 +72,15 @@ class KeyedQueue(Generic[Key]):
         self._changed.set()
 
     async def run(self, handle: Callable[[Key], Awaitable[float | None]], *, parallel: int) -> None:
-        """Handle due keys until cancelled, at most `parallel` at a time.
+        """Handle due keys until cancelled, at most `parallel` at a time, and as many that go first.
 
         `handle` returns the seconds after which to look again, or None to wait for an event. What it
         raises is logged, and the key comes back after a growing pause.
         """
-        free = asyncio.Semaphore(parallel)
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await free.acquire()
-                key = await self._next()
-                self._running.add(key)
-                task = tasks.create_task(self._handle(key, handle))
-                task.add_done_callback(lambda _: free.release())
+                key = await self._next(parallel)
+                tasks.create_task(self._handle(key, handle))
 
     async def _handle(self, key: Key, handle: Callable[[Key], Awaitable[float | None]]) -> None:
         try:
@@ -80,7 +96,7 @@ class KeyedQueue(Generic[Key]):
                 exc_info=not is_transient,
             )  # fmt: skip
         finally:
-            self._running.discard(key)
+            del self._running[key]
             self._changed.set()
         if again_s is not None:
             self.add(key, again_s)
@@ -91,11 +107,16 @@ class KeyedQueue(Generic[Key]):
         pause_s = min(longest_s, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
         return pause_s * random.uniform(0.8, 1.2)
 
-    async def _next(self) -> Key:
+    async def _next(self, parallel: int) -> Key:
+        """Return the next key to handle; it counts as running."""
         while True:
             self._changed.clear()
-            key, wait_s = self._pop()
+            if (first := self._pop_first(parallel)) is not None:
+                self._running[first] = True
+                return first
+            key, wait_s = self._pop_due(parallel)
             if key is not None:
+                self._running[key] = False
                 return key
             try:
                 async with asyncio.timeout(wait_s):
@@ -103,8 +124,21 @@ class KeyedQueue(Generic[Key]):
             except TimeoutError:
                 continue
 
-    def _pop(self) -> tuple[Key | None, float | None]:
+    def _has_room(self, parallel: int, *, first: bool) -> bool:
+        return sum(each is first for each in self._running.values()) < parallel
+
+    def _pop_first(self, parallel: int) -> Key | None:
+        if not self._has_room(parallel, first=True):
+            return None
+        key = next((key for key in self._first if key not in self._running), None)
+        if key is not None:
+            del self._first[key]
+        return key
+
+    def _pop_due(self, parallel: int) -> tuple[Key | None, float | None]:
         """Return a key to handle now, or else how long nothing will be due (None: until something changes)."""
+        if not self._has_room(parallel, first=False):
+            return None, None
         now = asyncio.get_running_loop().time()
         busy: list[tuple[float, int, Key]] = []
         found: Key | None = None
