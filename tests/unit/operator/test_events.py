@@ -53,3 +53,13 @@ def test_normal_steps_of_a_rollout_are_no_news() -> None:
     rolling = status(("False", "RollingOut"), ("Unknown", "Starting"))
     assert reasons({}, rolling) == []
     assert reasons(rolling, SERVING) == [("Normal", "Serving")]
+
+
+def test_app_at_which_an_upgrade_stops_is_a_warning_once() -> None:
+    def behind(reason: str, message: str = "m") -> Manifest:
+        upgrade = {"type": "UpToDate", "status": "False", "reason": reason, "message": message}
+        return {**SERVING, "conditions": [*SERVING["conditions"], upgrade]}
+
+    assert reasons(SERVING, behind("UpgradeFailed")) == [("Warning", "UpgradeFailed")]
+    assert reasons(behind("UpgradeFailed"), behind("UpgradeFailed", "another pod")) == []
+    assert reasons(SERVING, behind("UpgradeStopped")) == []

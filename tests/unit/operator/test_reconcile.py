@@ -702,6 +702,51 @@ async def test_app_whose_new_pods_could_not_start_does_not_stop_everybodys_upgra
     )
 
 
+async def test_app_at_which_an_upgrade_stops_says_so_with_the_reason_and_the_remedy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = await upgraded_world()
+    healthy = world.resource("Deployment")
+    await world.reconcile()
+    live = world.resource("Deployment")
+    no_room = "0/3 nodes are available: 3 Insufficient memory."
+    pod = world.cluster.objects["Pod", "web", "shop-0"]
+    unplaced = {"type": "PodScheduled", "status": "False", "message": no_room}
+    own = {**pod["metadata"], "name": "shop-new", "uid": "shop-new"}
+    world.agents.silent.add("shop-new")
+    world.see({**pod, "metadata": own, "status": {"phase": "Pending", "conditions": [unplaced]}})
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    numbers = {"replicas": 4, "updatedReplicas": 1, "conditions": [late]}
+    observed = {"observedGeneration": live["metadata"]["generation"]}
+    world.see({**live, "status": {**live["status"], **numbers, **observed}})
+    await world.reconcile(2)
+    conditions = world.resource("WsgiApp")["status"]["conditions"]
+    (behind,) = (c for c in conditions if c["type"] == "UpToDate")
+    assert (behind["status"], behind["reason"]) == ("False", "UpgradeFailed")
+    assert behind["message"].endswith(f"pod shop-new: {no_room}")
+    assert "spec.rollout.paused" in behind["message"]
+    assert world.events().count("UpgradeFailed") == 1
+    (line,) = (r.getMessage() for r in caplog.records if "upgrade stopped" in r.getMessage())
+    assert "web/shop" in line
+    assert "spec.rollout.paused" in line
+    waits = world.reconciler.upgrades.ask(AppKey("web", "other"), healthy)
+    assert waits is not None
+    assert "web/shop" in waits.message
+
+
+async def test_app_that_was_not_ready_before_stops_no_upgrade() -> None:
+    world = await upgraded_world()
+    live = world.resource("Deployment")
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    broken = {**live["status"], "availableReplicas": 1, "conditions": [late]}
+    world.see({**live, "status": broken})
+    await world.reconcile(2)
+    assert world.resource("Deployment")["spec"]["template"] == live["spec"]["template"]
+    assert world.condition("UpToDate") == ("False", "WaitingForUpgrade")
+    healthy = {**live, "metadata": {**live["metadata"], "name": "other"}}
+    assert world.reconciler.upgrades.ask(AppKey("web", "other"), healthy) is None
+
+
 async def test_what_the_user_changes_does_not_wait() -> None:
     world = await upgraded_world()
     assert (

@@ -1,8 +1,10 @@
-"""Which Events a change of status is worth: reloads, and issues that begin or end. Pure."""
+"""Which Events a change of status is worth: reloads, issues that begin or end, an upgrade that stops. Pure."""
 
 from typing import Any, NamedTuple
 
 from wsgiapp.types import Manifest
+
+from wsgiapp_operator.state import UPGRADE_FAILED
 
 # Reasons of Ready=False that are a normal step on the way, not news.
 ON_THE_WAY = frozenset(
@@ -18,7 +20,7 @@ class Event(NamedTuple):
 
 def choose_events(before: Manifest, after: Manifest) -> list[Event]:
     """Return the Events for going from one status to the next."""
-    events = [*choose_reload_events(before, after)]
+    events = [*choose_reload_events(before, after), *choose_upgrade_events(before, after)]
     old, new = find(before, "Ready"), find(after, "Ready")
     is_new = (old.get("reason"), old.get("message")) != (new.get("reason"), new.get("message"))
     is_trouble = new.get("status") == "False" and new["reason"] not in ON_THE_WAY
@@ -47,6 +49,14 @@ def choose_reload_events(before: Manifest, after: Manifest) -> list[Event]:
     if new.get("reason") == "ContentLoaded" and old.get("reason") in ("Reloading", "ReloadFailed"):
         return [Event("Normal", "ReloadFinished", f"content {new_hash}: {new['message']}")]
     return []
+
+
+def choose_upgrade_events(before: Manifest, after: Manifest) -> list[Event]:
+    """Return the Event of the app at which an upgrade of all of them stops; those that wait have it in their status."""
+    old, new = find(before, "UpToDate"), find(after, "UpToDate")
+    if new.get("reason") != UPGRADE_FAILED or old.get("reason") == UPGRADE_FAILED:
+        return []
+    return [Event("Warning", UPGRADE_FAILED, new["message"])]
 
 
 def find(status: Manifest, kind: str) -> dict[str, Any]:

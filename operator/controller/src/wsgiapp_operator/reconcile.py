@@ -154,9 +154,8 @@ class Reconciler:
             plan = replace(plan, ask=())  # looked at again as for what stands in the way
         observed, why_not_kept = await self._keep_last_good(app, observed, plan)
         await collect(app, observed, self.cluster, self.cache)
-        status = build_status(
-            app, observed, plan, issues, self.now(), waits=turn.waits, refused=refused
-        )
+        waits = turn.waits or self.upgrades.explain_stuck(key)
+        status = build_status(app, observed, plan, issues, self.now(), waits=waits, refused=refused)
         if applied is not None:
             status["podTemplate"] = show_applied(applied)
         if app.copied:

@@ -13,6 +13,8 @@ from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.routes import HostRoute
 
+UPGRADE_FAILED = "UpgradeFailed"  # the reason of the app at which an upgrade of all stops
+
 
 class Issue(NamedTuple):
     """Why a pod does not serve: one word for programs, and what a person can act on."""

@@ -23,7 +23,7 @@ from wsgiapp_operator.reload import (
     ReloadState,
 )
 from wsgiapp_operator.routes import HostRoute
-from wsgiapp_operator.state import Issue, Observed, Pod
+from wsgiapp_operator.state import UPGRADE_FAILED, Issue, Observed, Pod
 from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
@@ -81,8 +81,8 @@ def build_status(
     refused: Issue | None = None,
 ) -> Manifest:
     """Return the status of `app`; `issues` are what stood in the way of writing the owned resources,
-    `waits` says why its pods do not have the newest version of operator and cluster yet, and `refused` why
-    pods could not be asked to reload."""
+    `waits` says why its pods do not have the newest version of operator and cluster yet, or are not ready with it, and
+    `refused` why pods could not be asked to reload."""
     deployment = observed.owned.get("Deployment", {})
     counts = count_pods(deployment, app.replicas)
     pods = [pod for pod in observed.pods if not pod.terminating]
@@ -121,9 +121,12 @@ def build_status(
         stalled = say_why(stalled, issue)
     conditions.append(stalled)
     if waits is not None:
-        conditions.append(
-            Condition(type="UpToDate", status="False", reason=waits.reason, message=waits.message)
+        behind = Condition(
+            type="UpToDate", status="False", reason=waits.reason, message=waits.message
         )
+        if issue is not None and waits.reason == UPGRADE_FAILED:
+            behind = say_why(behind, issue)
+        conditions.append(behind)
     if (unread := observed.secrets_issue) is not None:
         conditions.append(
             Condition(

@@ -28,7 +28,7 @@ from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.pods import parse_time
-from wsgiapp_operator.state import Issue
+from wsgiapp_operator.state import UPGRADE_FAILED, Issue
 from wsgiapp_operator.status import count_pods, is_stuck
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ LONGEST_BOOT = timedelta(hours=2)  # of that time; the CRD's bounds allow as muc
 OVER_QUOTA = "exceeded quota:"  # the API server's words for a pod that a quota has no room for
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
+)
+
+
+REMEDY = (
+    "fix what keeps its pods from becoming ready, set its spec.rollout.paused or spec.replicas: 0, or go back to the "
+    "version before"
 )
 
 
@@ -257,7 +263,9 @@ class Upgrades:
             self._waiting.pop(app, None)
             self._refused.pop(app, None)
         if state is Upgrade.STUCK and before is not Upgrade.STUCK:
-            logger.warning("upgrade stopped: app=%s is not ready with it", app)
+            logger.warning(
+                "upgrade stopped, other apps wait for this one: app=%s; see its condition UpToDate, and %s", app, REMEDY
+            )  # fmt: skip
         self._wake_next()
         self._show()
 
@@ -282,6 +290,17 @@ class Upgrades:
         self._wake_next()
         self._show()
         return why_not
+
+    def explain_stuck(self, app: AppKey) -> Issue | None:
+        """Return what the app itself is to say where it did not become ready with its upgrade, and stops the others."""
+        rollout = self._under_way.get(app)
+        if rollout is None or rollout.at(self._now()) is not Upgrade.STUCK:
+            return None
+        return Issue(
+            UPGRADE_FAILED,
+            "the app did not become ready with a new version of the operator or of the cluster, and the other apps "
+            f"wait for it; {REMEDY}",
+        )
 
     def _refuse(self, app: AppKey, live: Manifest, missing: Sequence[Ref]) -> Issue | None:
         replicas = live["spec"].get("replicas", 1)
