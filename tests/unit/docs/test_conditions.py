@@ -8,7 +8,7 @@ from tests.support.site import ROOT
 
 SOURCES = ROOT / "operator" / "controller" / "src" / "wsgiapp_operator"
 # Words in quotes that are not reasons of conditions.
-KINDS = {"ConfigMap", "PodDisruptionBudget", "ReplicaSet", "ServiceAccount"}
+KINDS = {"ConfigMap", "IngressClass", "PodDisruptionBudget", "ReplicaSet", "ServiceAccount"}
 CREDENTIALS = {"BearerToken"}
 CONDITION_TYPES = {"PodScheduled", "ReplicaFailure", "SecretsRead", "UpToDate"}
 EVENTS = {"ReloadFinished", "ReloadStarted"}

@@ -32,8 +32,8 @@ class FakeCluster:
     def remove(self, kind: str, namespace: str, name: str) -> Manifest:
         return self.objects.pop((kind, namespace, name))
 
-    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
-        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+    async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
+        return copy.deepcopy(self.objects.get((kind, namespace or "", name)))
 
     async def list(
         self,

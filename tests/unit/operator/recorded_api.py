@@ -126,7 +126,7 @@ class RecordedApi:
             ]
             return {"items": items, "metadata": {"resourceVersion": "1"}}
         if verb == "get":
-            found = await self.fake.get(kind, str(namespace), name)
+            found = await self.fake.get(kind, namespace, name)
             if found is None:
                 raise ApiError(404, "not found")
             return found

@@ -11,6 +11,7 @@ from wsgiapp.names import KIND, OWNED_KINDS
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.claims import Claims
 from wsgiapp_operator.client import Cluster
+from wsgiapp_operator.ingress_classes import IngressClasses
 from wsgiapp_operator.named_secrets import NamedSecrets
 from wsgiapp_operator.reconcile import Reconciler
 from wsgiapp_operator.resync import list_everything
@@ -56,6 +57,7 @@ class RecordedWorld(World):
             agents=self.agents,  # type: ignore[arg-type]  # a fake
             writer=Writer(self.client, self.cache, self.metrics),
             secrets=NamedSecrets(self.client, self.cache),
+            ingress_classes=IngressClasses(self.client),
             metrics=self.metrics,
             platform=self.platform,
             upgrades=Upgrades(1, self.woken.append, self.metrics),

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from wsgiapp.digest import digest_object
 from wsgiapp.types import Manifest
+from wsgiapp_operator import ingress_classes
 from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import ApiError
+from wsgiapp_operator.ingress_classes import IngressClasses
 from wsgiapp_operator.main import PARALLEL
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.named_secrets import NamedSecrets
@@ -83,6 +85,7 @@ class World:
             agents=self.agents,  # type: ignore[arg-type]  # a fake
             writer=Writer(self.cluster, self.cache, self.metrics),  # type: ignore[arg-type]  # a fake
             secrets=NamedSecrets(self.cluster, self.cache),  # type: ignore[arg-type]  # a fake
+            ingress_classes=IngressClasses(self.cluster),  # type: ignore[arg-type]  # a fake
             metrics=self.metrics,
             platform=self.platform,
             upgrades=Upgrades(1, self.woken.append, self.metrics),
@@ -544,6 +547,30 @@ async def test_ingress_that_lost_its_labels_goes_with_the_spec_s_ingress() -> No
     world.cache.put(app)
     await world.reconcile()
     assert ("Ingress", "web", "shop") not in world.cluster.objects
+
+
+async def test_ingress_class_that_there_is_not_is_told_with_the_remedy_until_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingress_classes, "MISSING_S", 0.0)
+    world = World()
+    first = world.write_code("VERSION = 1")
+    world.see(make_manifest(ingress={"className": "ngnix", "hosts": ["shop.example.com"]}))
+    await world.reconcile()
+    world.run_pods(first)
+    again_s = await world.reconcile(2)
+    assert again_s is not None
+    assert again_s <= LONGEST_BLOCKED_WAIT_S * (1 + JITTER), "nothing reports that it is made"
+    assert world.condition("Routed") == ("Unknown", "IngressClassMissing")
+    assert world.condition("Ready") == ("True", "Serving"), "a controller may be set not to look"
+    conditions = world.resource("WsgiApp")["status"]["conditions"]
+    (message,) = (c["message"] for c in conditions if c["type"] == "Routed")
+    assert "IngressClass ngnix, named by spec.ingress.className, does not exist" in message
+    assert "kubectl get ingressclasses" in message
+    assert world.events().count("IngressClassMissing") == 1
+    world.cluster.put({"kind": "IngressClass", "metadata": {"name": "ngnix", "namespace": ""}})
+    await world.reconcile()
+    assert world.condition("Routed") == ("True", "HostsRouted")
 
 
 async def test_namespace_that_may_not_be_listed_leaves_the_others_working() -> None:

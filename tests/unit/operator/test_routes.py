@@ -24,6 +24,8 @@ class Town(World):
         super().__init__()
         self.due: set[AppKey] = set()
         self.seconds = 0
+        for name in ("nginx", "internal", "other", "unused"):
+            self.cluster.put({"kind": "IngressClass", "metadata": {"name": name, "namespace": ""}})
 
     def see(self, manifest: Manifest) -> Manifest:
         self.seconds += 1

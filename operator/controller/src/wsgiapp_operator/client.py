@@ -45,6 +45,7 @@ KINDS: Mapping[str, tuple[str, str | None, str, str]] = {
     "Service": ("api", None, "v1", "services"),
     "ServiceAccount": ("api", None, "v1", "serviceaccounts"),
     "Ingress": ("apis", "networking.k8s.io", "v1", "ingresses"),
+    "IngressClass": ("apis", "networking.k8s.io", "v1", "ingressclasses"),
     "PodDisruptionBudget": ("apis", "policy", "v1", "poddisruptionbudgets"),
     "Pod": ("api", None, "v1", "pods"),
     "ConfigMap": ("api", None, "v1", "configmaps"),
@@ -155,8 +156,8 @@ class Cluster:
     async def close(self) -> None:
         await self._api.close()
 
-    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
-        """Return the object, or None where there is none."""
+    async def get(self, kind: str, namespace: str | None, name: str) -> Manifest | None:
+        """Return the object, or None where there is none; `namespace` is None for a kind that has none."""
         try:
             return await self._send("GET", path_of(kind, namespace, name))
         except ApiError as error:

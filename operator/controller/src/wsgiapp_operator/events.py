@@ -4,12 +4,14 @@ from typing import Any, NamedTuple
 
 from wsgiapp.types import Manifest
 
-from wsgiapp_operator.state import UPGRADE_FAILED
+from wsgiapp_operator.state import NO_CLASS, UPGRADE_FAILED
 
 # Reasons of Ready=False that are a normal step on the way, not news.
 ON_THE_WAY = frozenset(
     {"RollingOut", "Reloading", "Starting", "NotReady", "MinimumReplicasUnavailable"}
 )
+# By condition: reasons that Ready does not have.
+WARNINGS = (("UpToDate", UPGRADE_FAILED), ("Routed", NO_CLASS))
 
 
 class Event(NamedTuple):
@@ -20,7 +22,7 @@ class Event(NamedTuple):
 
 def choose_events(before: Manifest, after: Manifest) -> list[Event]:
     """Return the Events for going from one status to the next."""
-    events = [*choose_reload_events(before, after), *choose_upgrade_events(before, after)]
+    events = [*choose_reload_events(before, after), *choose_warnings(before, after)]
     old, new = find(before, "Ready"), find(after, "Ready")
     is_new = (old.get("reason"), old.get("message")) != (new.get("reason"), new.get("message"))
     is_trouble = new.get("status") == "False" and new["reason"] not in ON_THE_WAY
@@ -51,12 +53,13 @@ def choose_reload_events(before: Manifest, after: Manifest) -> list[Event]:
     return []
 
 
-def choose_upgrade_events(before: Manifest, after: Manifest) -> list[Event]:
-    """Return the Event of the app at which an upgrade of all of them stops; those that wait have it in their status."""
-    old, new = find(before, "UpToDate"), find(after, "UpToDate")
-    if new.get("reason") != UPGRADE_FAILED or old.get("reason") == UPGRADE_FAILED:
-        return []
-    return [Event("Warning", UPGRADE_FAILED, new["message"])]
+def choose_warnings(before: Manifest, after: Manifest) -> list[Event]:
+    """Return the Events about what keeps an app from nothing that Ready is about, once each."""
+    return [
+        Event("Warning", reason, find(after, kind)["message"])
+        for kind, reason in WARNINGS
+        if find(after, kind).get("reason") == reason != find(before, kind).get("reason")
+    ]
 
 
 def find(status: Manifest, kind: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from wsgiapp_operator.apply import Writer
 from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.claims import Claims
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.ingress_classes import IngressClasses
 from wsgiapp_operator.last_good import has_other_content
 from wsgiapp_operator.leader_election import LeadershipLost
 from wsgiapp_operator.logs import make_formatter
@@ -120,6 +121,7 @@ async def operate(
             agents=Agents(session),
             writer=Writer(cluster, cache, metrics),
             secrets=named_secrets,
+            ingress_classes=IngressClasses(cluster),
             metrics=metrics,
             platform=platform,
             upgrades=upgrades,
@@ -324,7 +326,9 @@ async def run_beside(
     """
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(background(work)) for work in works]
-        await finish_first(asyncio.wait((*running, *others), return_when=asyncio.FIRST_COMPLETED), end)
+        await finish_first(
+            asyncio.wait((*running, *others), return_when=asyncio.FIRST_COMPLETED), end
+        )
 
 
 async def raise_if_failed(task: "asyncio.Task[None]") -> None:

@@ -14,6 +14,7 @@ from wsgiapp.types import App, Content, Manifest, Ref
 from wsgiapp_operator.agents import Agents
 from wsgiapp_operator.cache import AppKey, Cache, Digest
 from wsgiapp_operator.client import ApiError, Cluster
+from wsgiapp_operator.ingress_classes import IngressClasses
 from wsgiapp_operator.named_secrets import NamedSecrets, key_ref, needs_key
 from wsgiapp_operator.ownership import slot_of
 from wsgiapp_operator.pods import is_of_deployment, parse_pod
@@ -41,6 +42,7 @@ async def observe(
     cluster: Cluster,
     cache: Cache,
     secrets: NamedSecrets,
+    ingress_classes: IngressClasses,
 ) -> Observed:
     """Return what is seen of `app`, whose WsgiApp is `manifest` and whose agents gave `answers`."""
     status = manifest.get("status") or {}
@@ -53,12 +55,13 @@ async def observe(
     if secrets.is_permitted:
         refs |= app.named_secrets | ({key_ref(app)} if needs_key(app) else set())
     cache.refer(AppKey(app.namespace, app.name), refs)
-    owned, maps_seen, secrets_seen, copies, tls_fault = await asyncio.gather(
+    owned, maps_seen, secrets_seen, copies, tls_fault, is_class_missing = await asyncio.gather(
         read_owned(app, cluster, cache, is_new_spec=is_new_spec),
         read_digests(app, config_maps, cluster, cache),
         secrets.read(app),
         read_digests(app, copy_refs.values(), cluster, cache),
         read_tls_fault(app, cluster, cache, secrets),
+        ingress_classes.is_missing(app.ingress.class_name if app.ingress is not None else None),
     )
     seen = {**maps_seen, **secrets_seen.digests}
     pods = observe_pods(AppKey(app.namespace, app.name), cache)
@@ -74,6 +77,7 @@ async def observe(
         copies={name: copies[ref] for name, ref in copy_refs.items()},
         routes=cache.routes.route(app),
         tls_fault=tls_fault,
+        is_class_missing=is_class_missing,
     )
 
 

@@ -26,6 +26,7 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.client import Cluster
 from wsgiapp_operator.errors import OwnerDeleted, RequeueAfter
 from wsgiapp_operator.events import choose_events
+from wsgiapp_operator.ingress_classes import IngressClasses
 from wsgiapp_operator.last_good import (
     collect,
     describe_contents,
@@ -48,6 +49,7 @@ from wsgiapp_operator.status import (
     build_invalid_status,
     build_status,
     count_pods,
+    find_class_issue,
     is_stuck,
     read_failure,
 )
@@ -83,11 +85,14 @@ class Reconciler:
     agents: Agents
     writer: Writer
     secrets: NamedSecrets
+    ingress_classes: IngressClasses
     metrics: Metrics
     platform: Platform
     upgrades: Upgrades
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    slots: Slots = field(default_factory=Slots)  # of those that read and write; asking agents needs none
+    slots: Slots = field(
+        default_factory=Slots
+    )  # of those that read and write; asking agents needs none
     last_status_write: dict[AppKey, float] = field(default_factory=dict)
     quiet_since: dict[AppKey, float] = field(default_factory=dict)  # but for busy workers
     unready: set[AppKey] = field(default_factory=set)
@@ -133,7 +138,9 @@ class Reconciler:
             await self._report_invalid(manifest, error)
             return None
 
-        observed = await observe(app, manifest, answers, self.cluster, self.cache, self.secrets)
+        observed = await observe(
+            app, manifest, answers, self.cluster, self.cache, self.secrets, self.ingress_classes
+        )
         desired = choose_resources(app, self.platform, observed)
         manifest, turn = await self._take_turn(app, manifest, observed, desired)
         observed, issues, applied = await self._write_owned(app, observed, desired, turn)
@@ -161,12 +168,13 @@ class Reconciler:
         if app.copied:
             status["contents"] = describe_contents(app, observed, why_not_kept)
         unwritten = await self._report(app, manifest, status)
+        no_class = find_class_issue(app, observed)
         (self.unready.discard if is_whole(app, observed) else self.unready.add)(key)
         return requeue_after(
             app,
             observed,
             plan,
-            [*issues, *(issue for issue in (refused, unwritten) if issue is not None)],
+            [*issues, *(each for each in (refused, unwritten, no_class) if each is not None)],
             silent_s=self.agents.pause_s(observed.pods),
             quiet_s=time.monotonic() - self.quiet_since[key],
             is_kept=is_newest_kept(app, observed),

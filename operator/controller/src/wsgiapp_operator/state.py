@@ -13,6 +13,9 @@ from wsgiapp.types import Manifest, Ref
 from wsgiapp_operator.cache import Digest
 from wsgiapp_operator.routes import HostRoute
 
+NO_CLASS = (
+    "IngressClassMissing"  # the reason where no ingress controller can know that an app is its own
+)
 UPGRADE_FAILED = "UpgradeFailed"  # the reason of the app at which an upgrade of all stops
 
 
@@ -144,6 +147,7 @@ class Observed:
     digests: Mapping[Ref, Digest]
     routes: tuple[HostRoute, ...] = ()
     tls_fault: str | None = None  # what is the matter with the Secret of spec.ingress.tls
+    is_class_missing: bool = False  # the IngressClass that spec.ingress names does not exist
     env_digests: Mapping[Ref, Digest] = field(default_factory=dict)  # of `envFrom`, restarting
     plain_digests: Mapping[Ref, str] = field(default_factory=dict)  # of Secrets; never shown
     secrets_issue: Issue | None = (

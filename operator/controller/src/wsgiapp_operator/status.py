@@ -23,7 +23,7 @@ from wsgiapp_operator.reload import (
     ReloadState,
 )
 from wsgiapp_operator.routes import HostRoute
-from wsgiapp_operator.state import UPGRADE_FAILED, Issue, Observed, Pod
+from wsgiapp_operator.state import NO_CLASS, UPGRADE_FAILED, Issue, Observed, Pod
 from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
@@ -230,6 +230,10 @@ def routed_condition(app: App, ingress: Ingress, observed: Observed) -> Conditio
         issue = explain_tls(app, ingress.tls_secret, observed.tls_fault)
     if issue is not None:
         return Condition(type="Routed", status="False", reason=issue.reason, message=issue.message)
+    if (no_class := find_class_issue(app, observed)) is not None:
+        return Condition(
+            type="Routed", status="Unknown", reason=no_class.reason, message=no_class.message
+        )
     hosts = ", ".join(route.host for route in observed.routes)
     message = f"the ingress routes {ingress.path} of {hosts} to this app"
     return Condition(type="Routed", status="True", reason="HostsRouted", message=message)
@@ -254,6 +258,21 @@ def find_route_issue(ingress: Ingress, route: HostRoute) -> Issue | None:
     return None
 
 
+def find_class_issue(app: App, observed: Observed) -> Issue | None:
+    """Return what is to be said where the IngressClass is not there.
+
+    Some controllers can be set not to look for it, so that the app may be routed all the same.
+    """
+    if app.ingress is None or not observed.is_class_missing:
+        return None
+    name = app.ingress.class_name
+    return Issue(
+        NO_CLASS,
+        f"IngressClass {name}, named by spec.ingress.className, does not exist, and without it ingress controllers pass "
+        "over this app, as a rule; install the controller that it belongs to, or name one of: kubectl get ingressclasses",
+    )
+
+
 def explain_tls(app: App, secret: str, fault: str | None) -> Issue | None:
     if fault is None:
         return None
@@ -269,7 +288,7 @@ def explain_tls(app: App, secret: str, fault: str | None) -> Issue | None:
 
 def if_routed(ready: Condition, routed: Condition) -> Condition:
     """Return Ready as it is where the way in is as declared."""
-    if routed.status == "True":
+    if routed.status != "False":
         return ready
     return replace(ready, status="False", reason=routed.reason, message=routed.message)
 
