@@ -9,7 +9,16 @@ from wsgiapp.parse import parse_app
 from wsgiapp.types import Manifest
 from wsgiapp_operator.cache import AppKey
 from wsgiapp_operator.resync import list_everything
-from wsgiapp_operator.routes import Claim, Fulfilled, Holder, Owner, RouteTable, clashes
+from wsgiapp_operator.routes import (
+    MOST_PATHS,
+    Claim,
+    Fulfilled,
+    Holder,
+    Owner,
+    RouteTable,
+    clashes,
+    read_entry,
+)
 
 from tests.unit.operator.samples import make_manifest
 from tests.unit.operator.test_reconcile import World
@@ -476,3 +485,55 @@ def test_app_on_a_host_that_two_thousand_share_takes_milliseconds_to_route() -> 
 
     few_s = min(route_s(200) for _ in range(3))
     assert min(route_s(2000) for _ in range(3)) < 40 * few_s
+
+
+@pytest.mark.parametrize("made_by_an_app", [False, True])
+def test_ingress_with_thousands_of_paths_costs_an_app_of_that_host_no_more_than_one(
+    made_by_an_app: bool,
+) -> None:
+    """Also one that only says so: anybody may write labels and owners on an Ingress of their own."""
+
+    def claims(paths: int) -> int:
+        rule = {"host": HOST, "http": {"paths": [{"path": f"/p{i}"} for i in range(paths)]}}
+        metadata: Manifest = {
+            "name": "x", "namespace": "blog", "uid": "x", "resourceVersion": "9", "creationTimestamp": "2020",
+        }  # fmt: skip
+        if made_by_an_app:
+            metadata["labels"] = {"app.kubernetes.io/managed-by": "wsgiapp-operator"}
+            metadata["ownerReferences"] = [{"kind": "WsgiApp", "name": "shop", "uid": "app-uid"}]
+        ingress = {"kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}}
+        table = RouteTable()
+        table.put(ingress)
+        app = parse_app(make_manifest(ingress={"hosts": [HOST]}))
+        (route,) = table.route(app)
+        assert route.host == HOST
+        return len(read_entry(ingress).claims)
+
+    most = MOST_PATHS if made_by_an_app else 1
+    assert [claims(paths) for paths in (1, MOST_PATHS, MOST_PATHS + 1, 5000)] == [
+        1,
+        most,
+        most,
+        most,
+    ]
+
+
+def test_path_that_is_added_to_a_foreign_ingress_is_no_news_to_the_apps_of_its_host() -> None:
+    table = RouteTable()
+    app = make_manifest(ingress={"hosts": [HOST]})
+    app["metadata"]["resourceVersion"] = "1"
+    table.put(app)
+
+    def foreign(version: int, *paths: str) -> Manifest:
+        rule = {"host": HOST, "http": {"paths": [{"path": path} for path in paths]}}
+        metadata = {
+            "name": "x",
+            "namespace": "blog",
+            "uid": "x",
+            "resourceVersion": str(version),
+        }
+        return {"kind": "Ingress", "metadata": metadata, "spec": {"rules": [rule]}}
+
+    assert table.put(foreign(2, "/a")) == {("web", "shop")}
+    assert table.put(foreign(3, "/a", "/b")) == set()
+    assert table.put(foreign(4)) == {("web", "shop")}

@@ -14,6 +14,8 @@ from wsgiapp.resources.ingress import prefix_paths
 from wsgiapp.types import App
 
 INGRESS = "Ingress"
+# Claims on one host that are read of an Ingress that says that a WsgiApp made it: such a one has two paths a host.
+MOST_PATHS = 16
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 
 
@@ -32,7 +34,7 @@ class Claim(NamedTuple):
     """One host that a WsgiApp asks for, or that an Ingress routes."""
 
     host: str
-    path: str  # of an Ingress: each path of the host has a claim of its own
+    path: str  # of an Ingress that no WsgiApp made: "/", as a host cannot be shared with it by path
     class_name: str | None  # None: the cluster's default, so perhaps any
     tls_secret: str | None
 
@@ -279,13 +281,15 @@ def read_entry(manifest: Mapping[str, Any]) -> Entry:
     """Return the claims of a WsgiApp or an Ingress, as far as they can be read."""
     metadata = manifest["metadata"]
     is_app = manifest["kind"] == KIND
+    maker = None if is_app else find_maker(manifest)
+    claims = read_app_claims(manifest) if is_app else read_ingress_claims(manifest, maker)
     return Entry(
         kind=manifest["kind"],
         version=int(metadata["resourceVersion"]),
         uid=metadata["uid"],
         created=metadata.get("creationTimestamp", ""),
-        maker=None if is_app else find_maker(manifest),
-        claims=tuple(read_app_claims(manifest) if is_app else read_ingress_claims(manifest)),
+        maker=maker,
+        claims=tuple(claims),
     )
 
 
@@ -305,10 +309,18 @@ def read_app_claims(manifest: Mapping[str, Any]) -> Iterable[Claim]:
         yield Claim(host, ingress.get("path") or "/", ingress.get("className"), secret)
 
 
-def read_ingress_claims(manifest: Mapping[str, Any]) -> Iterable[Claim]:
+def read_ingress_claims(manifest: Mapping[str, Any], maker: str | None) -> Iterable[Claim]:
+    """Return the claims of an Ingress, a few on each host: anybody's may have thousands of paths, and all claims on a
+    host are gone through for each look at an app that asks for it."""
     spec = manifest.get("spec") or {}
     annotations = manifest["metadata"].get("annotations") or {}
     class_name = spec.get("ingressClassName") or annotations.get(CLASS_ANNOTATION)
+    paths: dict[str, dict[str, None]] = defaultdict(dict)  # by host, in their order
     for rule in spec.get("rules") or ():
         for path in (rule.get("http") or {}).get("paths") or ():
-            yield Claim(rule.get("host", ""), path.get("path") or "/", class_name, None)
+            known = paths[rule.get("host", "")]
+            if len(known) < MOST_PATHS:
+                known["/" if maker is None else path.get("path") or "/"] = None
+    for host, known in paths.items():
+        for path in known:
+            yield Claim(host, path, class_name, None)
