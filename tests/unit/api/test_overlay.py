@@ -35,6 +35,17 @@ from tests.unit.operator.samples import make_app
             {"volumeMounts": [{"name": "a", "mountPath": "/b"}]},
             {"volumeMounts": [{"name": "a", "mountPath": "/a"}, {"name": "a", "mountPath": "/b"}]},
         ),
+        (
+            {"ports": [{"containerPort": 8000, "protocol": "TCP"}]},
+            {"ports": [{"containerPort": 443, "protocol": "UDP"}, {"containerPort": 443}]},
+            {
+                "ports": [
+                    {"containerPort": 8000, "protocol": "TCP"},
+                    {"containerPort": 443, "protocol": "UDP"},
+                    {"containerPort": 443},
+                ]
+            },
+        ),
         ({"tolerations": [{"key": "a"}]}, {"tolerations": []}, {"tolerations": []}),
         ({}, {"nodeSelector": {"a": "b"}}, {"nodeSelector": {"a": "b"}}),
     ],

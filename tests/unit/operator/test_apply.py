@@ -38,6 +38,20 @@ APP = make_app()
             {"volumeMounts": [{"name": "a", "mountPath": "/x"}, {"name": "a", "mountPath": "/y"}]},
             {"volumeMounts": [{"name": "a", "mountPath": "/y"}, {"name": "a", "mountPath": "/x"}]},
         ),
+        (
+            {
+                "ports": [
+                    {"containerPort": 53, "name": "t", "protocol": "TCP"},
+                    {"containerPort": 53, "protocol": "UDP"},
+                ]
+            },
+            {
+                "ports": [
+                    {"containerPort": 53, "name": "t"},
+                    {"containerPort": 53, "protocol": "UDP"},
+                ]
+            },
+        ),
     ],
 )
 def test_fields_of_others_and_other_spellings_are_no_difference(
@@ -60,6 +74,10 @@ def test_fields_of_others_and_other_spellings_are_no_difference(
             {"containers": [{"name": "app", "image": "x"}]},
         ),
         ({"containers": [{"name": "mesh"}]}, {"containers": [{"name": "app"}]}),
+        (
+            {"ports": [{"containerPort": 53, "protocol": "TCP"}]},
+            {"ports": [{"containerPort": 53, "protocol": "UDP"}]},
+        ),
         ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}),
         ({"env": [{"name": "K", "value": "1"}]}, {"env": [{"name": "K", "value": "1000m"}]}),
         ({"a": "text"}, {"a": {"b": 1}}),

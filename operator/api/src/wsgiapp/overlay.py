@@ -74,12 +74,17 @@ def lay_over(base: Any, overlay: Any, key: str = "") -> Any:
 
 
 def lay_items_over(base: list[Any], overlay: list[Any], key: str) -> list[Any]:
-    merged = {item[KEYS[key]]: item for item in base}
+    merged = {identify(item, key): item for item in base}
     for item in overlay:
-        name = item[KEYS[key]]
+        name = identify(item, key)
         is_whole = key in REPLACED or name not in merged
         merged[name] = item if is_whole else lay_over(merged[name], item)
     return list(merged.values())
+
+
+def identify(item: Mapping[str, Any], key: str) -> tuple[Any, str]:
+    """Return what tells an item of a list from the others: 443 may be a port of TCP and one of UDP."""
+    return item[KEYS[key]], item.get("protocol", "TCP") if key == "ports" else ""
 
 
 def find_faults(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Whether a live object has what is wanted, as server-side apply would leave it. Pure."""
 
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -64,10 +65,17 @@ def is_subset_of_items(live: list[Any], wanted: list[Any], key: str) -> bool:
     )
     if merge_key is None or key in ATOMIC:
         return len(live) == len(wanted) and all(map(is_subset, live, wanted))
-    by_key = {item.get(merge_key): item for item in live}
+    by_key = {identify(item, merge_key): item for item in live}
     return all(
-        item[merge_key] in by_key and is_subset(by_key[item[merge_key]], item) for item in wanted
+        (name := identify(item, merge_key)) in by_key and is_subset(by_key[name], item)
+        for item in wanted
     )
+
+
+def identify(item: Mapping[str, Any], merge_key: str) -> tuple[Any, str]:
+    """Return what names an item of a list: a port of TCP and one of UDP may have the same number."""
+    is_port = merge_key in MERGE_KEYS["ports"]
+    return item.get(merge_key), item.get("protocol", "TCP") if is_port else ""
 
 
 def parse_quantity(value: Any) -> Decimal | str:
