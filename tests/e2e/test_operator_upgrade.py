@@ -72,6 +72,8 @@ def test_twenty_apps_are_upgraded_no_more_than_three_at_a_time(
             reasons = [c["reason"] for a in apps for c in a["status"]["conditions"]]
             if reasons.count("UpgradeStopped") < APPS - AT_A_TIME:
                 raise NotYetError(f"stopped: {reasons.count('UpgradeStopped')}")
+            if "UpgradeFailed" not in reasons:
+                raise NotYetError("no app says that the upgrade stops at it")
             return True
 
         wait_until(stopped, within_s=120, what="the upgrade to be stopped")

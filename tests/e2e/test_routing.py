@@ -119,6 +119,27 @@ def test_two_apps_share_a_host_by_path_and_lose_no_request_when_it_begins(
 
 
 @pytest.mark.full
+def test_app_of_an_ingress_class_that_does_not_exist_says_so_until_it_does(
+    declare: Declare, namespace: str, kube: Kube
+) -> None:
+    app = declare("lost", f"lost.{namespace}.example.com", className=namespace)
+    app.wait_condition("Ready", "True", within_s=READY_S)
+    routed = app.condition("Routed")
+    assert (routed.status, routed.reason) == ("Unknown", "IngressClassMissing")
+    ingress_class = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IngressClass",
+        "metadata": {"name": namespace},
+        "spec": {"controller": "example.com/nobody"},
+    }
+    kube.apply(ingress_class, namespace=namespace)
+    try:
+        app.wait_condition("Routed", "True", within_s=90)
+    finally:
+        kube.kubectl("delete", "ingressclass", namespace)
+
+
+@pytest.mark.full
 def test_shared_host_stays_when_the_app_that_came_first_goes(
     declare: Declare, namespace: str, kube: Kube
 ) -> None:
