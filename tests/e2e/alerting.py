@@ -61,7 +61,11 @@ class RulesPrometheus:
 
     def firing(self) -> list[dict[str, str]]:
         """Return the labels of every alert that fires."""
-        query = urllib.parse.urlencode({"query": 'ALERTS{alertstate="firing"}'})
+        return self.query('ALERTS{alertstate="firing"}')
+
+    def query(self, promql: str) -> list[dict[str, str]]:
+        """Return the labels of every series that an instant query finds."""
+        query = urllib.parse.urlencode({"query": promql})
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{NAME}:9090/proxy/api/v1/query?{query}"
         answer = json.loads(self._kube.kubectl("get", "--raw", path))
         return [each["metric"] for each in answer["data"]["result"]]

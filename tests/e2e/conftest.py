@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import secrets
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -119,6 +120,7 @@ def _require(prepare: Callable[[], object]) -> None:
 
 
 _numbers = itertools.count(1)
+_RUN = secrets.token_hex(3)  # namespaces of a run before may still be on their way out
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def namespace(
     request: pytest.FixtureRequest, kube: Kube, operator: OperatorRelease
 ) -> Iterator[str]:
     """A namespace of the test's own; see namespaces.py."""
-    name = f"e2e-{os.getpid()}-{next(_numbers)}"
+    name = f"e2e-{_RUN}-{next(_numbers)}"
     kube.apply(*build_namespace(name), namespace=name)
     yield name
     if request.node.stash.get(_FAILED, False):

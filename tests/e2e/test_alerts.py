@@ -35,7 +35,7 @@ FIGURES = ROOT / "build" / "e2e" / f"alerts-{FASTER}x.json"
 LEASE, LEASES = "wsgiapp-operator", "kube-system"
 # What is not the rules' time: a scrape, an evaluation, the kubelet, the test's own look; on a busy machine.
 SLACK_S = 25.0
-SCRAPED_S = 4.0
+SCRAPED_S = 60.0
 SMALL = {
     "replicas": 1,
     "healthCheck": {"path": "/", "startupTimeoutSeconds": 10},
@@ -68,6 +68,10 @@ class Watch:
 
         left_s = max(1.0, self.caused[alerts[0]] + within_s - time.monotonic())
         wait_until(fire, within_s=left_s, what=f"{', '.join(alerts)} to fire", every_s=0.5)
+
+    def wait_scraped(self, series: str) -> None:
+        what = f"{series} to be scraped"
+        wait_until(lambda: self.rules.query(series), within_s=SCRAPED_S, what=what, every_s=0.5)
 
     def figures(self) -> dict[str, float]:
         return {
@@ -135,16 +139,18 @@ def load(app: WsgiApp, path: str, **plan: Any) -> BackgroundLoad:
     return BackgroundLoad(app.load_plan(get_path=path, timeout_s=120.0, **{**shares, **plan}))
 
 
-def all_ready(*apps: WsgiApp) -> None:
+def all_ready(watch: Watch, *apps: WsgiApp) -> None:
+    """Wait until they serve, and until their counters have been seen once, before they grow."""
     for app in apps:
         app.wait_condition("Ready", "True", within_s=120)
-    time.sleep(SCRAPED_S)  # counters are seen once before they grow
+        for pod in app.serving_pods():
+            watch.wait_scraped(f'wsgi_ready{{namespace="{app.namespace}",pod="{pod}"}}')
 
 
 def test_requests_that_fail_or_take_too_long(watch: Watch, apps: Apps) -> None:
     failing = apps.begin("failing")
     slow = apps.begin("slow", {"requestTimeoutSeconds": 1})
-    all_ready(failing, slow)
+    all_ready(watch, failing, slow)
     watch.cause("WsgiErrorBudgetBurnsFast", "WsgiErrorBudgetBurnsSlowly", "WsgiRequestTimeouts")
     with load(failing, "/fail", rate=5.0), load(slow, "/sleep?s=5", connections=4):
         watch.wait("WsgiErrorBudgetBurnsFast", own_s=5, rules_min=7)
@@ -155,7 +161,7 @@ def test_requests_that_fail_or_take_too_long(watch: Watch, apps: Apps) -> None:
 def test_more_work_than_room(watch: Watch, apps: Apps) -> None:
     full = apps.begin("full", {"workers": 1, "threads": 1, "extraArgs": ["--backlog=4"]})
     busy = apps.begin("busy", {"workers": 1, "threads": 2})
-    all_ready(full, busy)
+    all_ready(watch, full, busy)
     watch.cause("WsgiAcceptQueueNearLimit", "WsgiAcceptQueueOverflow", "WsgiSaturated")
     with (
         load(full, "/sleep?s=2", connections=40, new_connection_share=1.0),
@@ -169,7 +175,7 @@ def test_more_work_than_room(watch: Watch, apps: Apps) -> None:
 def test_workers_that_crash_or_grow(watch: Watch, apps: Apps) -> None:
     crashing = apps.begin("crashing")
     growing = apps.begin("growing", {"maxWorkerMemory": "64Mi"})
-    all_ready(crashing, growing)
+    all_ready(watch, crashing, growing)
     watch.cause("WsgiWorkersCrashLoop", "WsgiWorkersOverMemory")
     with load(crashing, "/crash", rate=2.0), load(growing, "/grow", rate=1.0):
         watch.wait("WsgiWorkersCrashLoop", own_s=10, rules_min=3)
@@ -179,7 +185,7 @@ def test_workers_that_crash_or_grow(watch: Watch, apps: Apps) -> None:
 def test_pod_that_is_near_its_memory_limit(watch: Watch, apps: Apps) -> None:
     memory = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
     heavy = apps.begin("heavy", {"workers": 1}, resources=memory)
-    all_ready(heavy)
+    all_ready(watch, heavy)
     rest_mib = round(0.95 * 256 - used_mib(heavy, heavy.serving_pods()[0]))
     watch.cause("WsgiMemoryNearLimit")
     with load(heavy, f"/hold?mib={rest_mib}", rate=1.0) as under:
@@ -190,7 +196,7 @@ def test_pod_that_is_near_its_memory_limit(watch: Watch, apps: Apps) -> None:
 
 def test_reload_that_one_of_two_pods_refuses(watch: Watch, apps: Apps) -> None:
     mixed = apps.begin("mixed", replicas=2)
-    all_ready(mixed)
+    all_ready(watch, mixed)
     _reload_one_of_two(apps, mixed, watch)
     watch.wait("WsgiReloadFailed", own_s=30, rules_min=0)
     watch.wait("WsgiContentSkew", own_s=30, rules_min=15)
@@ -198,7 +204,7 @@ def test_reload_that_one_of_two_pods_refuses(watch: Watch, apps: Apps) -> None:
 
 def test_pods_that_are_silent_or_absent(watch: Watch, apps: Apps) -> None:
     silent = apps.begin("silent")
-    all_ready(silent)
+    all_ready(watch, silent)
     watch.cause("WsgiServerAbsent", "WsgiAppNotReady", "WsgiAppNotScraped", "WsgiAppRolloutStuck")
     apps.begin("absent", app="missing:application")
     apps.begin("unscraped", replicas=0)
@@ -212,7 +218,7 @@ def test_pods_that_are_silent_or_absent(watch: Watch, apps: Apps) -> None:
 
 def test_call_that_does_not_end(watch: Watch, apps: Apps) -> None:
     stuck = apps.begin("stuck", {"requestTimeoutSeconds": 0})
-    all_ready(stuck)
+    all_ready(watch, stuck)
     watch.cause("WsgiRequestStuck")
     with load(stuck, "/sleep?s=100", connections=1):
         watch.wait("WsgiRequestStuck", own_s=60, rules_min=2)
@@ -242,7 +248,7 @@ def _versions(app: WsgiApp) -> int:
 
 def test_upgrade_that_stands_still(watch: Watch, apps: Apps, operator: OperatorRelease) -> None:
     plain = apps.begin("plain")
-    all_ready(plain)
+    all_ready(watch, plain)
     try:
         watch.cause("WsgiAppUpgradeStuck")
         operator.install("apps.podId=10003", "prefork.image.tag=missing")
@@ -254,7 +260,7 @@ def test_upgrade_that_stands_still(watch: Watch, apps: Apps, operator: OperatorR
 def test_operator_that_does_not_lead_or_is_gone(
     watch: Watch, kube: Kube, operator: OperatorRelease
 ) -> None:
-    time.sleep(SCRAPED_S)
+    watch.wait_scraped("wsgiapp_operator_leader")
     try:
         with _usurped(kube):
             watch.cause("WsgiAppOperatorNoLeader")
@@ -268,7 +274,7 @@ def test_operator_that_does_not_lead_or_is_gone(
 
 
 def test_operator_whose_permissions_are_too_few(watch: Watch, apps: Apps, kube: Kube) -> None:
-    all_ready(apps.begin("settled"))
+    all_ready(watch, apps.begin("settled"))
     with _without_permission(kube, "get", "wsgiapps"):
         watch.cause("WsgiAppOperatorErrors")
         apps.begin(

@@ -23,7 +23,7 @@ def test_pods_start_and_restart_while_their_code_is_deleted(
         kube.kubectl("delete", "pod", first, "-n", namespace)
         wait_all_serve(app, "1", 2)
         load.finish(in_place=False)
-    app.kill_container(second)
+    app.restart_containers(second)
     wait_all_serve(app, "1", 2, within_s=120)
     before = app.reload_hash()
     code = steady_app.build_code(steady_app.build_release("2"), own="2")

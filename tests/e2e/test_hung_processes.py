@@ -21,13 +21,6 @@ REPLICAS = 3
 API_SERVER_HANGS_S = 40
 
 
-def restarts(app: WsgiApp, pod: str, container: str) -> int:
-    """Return how often a container of a pod was started anew."""
-    status = next(p["status"] for p in app.pods() if p["metadata"]["name"] == pod)
-    every = status["containerStatuses"] + status.get("initContainerStatuses", [])
-    return next(int(each["restartCount"]) for each in every if each["name"] == container)
-
-
 def generations(app: WsgiApp) -> dict[str, int]:
     """Return the generation that serves, by pod: the first is 1, each reload that succeeds makes the next."""
     return {
@@ -54,7 +47,7 @@ def test_hung_agent_is_restarted_and_its_app_lives_on(
 
             print(wait_until(is_said, within_s=60, what="the pod in the status", every_s=0.3))
             wait_until(
-                lambda: restarts(app, victim, "agent") == 1,
+                lambda: app.restarts(victim, "agent") > 0,
                 within_s=90,
                 what="the agent to be started anew",
                 every_s=0.5,
@@ -65,7 +58,7 @@ def test_hung_agent_is_restarted_and_its_app_lives_on(
         app.wait_reload(after=before, status="True", within_s=60)
         report = load.finish(in_place=False)
     assert list(report.versions) == ["1", "2"]
-    assert [restarts(app, pod, "app") for pod in pods] == [0, 0]
+    assert [app.restarts(pod) for pod in pods] == [0, 0]
 
 
 def test_api_server_that_hangs_in_the_middle_of_a_reload_and_goes_on(

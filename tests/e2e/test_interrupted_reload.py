@@ -79,14 +79,16 @@ def test_change_that_is_taken_back_while_the_first_pod_loads_it(
     steady: AppMaker, under_load: LoadMaker, kube: Kube
 ) -> None:
     app = steady(replicas=2, import_s=8)
+    pods, first = app.serving_pods(), app.reload_hash()
     with under_load(app, "change taken back while it is loaded") as load:
         kube.apply(steady_app.build_code(steady_app.build_release("2")), namespace=app.namespace)
 
         def is_loading() -> bool:
+            """Whether a pod loads the change, and the status knows of it: it is written after the pod was asked."""
             reloads = [json.loads(app.ask_agent(p, "/status")[1])["reload"] for p in pods]
-            return any(each is not None and each["result"] == "running" for each in reloads)
+            is_running = any(each is not None and each["result"] == "running" for each in reloads)
+            return is_running and app.reload_hash() != first
 
-        pods = app.serving_pods()
         wait_until(is_loading, within_s=60, what="a pod loads the change")
         before = app.reload_hash()
         kube.apply(steady_app.build_code(steady_app.build_release("1")), namespace=app.namespace)

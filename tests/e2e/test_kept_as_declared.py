@@ -73,12 +73,11 @@ def test_kubectl_get_wsgi_shows_the_state(steady: AppMaker, kube: Kube, namespac
     def shown() -> list[str]:
         head, line = kube.kubectl("get", "wsgi", "-n", namespace).splitlines()
         assert head.split() == ["NAME", "READY", "REASON", "REPLICAS", "WORKERS", "URL", "AGE"]
-        name, ready, reason, replicas, workers, url, _ = line.split()
-        if (name, ready, replicas, workers) != (app.name, "True", "1", "2"):
-            raise NotYetError(
-                line
-            )  # the workers' number is the agent's, which is asked now and then
-        return [reason, url]
+        match line.split():
+            case [app.name, "True", reason, "1", "2", url, _]:
+                return [reason, url]
+        # The workers' number is the agent's, which is asked now and then.
+        raise NotYetError(line)
 
     reason, url = wait_until(shown, within_s=60, what="an app that is ready with its workers")
     assert reason.isalpha()

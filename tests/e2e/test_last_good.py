@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e import steady_app
 from tests.e2e.conftest import AppMaker, LoadMaker
-from tests.support.kube import Kube
+from tests.support.kube import Kube, KubectlError
 from tests.support.operator_release import OperatorRelease
 from tests.support.wait import NotYetError, wait_until
 from tests.support.wsgi_app import WsgiApp
@@ -51,6 +51,16 @@ def wait_all_serve(app: WsgiApp, own: str, count: int, *, within_s: float = 90) 
     wait_until(is_served, within_s=within_s, what=f"version {own} from {count} pods")
 
 
+def is_last_good_told(app: WsgiApp, count: int) -> bool:
+    """Whether the status says that so many pods, and no others, serve the last good content after a failed reload."""
+    (source,) = app.status()["contents"]
+    assert source["lastGood"] != source["declared"]
+    reason = app.condition("Reloaded").reason
+    if source["serving"] != [{"digest": source["lastGood"], "pods": count}]:
+        raise NotYetError(f"{source}, {reason}")
+    return reason == "ReloadFailed"
+
+
 def mend_code(app: WsgiApp, kube: Kube, count: int, *, within_s: float = 120) -> None:
     before = app.reload_hash()
     good = steady_app.build_code(steady_app.build_release("3"), own="3")
@@ -68,10 +78,7 @@ def test_pod_that_is_deleted_after_a_failed_reload_comes_back_with_the_last_good
         for pod in app.serving_pods():
             kube.kubectl("delete", "pod", pod, "-n", namespace)
             wait_all_serve(app, "1", 2)
-        (source,) = app.status()["contents"]
-        assert source["lastGood"] != source["declared"]
-        assert source["serving"] == [{"digest": source["lastGood"], "pods": 2}]
-        assert app.condition("Reloaded").reason == "ReloadFailed"
+        wait_until(lambda: is_last_good_told(app, 2), within_s=60, what="the status to say so")
         mend_code(app, kube, 2)
         report = load.finish(in_place=False)
     assert set(report.versions) == {"1", "3"}
@@ -89,24 +96,29 @@ def test_scale_up_eviction_and_restarts_after_a_failed_reload(
         kube.kubectl("scale", "wsgi", app.name, "--replicas=4", "-n", namespace)
         wait_all_serve(app, "1", 4)
         evicted = app.serving_pods()[0]
-        evict(kube, namespace, evicted)
+        wait_until(lambda: evict(kube, namespace, evicted), within_s=30, what="an eviction")
         wait_until(lambda: evicted not in app.serving_pods(), within_s=60, what="evicted")
         wait_all_serve(app, "1", 4)
         load.finish(in_place=False)
-    for pod in app.serving_pods():
-        app.kill_container(pod)
+    app.restart_containers(*app.serving_pods())
     wait_all_serve(app, "1", 4, within_s=120)
 
 
-def evict(kube: Kube, namespace: str, pod: str) -> None:
-    """Do what a node drain does to a pod."""
+def evict(kube: Kube, namespace: str, pod: str) -> bool:
+    """Do what a node drain does to a pod; NotYetError while the budget, which counts late, allows none."""
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
         "metadata": {"name": pod, "namespace": namespace},
     }
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
-    kube.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    try:
+        kube.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    except KubectlError as error:
+        if "disruption budget" not in str(error):
+            raise
+        raise NotYetError(str(error)) from error
+    return True
 
 
 @pytest.mark.full
@@ -171,7 +183,7 @@ def test_operator_upgrade_after_broken_code_rolls_pods_with_the_last_good_code(
         wait_all_serve(app, "1", 2)
         report = load.finish(in_place=False)
     assert set(report.versions) == {"1"}
-    assert app.condition("Reloaded").reason == "ReloadFailed"
+    app.wait_condition("Reloaded", "False", within_s=30, reason="ReloadFailed")
     mend_code(app, kube, 2)
 
 

@@ -48,7 +48,8 @@ def test_a_second_replica_takes_over_in_seconds(kube: Kube, operator: OperatorRe
         with hung(find_operator(first)):
             after_hang = wait_holder(kube, other_than=first)
         # It has gone on, and must have seen that it leads no more.
-        kube.kubectl("wait", "--for=condition=Ready", f"pod/{first}", "-n", NAMESPACE)
+        ready = ("wait", "--for=condition=Ready", "--timeout=90s")
+        kube.kubectl(*ready, f"pod/{first}", "-n", NAMESPACE)
         assert holder(kube) != first
         stopped = holder(kube)
         kube.kubectl("delete", "pod", stopped, "-n", NAMESPACE, "--wait=false")
@@ -66,7 +67,8 @@ def test_a_second_installation_waits_and_touches_nothing(
 ) -> None:
     app = steady(version="1")
     before = kube.get("deployments", app.name, namespace=app.namespace)["metadata"]["generation"]
-    second = dataclasses.replace(operator, release="second", namespace="e2e-second")
+    elsewhere = f"{app.namespace}-second"
+    second = dataclasses.replace(operator, release="second", namespace=elsewhere)
     with under_load(app, "a second installation") as load:
         try:
             values = ("crds.enabled=false", "rbac.aggregateClusterRoles=false", "apps.podId=10007")
@@ -75,7 +77,7 @@ def test_a_second_installation_waits_and_touches_nothing(
             said = second.log()
         finally:
             second.uninstall()
-            kube.kubectl("delete", "namespace", "e2e-second", "--wait=false")
+            kube.kubectl("delete", "namespace", elsewhere, "--wait=false")
         load.finish(in_place=True)
     assert f"installation {NAMESPACE}/{operator.release} of the operator" in said
     after: dict[str, Any] = kube.get("deployments", app.name, namespace=app.namespace)

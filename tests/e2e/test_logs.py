@@ -35,18 +35,19 @@ def test_every_line_of_pods_and_operator_is_json(
     pod = app.serving_pods()[0]
     lines: list[dict[str, Any]] = []
     traffic: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
 
     def are_there() -> bool:
-        """Lines are written a moment after the answer, and go through the container runtime."""
+        """Lines are written a moment after the answer, and go through the container runtime, each stream by itself."""
         lines[:] = read(pod, "-n", namespace, "--all-containers")
         traffic[:] = [line for line in lines if "status" in line]
-        return len(traffic) >= 2
+        errors[:] = [line for line in lines if line.get("message") == "error while answering"]
+        return len(traffic) >= 2 and len(errors) >= 1
 
     wait_until(are_there, what="a line is missing")
     assert [(line["target"], line["status"]) for line in traffic] == [("/", 200), ("/slow", 500)]
     assert traffic[0]["host"] == app.host
     # The ingress may set the id itself; then its own is the one that all lines share.
-    errors = [line for line in lines if line.get("message") == "error while answering"]
     assert [(e["target"], e["request_id"]) for e in errors] == [("/slow", traffic[1]["request_id"])]
     assert "KeyError" in errors[0]["traceback"]
     assert {"agent listening", "generation active"} <= {line.get("message") for line in lines}

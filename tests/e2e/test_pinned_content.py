@@ -63,6 +63,5 @@ def test_old_code_keeps_its_files_and_comes_back_with_them(
 def test_restarted_container_boots_what_served_in_its_pod(steady: AppMaker, kube: Kube) -> None:
     app = steady(version="1", replicas=REPLICAS)
     break_code(app, kube)
-    for pod in app.serving_pods():
-        app.kill_container(pod)
+    app.restart_containers(*app.serving_pods())
     wait_own(app, "1", within_s=120)

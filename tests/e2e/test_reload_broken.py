@@ -30,4 +30,4 @@ def test_broken_reload_is_told_and_mended_by_the_next(
         report = load.finish(in_place=True)
     assert list(report.versions) == ["1", "3"]  # never 2
     assert app.serving_pods() == pods
-    app.wait_condition("Ready", "True", within_s=10)
+    app.wait_condition("Ready", "True", within_s=30)

@@ -68,7 +68,7 @@ def test_operator_without_permission_on_secrets(
         for verb in ("get", "list", "watch", "create"):
             assert not may(kube, verb, "secrets", namespace), verb
         app = steady(version="1", secret="a")
-        told = app.wait_condition("SecretsRead", "False", within_s=10, reason="NotPermitted")
+        told = app.wait_condition("SecretsRead", "False", within_s=30, reason="NotPermitted")
         assert "secrets.read" in told.message
         assert "kubectl rollout restart" in told.message
         before = app.reload_hash()

@@ -96,7 +96,7 @@ class OperatorRelease:
 
     def kill(self) -> str:
         """Kill the operator at once, as a lost node does; return the name of the killed pod."""
-        name = self.pod()
+        name = self.wait_ready()
         self.kube.kubectl(
             "delete", "pod", name, "-n", self.namespace, "--grace-period=0", "--force"
         )

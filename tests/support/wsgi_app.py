@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.kube import Kube
+from tests.support.kube import Kube, KubectlError
 from tests.support.load_report import LoadPlan
 from tests.support.wait import NotYetError, wait_until
 
@@ -146,10 +146,35 @@ class WsgiApp:
         inside = ("exec", "-n", self.namespace, pod, "-c", "app", "--")
         self.kube.kubectl(*inside, "python3", "-c", _KILL_MOLD)
 
-    def kill_container(self, pod: str) -> None:
-        """End that pod's app container at once, as one that is killed for memory; the kubelet starts it anew."""
+    def restart_containers(self, *pods: str, within_s: float = 90) -> None:
+        """End the app's container of each pod at once, as one that is killed for memory, and wait until the kubelet
+        has started all of them anew."""
+        before = {pod: self.restarts(pod) for pod in pods}
+        for pod in pods:
+            self._kill_container(pod)
+
+        def are_restarted() -> bool:
+            now = {pod: self.restarts(pod) for pod in pods}
+            if any(now[pod] <= before[pod] for pod in pods):
+                raise NotYetError(f"restarts {now}, before {before}")
+            return True
+
+        what = f"the containers of {', '.join(pods)} to be started anew"
+        wait_until(are_restarted, within_s=within_s, what=what, every_s=0.3)
+
+    def _kill_container(self, pod: str) -> None:
         inside = ("exec", "-n", self.namespace, pod, "-c", "app", "--")
-        self.kube.kubectl(*inside, "python3", "-c", _KILL_CONTAINER)
+        try:
+            self.kube.kubectl(*inside, "python3", "-c", _KILL_CONTAINER)
+        except KubectlError as error:
+            if KILLED not in str(error):  # the command may go with its container
+                raise
+
+    def restarts(self, pod: str, container: str = "app") -> int:
+        """Return how often the kubelet has started a container of a pod anew."""
+        status = self.kube.get("pods", pod, namespace=self.namespace)["status"]
+        every = status.get("containerStatuses", []) + status.get("initContainerStatuses", [])
+        return next(int(each["restartCount"]) for each in every if each["name"] == container)
 
     def fetch(self, pod: str, path: str) -> tuple[int, str]:
         """Return status and text of a GET, asked of this very pod."""
@@ -193,6 +218,7 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
     if name == "prefork-mold":
         os.kill(int(process.name), signal.SIGKILL)
 """
+KILLED = "exit code 137"
 # The first process of a container takes no SIGKILL from within; the server ends on SIGQUIT at once.
 _KILL_CONTAINER = "import os, signal; os.kill(1, signal.SIGQUIT)"
 
