@@ -92,7 +92,10 @@ def wait_answer(app: WsgiApp, path: str, name: str) -> dict[str, Any]:
     """Wait until a path is answered by the app of that name."""
 
     def answered() -> dict[str, Any]:
-        status, seen = request(app, path)
+        try:
+            status, seen = request(app, path)
+        except OSError as error:  # the ingress reloads for another test
+            raise NotYetError(f"{path}: {error}") from error
         if seen.get("name") != name:
             raise NotYetError(f"{path}: {status} {seen}")
         return seen
@@ -287,6 +290,27 @@ def test_service_fields_reach_the_service_and_the_ingress_and_go_again(
     wait_until(lambda: looks(80, "ClusterIP", None), within_s=30, what="the Service as it was")
     assert "nodePort" not in kube.get("services", "ports", namespace=namespace)["spec"]["ports"][0]
     wait_answer(app, "/", "ports")
+
+
+@pytest.mark.full
+def test_port_of_the_service_changes_and_no_request_through_the_ingress_fails(
+    steady: AppMaker, under_load: LoadMaker, namespace: str, kube: Kube
+) -> None:
+    app = steady()
+
+    def number() -> int:
+        service = kube.get("services", app.name, namespace=namespace)
+        return int(service["spec"]["ports"][0]["port"])
+
+    with under_load(app, "another port of the Service, and back") as load:
+        for port in (8080, 8081, 80):
+            kube.patch(
+                "wsgiapp", app.name, {"spec": {"service": {"port": port}}}, namespace=namespace
+            )
+            wait_until(lambda port=port: number() == port, what=f"port {port}")  # type: ignore[misc]
+            app.wait_condition("Ready", "True", within_s=30)
+            load.run_on(2)
+        load.finish(in_place=True)
 
 
 def test_disruption_budget_follows_the_spec(declare: Declare, namespace: str, kube: Kube) -> None:

@@ -10,6 +10,7 @@ https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/
 from collections.abc import Collection, Sequence
 
 from wsgiapp.digest import digest_json
+from wsgiapp.names import APP_PORT_NAME
 from wsgiapp.resources.owned import build_owned
 from wsgiapp.types import App, Ingress, Manifest
 
@@ -94,7 +95,8 @@ def build_base(app: App, ingress: Ingress, rules: list[Manifest]) -> Manifest:
 
 
 def build_rule(app: App, ingress: Ingress, host: str) -> Manifest:
-    backend = {"service": {"name": app.name, "port": {"number": app.service.port}}}
+    # By name: the number may change, and while the Service has another one than the Ingress no request arrives.
+    backend = {"service": {"name": app.name, "port": {"name": APP_PORT_NAME}}}
     exact, prefix = ["Exact", "Prefix"], ["Prefix"]
     paths = prefix_paths(ingress.path)
     kinds = exact if len(paths) > 1 else prefix
