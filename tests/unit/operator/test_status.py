@@ -200,6 +200,21 @@ def test_refused_pods_are_told_in_the_api_servers_words() -> None:
     assert condition(status, "Available")[1:] == ("FailedCreate", "0 of 3 pods serve")
 
 
+@pytest.mark.parametrize(
+    ("existing", "remedy"),
+    [
+        (3, "replace pods within it (spec.rollout.maxSurge: 0, maxUnavailable: 1)"),
+        (2, "lower spec.replicas"),
+    ],
+)
+def test_full_quota_is_told_with_what_makes_room(existing: int, remedy: str) -> None:
+    full = "exceeded quota: bounds, requested: pods=1, used: pods=3, limited: pods=3"
+    refused = {"type": "ReplicaFailure", "status": "True", "message": full}
+    live = deployment(replicas=existing, updatedReplicas=0, conditions=[refused])
+    message = condition(judge(live=live), "Ready")[2]
+    assert message == f"the API server refuses the pods: {full}; raise the quota, or {remedy}"
+
+
 def test_why_pods_do_not_serve_is_said_once_and_by_stalled() -> None:
     """`kubectl describe` shows all conditions; GitOps tools show Stalled alone."""
     crashed = replace(

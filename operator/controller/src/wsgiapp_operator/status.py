@@ -27,6 +27,7 @@ from wsgiapp_operator.state import NO_CLASS, UPGRADE_FAILED, Issue, Observed, Po
 from wsgiapp_operator.tls import MISSING
 
 LONGEST_MESSAGE = 1024
+OVER_QUOTA = "exceeded quota:"  # the API server's words for a pod that a quota has no room for
 LONGEST_CAUSE = 200  # of a failed reload, where another condition has the whole
 NOT_FOUND = " answered 404"  # of a health path, in the agent's words
 LONGEST_REVISION = 18  # digits that an int64 has room for; the annotation is the user's to edit
@@ -302,7 +303,7 @@ def find_issue(app: App, deployment: Manifest, pods: Sequence[Pod], counts: Coun
         return None
     for condition in deployment.get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Issue("FailedCreate", f"the API server refuses the pods: {condition['message']}")
+            return explain_refused_pods(condition["message"], counts)
     unready = [pod for pod in pods if not pod.ready]
     for pod in unready:
         if pod.issue is not None:
@@ -312,6 +313,16 @@ def find_issue(app: App, deployment: Manifest, pods: Sequence[Pod], counts: Coun
             remedy = "; check spec.healthCheck.path" if NOT_FOUND in pod.agent.unready else ""
             return Issue("NotReady", f"pod {pod.name}: {pod.agent.unready}{remedy}")
     return None
+
+
+def explain_refused_pods(refusal: str, counts: Counts) -> Issue:
+    """Return why pods are not made; for a full quota, with what makes room in it."""
+    message = f"the API server refuses the pods: {refusal}"
+    if OVER_QUOTA in refusal:
+        is_surge = counts.existing >= counts.wanted  # beside the pods that it is to replace
+        within = "replace pods within it (spec.rollout.maxSurge: 0, maxUnavailable: 1)"
+        message += f"; raise the quota, or {within if is_surge else 'lower spec.replicas'}"
+    return Issue("FailedCreate", message)
 
 
 def available_condition(

@@ -29,7 +29,7 @@ from wsgiapp_operator.cache import AppKey, Cache
 from wsgiapp_operator.metrics import Metrics
 from wsgiapp_operator.pods import parse_time
 from wsgiapp_operator.state import UPGRADE_FAILED, Issue
-from wsgiapp_operator.status import count_pods, is_stuck
+from wsgiapp_operator.status import OVER_QUOTA, count_pods, is_stuck
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 # themselves, is stuck, whatever progressDeadlineSeconds its user gives it: it would hold up everybody's upgrade.
 LONGEST_STANDSTILL = timedelta(minutes=10)
 LONGEST_BOOT = timedelta(hours=2)  # of that time; the CRD's bounds allow as much
-OVER_QUOTA = "exceeded quota:"  # the API server's words for a pod that a quota has no room for
 COMPLETE = (
     "NewReplicaSetAvailable"  # the Deployment controller's word for a rollout that is complete
 )
