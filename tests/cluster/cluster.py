@@ -160,7 +160,7 @@ class LocalCluster(Cluster):
 
     def restart_apiserver(self) -> None:
         with exclusive(self.paths.cache / "cluster.lock"):
-            local.restart_apiserver(self.paths)
+            local.restart("kube-apiserver", self.paths)
 
 
 def _refuse_without_root() -> None:

@@ -154,14 +154,14 @@ def _kubectl(paths: Paths) -> list[str]:
     return [str(paths.bin / "kubectl"), f"--kubeconfig={paths.kubeconfig}"]
 
 
-def restart_apiserver(paths: Paths) -> None:
-    """End the API server and start it again; returns when it is ready."""
-    name = "kube-apiserver"
+def restart(name: str, paths: Paths) -> None:
+    """End a component and start it again; returns when it runs, the API server when it is ready."""
     if running := find_components().get(name):
         stop(running)
     (component,) = (c for c in components(paths, find_node_ip()) if c.name == name)
-    start(component, paths)
-    _wait_for_api(paths)
+    _bring_up(component, None, paths)
+    if name == "kube-apiserver":
+        _wait_for_api(paths)
 
 
 def load(images: Sequence[Image], paths: Paths) -> list[str]:
