@@ -6,7 +6,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prefork_core::forwarded::Trusted;
 
@@ -21,6 +21,9 @@ const GATHER_FOR: Duration = Duration::from_millis(5);
 
 /// How long the end of the engine waits for a reader that has stopped.
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(2);
+
+/// The same for a reader that goes on, however slowly.
+const LAST_WRITES_WAIT: Duration = Duration::from_secs(10);
 
 /// `PIPE_BUF`: what a pipe, and in practice a socket or a terminal, takes in one go.
 const PIECE_BYTES_MAX: usize = LINE_BYTES_MAX;
@@ -39,6 +42,8 @@ pub struct AccessLog {
     has_failed: AtomicBool,
     /// Lines that nobody will read, and that have not been reported.
     lost: AtomicU64,
+    /// Pieces written so far: they show that the log is read.
+    pieces: AtomicU64,
     /// For the writer: there are lines, or the end has come.
     wake: Condvar,
     /// For whoever ends the engine: all is written.
@@ -100,6 +105,7 @@ impl AccessLog {
             state: Mutex::default(),
             has_failed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            pieces: AtomicU64::new(0),
             wake: Condvar::new(),
             written: Condvar::new(),
         }
@@ -164,6 +170,7 @@ impl AccessLog {
         let write_piece = |piece: &[u8]| {
             self.end_cut_line();
             let is_written = sys::write_all_wait(self.fd, piece).is_ok();
+            self.pieces.fetch_add(1, Relaxed);
             self.has_failed.store(is_file && !is_written, Relaxed);
             is_written
         };
@@ -194,10 +201,19 @@ impl AccessLog {
         state.is_over = true;
         self.wake.notify_one();
         let is_busy = |state: &mut State| state.is_writing || !state.gathered.is_empty();
-        let (state, _) = self
-            .written
-            .wait_timeout_while(state, LAST_WRITE_WAIT, is_busy)
-            .unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        loop {
+            let pieces = self.pieces.load(Relaxed);
+            let (waited, timeout) = self
+                .written
+                .wait_timeout_while(state, LAST_WRITE_WAIT, is_busy)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = waited;
+            let is_read = self.pieces.load(Relaxed) != pieces;
+            if !timeout.timed_out() || !is_read || began.elapsed() >= LAST_WRITES_WAIT {
+                break;
+            }
+        }
         self.lost.fetch_add(count_lines(state.gathered.get()) + state.dropped, Relaxed);
     }
 }
