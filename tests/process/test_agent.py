@@ -10,19 +10,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
 
 import prometheus_client
 import pytest
+from prefork.agent.readiness import SHORTFALL_MAX_S
 from prefork.base.digest import digest_directory
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.harness import PREFORK, Prefork, run_prefork, write_app
 from tests.support.ports import reserve_port
-from tests.support.wait import UNHURRIED_S, NotYetError, children_of, wait_until
+from tests.support.wait import UNHURRIED_S, NotYetError, children_of, name_of, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,8 +40,10 @@ class Agent:
             connection.request("GET", path, headers={"Accept": accept} if accept else {})
             response = connection.getresponse()
             return response.status, response.read().decode()
-        except (ConnectionRefusedError, ConnectionResetError) as error:
-            return 0, str(error)  # reset: it ended with the connection in its queue
+        except (ConnectionError, IncompleteRead) as error:
+            return 0, str(
+                error
+            )  # reset: it ended with the connection in its queue, or amid its answer
         finally:
             connection.close()
 
@@ -83,6 +86,11 @@ class Agent:
         if found is None:
             raise NotYetError(f"no {name} {labels}")
         return found
+
+    def elapsed_s(self) -> list[float]:
+        """Return of each worker that is in a call how long the oldest one has been running."""
+        name = "wsgi_worker_request_elapsed_seconds"
+        return [value for (series, _), value in self.samples().items() if series == name]
 
     def wait_counted(self) -> None:
         """Wait until every answer is counted, which is so a moment after the client has it."""
@@ -145,7 +153,8 @@ def test_requests_are_counted_by_method_and_code_and_survive_their_workers(folde
 
 
 def test_agent_answers_while_every_worker_is_busy(folder: Path):
-    with Prefork("-w", "2", cwd=folder) as server, running_agent(server.run_dir) as agent:
+    options = ("-w", "2", "--timeout=0")
+    with Prefork(*options, cwd=folder) as server, running_agent(server.run_dir) as agent:
         with ThreadPoolExecutor(6) as pool:
             answers = [pool.submit(server.get, "/wait", timeout_s=120) for _ in range(6)]
             server.wait(lambda: agent.value("wsgi_http_requests_in_flight") == 2)
@@ -155,11 +164,7 @@ def test_agent_answers_while_every_worker_is_busy(folder: Path):
             # Of four that wait, a worker may have accepted one each.
             server.wait(lambda: agent.value("wsgi_listen_queue_depth") >= 2)
             assert agent.value("wsgi_workers_busy") == 2
-            server.wait(
-                lambda: min(elapsed := [
-                    value for (name, _), value in agent.samples().items() if name == "wsgi_worker_request_elapsed_seconds"
-                ]) > 1.0 and len(elapsed) == 2
-            )  # fmt: skip
+            server.wait(lambda: len(elapsed := agent.elapsed_s()) == 2 and min(elapsed) > 1.0)
             assert not any(answer.done() for answer in answers)
             (folder / "go").touch()
             assert [answer.result()[0] for answer in answers] == [200] * 6
@@ -200,7 +205,7 @@ def test_probes_are_counted_apart_and_are_not_traffic(folder: Path):
 def test_threads_waiting_requests_and_what_the_client_waits_are_shown(folder: Path):
     """Ten clients on two threads: two in calls, the others wait, in the accept queue or in the worker."""
     with (
-        Prefork("-w", "1", "--threads", "2", cwd=folder) as server,
+        Prefork("-w", "1", "--threads", "2", "--timeout=0", cwd=folder) as server,
         running_agent(server.run_dir) as agent,
         ExitStack() as connections,
     ):
@@ -215,22 +220,23 @@ def test_threads_waiting_requests_and_what_the_client_waits_are_shown(folder: Pa
         agent.wait_counted()
         assert agent.value("wsgi_threads_busy") == 0
         for client in clients:
-            client.request("GET", "/slow?ms=400")
+            client.request("GET", "/wait")
         # All have a connection to the worker, as the connections of a proxy: none waits in the accept queue.
-        # Between two calls a thread is in none, for a moment.
         expected = {
+            ("wsgi_http_requests_waiting", ()): 8,
             ("wsgi_threads_busy", ()): 2,
             ("wsgi_worker_threads_busy", (("worker", "1"),)): 2,
             ("wsgi_http_requests_in_flight", ()): 2,
             ("wsgi_listen_queue_depth", ()): 0,
         }
         wait_until(
-            lambda: (
-                (shown := agent.samples())["wsgi_http_requests_waiting", ()] > 2
-                and {key: shown[key] for key in expected} == expected
-            ),
+            lambda: (shown := agent.samples()) and {k: shown[k] for k in expected} == expected,
             what="nobody waits",
         )
+        all_wait_since_s = time.monotonic()
+        wait_until(lambda: min(agent.elapsed_s(), default=0) > 0.5, what="calls of half a second")
+        waited_s = time.monotonic() - all_wait_since_s
+        (folder / "go").touch()
         for client in clients:
             assert client.getresponse().status == 200
         agent.wait_counted()
@@ -240,8 +246,7 @@ def test_threads_waiting_requests_and_what_the_client_waits_are_shown(folder: Pa
             for name in ("response_time", "request_queue_duration")
         }
         calls_s = shown["wsgi_http_request_duration_seconds_sum", (("code_class", "2xx"),)]
-        # Five rounds of 0.4 s: the queue is on average two rounds long.
-        assert sums["request_queue_duration"] > 10 * 0.5
+        assert sums["request_queue_duration"] > 8 * waited_s
         assert sums["response_time"] == pytest.approx(
             sums["request_queue_duration"] + calls_s, abs=1e-4
         )
@@ -357,6 +362,33 @@ def test_ready_only_while_the_workers_are_and_the_probe_path_answers(folder: Pat
         assert agent.fetch("/livez")[0] == 200
 
 
+def test_worker_that_is_replaced_in_time_is_no_reason_however_rarely_one_asks(folder: Path):
+    write_app(
+        folder,
+        """
+        import os, time
+        if os.path.exists("slow"):
+            time.sleep(1)
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return []
+        """,
+    )
+    options = ("-w", "2", "--preload=never")
+    with Prefork(*options, cwd=folder) as server, running_agent(server.run_dir) as agent:
+        (folder / "slow").touch()
+
+        def is_ready_without_one() -> bool:
+            agent.wait_ready()
+            time.sleep(SHORTFALL_MAX_S + 0.5)  # as between two probes
+            os.kill(server.wait_workers(2)[0], signal.SIGKILL)
+            server.wait(lambda: server.ask({"op": "status"})["workers"]["ready"] == 1)
+            return agent.fetch("/readyz")[0] == 200
+
+        # On a busy machine it may just have taken longer.
+        assert any(is_ready_without_one() for _ in range(4))
+
+
 def test_probe_that_answers_with_an_error_is_told(folder: Path):
     write_app(
         folder,
@@ -399,18 +431,30 @@ def test_agent_refuses_other_paths_and_survives_bad_clients(folder: Path):
 
 
 def test_agent_answers_at_once_among_more_idle_connections_than_it_keeps(folder: Path):
-    """Its port can be reached from the whole cluster, and the app's probes go through it."""
+    """Its port can be reached from the whole cluster, and the app's probes go through it.
+
+    At once: the connections that it keeps are the newest ones, and none of these has come to its own timeout.
+    """
     with ExitStack() as stack:
         server = stack.enter_context(Prefork(cwd=folder))
         agent = stack.enter_context(running_agent(server.run_dir))
         agent.wait_ready()
-        for n in range(600):
-            client = socket.create_connection(("127.0.0.1", agent.port))
-            stack.callback(client.close)
-            client.sendall(b"GET /readyz HTTP/1.1\r\n"[: n % 20])
-        started = time.monotonic()
-        assert [agent.fetch(path)[0] for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
-        assert time.monotonic() - started < 2
+
+        def is_answered_at_once() -> bool:
+            with ExitStack() as crowd:
+                for n in range(600):
+                    client = crowd.enter_context(
+                        socket.create_connection(("127.0.0.1", agent.port))
+                    )
+                    with suppress(ConnectionError):  # the oldest are closed
+                        client.sendall(b"GET /readyz HTTP/1.1\r\n"[: n % 20])
+                started = time.monotonic()
+                answers = [agent.fetch(path)[0] for path in ("/livez", "/readyz", "/metrics")]
+                assert answers == [200] * 3
+                return time.monotonic() - started < 2
+
+        # Where there is no room, never; on a busy machine, sometimes.
+        assert any(is_answered_at_once() for _ in range(5))
 
 
 def request_reload(path: Path, id: str, **content: str) -> None:
@@ -602,7 +646,7 @@ def test_agent_without_prometheus_client_says_what_to_install(folder: Path):
     root = str(ROOT / "server/src")
     ended = subprocess.run(
         [sys.executable, "-S", "-m", "prefork", "agent", "--run-dir", str(folder)],
-        env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=20, check=False,
+        env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=UNHURRIED_S, check=False,
     )  # fmt: skip
     assert ended.returncode == 5
     assert "pip install 'prefork[agent]'" in ended.stderr
@@ -643,7 +687,11 @@ def test_killed_agent_is_started_again(folder: Path):
     with Prefork("--metrics", f"127.0.0.1:{port}", cwd=folder) as server:
         agent = Agent(port)
         wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)
-        (pid,) = set(children_of(server.process.pid)) - {*server.workers(), server.mold()}
+        (pid,) = [
+            child
+            for child in children_of(server.process.pid)
+            if not name_of(child).startswith("prefork-")
+        ]
         os.kill(pid, signal.SIGKILL)
         server.wait_log("agent ended, started again")
         wait_until(lambda: agent.fetch("/livez")[0] == 200, UNHURRIED_S, log=server.log)

@@ -39,6 +39,8 @@ PARENT_PERIOD_S = 1.0
 LAST_AGENT_S = 3 * PARENT_PERIOD_S
 LISTEN_RETRY_S = 0.1
 STATUS_TIMEOUT_S = 2.0
+# How often it is noted whether the workers are complete; several times in SHORTFALL_MAX_S.
+LOOK_PERIOD_S = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,7 +111,10 @@ class Agent:
             self.pinned.prepare()
         server = await self.listen(stop)
         self.log.info("agent listening", address=self.options.listen, run_dir=self.options.run_dir)
-        tasks = [asyncio.create_task(self.watch_parent(stop))]
+        tasks = [
+            asyncio.create_task(self.watch_parent(stop)),
+            asyncio.create_task(self.watch_workers()),
+        ]
         if self.probe is not None:
             tasks.append(asyncio.create_task(self.probe.run(self.table)))
         if self.pinned is not None:
@@ -148,6 +153,12 @@ class Agent:
             await asyncio.sleep(PARENT_PERIOD_S)
         stop.set()
         await asyncio.Event().wait()
+
+    async def watch_workers(self) -> None:
+        """Note when the workers were last complete: probes may be further apart than a gap may be long."""
+        while True:
+            self.readiness.find_fault(self.table.get(), time.monotonic())
+            await asyncio.sleep(LOOK_PERIOD_S)
 
     async def answer(self, path: str, accept: str) -> Response:
         match path:

@@ -15,6 +15,7 @@ class TableFile:
         self.log = log
         self.identity: tuple[int, int] | None = None
         self.table: Table | None = None
+        self.refused: tuple[int, int] | None = None
 
     def get(self) -> Table | None:
         """Return the table, None when there is none (no server yet, or it has ended)."""
@@ -33,7 +34,9 @@ class TableFile:
         except OSError:
             return None
         except UnknownTable as error:
-            self.log.error("stats table is of another version", why=error)
+            if identity != self.refused:  # once: it is asked for several times a second
+                self.log.error("stats table is of another version", why=error)
+            self.refused = identity
             return None
         self.identity = identity
         return self.table
