@@ -17,7 +17,7 @@ from prefork.base.children import NUMBERS
 
 from tests.process.harness import Prefork, is_gone, open_files, run_prefork, write_app
 from tests.support.ports import reserve_port
-from tests.support.wait import UNHURRIED_S, children_of, wait_until
+from tests.support.wait import UNHURRIED_S, children_of, parent_of, wait_until
 
 APP = """
     def app(environ, start_response):
@@ -47,6 +47,21 @@ def alive_children(folder: Path) -> list[int]:
     return [pid for pid in found if not is_gone(pid)]
 
 
+def wait_helpers(server: Prefork, folder: Path, *, of_mold: bool) -> list[int]:
+    """Wait until each worker, or the mold, has one child that has said that it runs; return them.
+
+    Not counted is that of the import by which the server has seen whether it can be shared: it may be about to end.
+    """
+
+    def helpers() -> list[int]:
+        parents = server.pids("mold") if of_mold else server.workers()
+        found = [pid for pid in alive_children(folder) if parent_of(pid) in parents]
+        return found if parents and sorted(map(parent_of, found)) == sorted(parents) else []
+
+    pids: list[int] = server.wait(helpers, what="not one child each")
+    return pids
+
+
 def is_refused(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) != 0
@@ -69,10 +84,8 @@ def test_a_child_of_the_import_ends_with_the_server_and_the_port_is_free(
     port = reserve_port()
     with serve(folder, DAEMON_CHILD, "-w", "2", *preload, bind=f"127.0.0.1:{port}") as server:
         assert server.get() == (200, "ok")
-        # That of the import by which the server has seen whether it can be shared may be about to end.
-        count = 1 if preload == ("--preload",) else 2
-        wait_until(lambda: len(alive_children(folder)) == count, what=f"not {count} children")
-        alive = alive_children(folder)
+        alive = wait_helpers(server, folder, of_mold=preload == ("--preload",))
+        assert len(alive) == (1 if preload == ("--preload",) else 2)
         for child in alive:
             assert sockets_of(child) == []
         server.signal(signal.SIGTERM)
@@ -99,7 +112,9 @@ def test_a_child_of_an_import_that_ends_in_its_middle_ends_too(
         time.sleep(2.5)
         {ends}
     """
-    with Prefork("-w", "1", "--boot-timeout", "5", *preload, cwd=folder) as server:
+    with Prefork("-w", "1", *preload, cwd=folder) as server:
+        # For this import alone: the first one may be slow.
+        (folder / "gunicorn.conf.py").write_text("boot_timeout = 8\n")
         write_app(folder, textwrap.dedent(text))
         assert server.reload("ends")["result"] == "failed"
         for child in map(int, (folder / "children").read_text().split()):
@@ -140,7 +155,7 @@ def test_a_child_of_the_import_that_ignores_sigterm_does_not_outlive_its_worker(
 ):
     text = textwrap.dedent(STUBBORN_CHILD[kind]) + 'def run(environ): return "ok"\n'
     with serve(folder, text, "-w", "1", "--graceful-timeout=2", *preload) as server:
-        children = wait_until(lambda: alive_children(folder))
+        children = wait_helpers(server, folder, of_mold=preload == ("--preload",))
         if leaves == "kill":  # its replacement has a child of its own
             (worker,) = server.workers()
             os.kill(worker, signal.SIGKILL)
@@ -153,9 +168,8 @@ def test_a_child_of_the_import_that_ignores_sigterm_does_not_outlive_its_worker(
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=str)
 def test_sigterm_ends_a_child_of_the_import(folder: Path, preload: tuple[str, ...]):
-    with serve(folder, DAEMON_CHILD, "-w", "1", *preload):
-        wait_until(lambda: len(alive_children(folder)) == 1, what="not one child")
-        (child,) = alive_children(folder)
+    with serve(folder, DAEMON_CHILD, "-w", "1", *preload) as server:
+        (child,) = wait_helpers(server, folder, of_mold=preload == ("--preload",))
         os.kill(child, signal.SIGTERM)
         wait_until(lambda: is_gone(child), what="SIGTERM does not end the child")
 
@@ -337,7 +351,7 @@ def test_nothing_depends_on_which_standard_descriptors_are_open(
             what="serves",
         )
         port = int(re.search(r"listening=\S*?:(\d+)", log.read_text())[1])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=UNHURRIED_S)
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"b'hi\\n'"
         connection.close()
@@ -479,7 +493,7 @@ def test_shared_memory_with_a_name_is_there_for_one_import_and_gone_at_the_end(
         assert Path("/dev/shm", name).exists()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-    assert not Path("/dev/shm", name).exists()
+    wait_until(lambda: not Path("/dev/shm", name).exists(), what="the name is left")
 
 
 def test_a_pool_of_threads_made_on_import_ends_without_a_word(folder: Path):

@@ -231,6 +231,7 @@ def test_sqlite_connected_on_import_keeps_every_row(folder: Path):
         import sqlite3
         from answer import answer
         DB = sqlite3.connect("data.db", check_same_thread=False, timeout=30)
+        DB.execute("pragma synchronous = off")  # a busy disk takes seconds for each row
         DB.execute("select * from rows").fetchall()
         def app(environ, start_response):
             with DB:
@@ -321,10 +322,10 @@ def test_a_signal_to_a_worker_that_imports_is_followed_when_it_has_booted(folder
         def app(e, s): return answer(s, os.getpid())
     """
     with serve(folder, text, "-w", "1", "--preload=never", wait=False) as server:
-        wait_until(lambda: list(folder.glob("importing-*")), within_s=20, what="a worker imports")
+        wait_until(lambda: list(folder.glob("importing-*")), what="a worker imports")
         first = int(next(folder.glob("importing-*")).name.partition("-")[2])
         os.kill(first, signal.SIGTERM)
-        wait_until(lambda: is_gone(first), within_s=20, what="the worker has ended")
+        wait_until(lambda: is_gone(first), what="the worker has ended")
         server.wait_serving()
         assert server.get()[1] != str(first)
 
@@ -340,7 +341,7 @@ def test_an_exit_function_that_hangs_in_c_code_does_not_keep_an_old_mold(folder:
     with serve(folder, text, "-w", "1", "--preload") as server:
         old = set(children_of(server.process.pid))
         assert server.reload()["result"] == "succeeded"
-        wait_until(lambda: all(map(is_gone, old)), within_s=30, what="the old mold has ended")
+        wait_until(lambda: all(map(is_gone, old)), what="the old mold has ended")
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
 
@@ -352,14 +353,17 @@ def test_a_thread_of_the_import_delays_no_start(folder: Path):
         from answer import answer
         def app(e, s): return answer(s, 1)
     """
-    options = ("-w", "1", "--graceful-timeout", "1")
-    began = time.monotonic()
-    with serve(folder, "from answer import answer\ndef app(e, s): return answer(s, 1)\n", *options):
-        usual_s = time.monotonic() - began
-    began = time.monotonic()
-    with serve(folder, text, *options) as server:
-        assert time.monotonic() - began < usual_s + END_S
-        assert server.get() == (200, "1")
+
+    def start_s(app: str) -> float:
+        began = time.monotonic()
+        with serve(folder, app, "-w", "1", "--graceful-timeout", "1") as server:
+            passed = time.monotonic() - began
+            assert server.get() == (200, "1")
+            return passed
+
+    usual_s = start_s("from answer import answer\ndef app(e, s): return answer(s, 1)\n")
+    # The thread would delay each start; a busy machine, some.
+    assert any(start_s(text) < usual_s + END_S for _ in range(4))
 
 
 def test_what_the_import_prints_appears_once(folder: Path):
@@ -548,9 +552,7 @@ def test_django_views_are_imported_once_although_django_imports_them_late(folder
     (folder / "urls.py").write_text(VIEWS)
     with serve(folder, DJANGO, "-w", "2") as server:
         assert imports(server) == 1
-        assert set(ask_many(server)) == {str(m) for m in children_of(server.process.pid)} - {
-            str(worker) for worker in server.workers()
-        }
+        assert set(ask_many(server)) == {str(server.mold())}
 
 
 def test_what_django_views_hold_is_found(folder: Path):

@@ -1,6 +1,7 @@
 """What this process holds that a fork would share or lose, as values, read from /proc and the garbage collector."""
 
 import ast
+import contextlib
 import fcntl
 import gc
 import io
@@ -23,8 +24,9 @@ from prefork.worker.own_code import is_own
 # How far from a module's names an object is looked for: file → buffer → attribute → instance → module.
 _HOLDER_DEPTH = 6
 _HOLDER_OBJECTS = 60
-# A thread that was joined is in /proc for a moment longer.
+# A thread that was joined is in /proc for a moment longer, and as long as it gets no processor on a busy machine.
 _THREAD_GONE_S = 0.1
+_RUNNING_THREAD_GONE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,26 @@ def _threads() -> Iterator[str]:
         code = getattr(getattr(thread, "_target", None), "__code__", None)
         where = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else ""
         yield f"{thread.name}{where}"
-    deadline = time.monotonic() + _THREAD_GONE_S
+    began = time.monotonic()
     while (native := len(os.listdir("/proc/self/task")) - 1 - len(named)) > 0:
-        if time.monotonic() > deadline:
+        passed_s = time.monotonic() - began
+        if passed_s > _RUNNING_THREAD_GONE_S or (
+            passed_s > _THREAD_GONE_S and not _runs_another_thread()
+        ):
             yield f"{native} native"
             break
         time.sleep(0.005)
+
+
+def _runs_another_thread() -> bool:
+    """Whether one besides this runs or waits for a processor, as one that is ending does; those of a pool sleep."""
+    me = threading.get_native_id()
+    for entry in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            fields = Path(f"/proc/self/task/{entry}/stat").read_text().rpartition(")")[2].split()
+            if int(entry) != me and fields[0] in "RD":
+                return True
+    return False
 
 
 def _timers() -> Iterator[str]:

@@ -23,6 +23,8 @@ _sleep = time.sleep
 # For what the import registered for the end of the process, and for children that it started.
 END_S = 5
 CHILDREN_END_S = 1.0
+# The child that removes shared memory is a Python program that comes to its end: on a busy machine that takes a while.
+TRACKER_END_S = 4.0
 
 
 def end_import(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) -> Exit:
@@ -58,6 +60,8 @@ def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> N
     """
 
     def leave(*_: object) -> NoReturn:
+        last_s = 2 * CHILDREN_END_S + TRACKER_END_S + 1  # anew: what follows has its own bounds
+        faulthandler.dump_traceback_later(last_s, exit=True, file=stack_fd)
         end_children(started)
         end_tracker()
         processes.exit_now(code)
@@ -90,7 +94,7 @@ def end_tracker() -> None:
     with contextlib.suppress(OSError, TypeError):  # the app has stopped it
         os.close(tracker._fd)
         tracker._fd = None
-    deadline = time.monotonic() + CHILDREN_END_S
+    deadline = time.monotonic() + TRACKER_END_S
     while pid in own_children() and time.monotonic() < deadline:
         _sleep(0.005)
 
