@@ -25,10 +25,10 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "unix": (),
     "streaming": ("--stream-request-bodies",),
     "hasty": (
-        "--keep-alive=0.3",
-        "--header-timeout=0.5",
-        "--body-timeout=0.5",
-        "--timeout=5",
+        "--keep-alive=0.5",
+        # Longer than a test may be held up between connecting and sending: a silent client gets no 408.
+        "--header-timeout=2",
+        "--body-timeout=1",
     ),
 }
 

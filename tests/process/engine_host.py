@@ -29,6 +29,8 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
 PLAIN = [("Content-Type", "text/plain")]
 CLOSED: list[str] = []
+# What `/held` waits for: so a call lasts as long as a test needs it, however slow the machine is.
+RELEASED = threading.Event()
 
 
 class Blocks:
@@ -145,6 +147,12 @@ def slow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [b"slow"]
 
 
+def held(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    RELEASED.wait()
+    start_response("200 OK", PLAIN)
+    return [b"held"]
+
+
 def unread(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", PLAIN)
     return [b"did not look"]
@@ -170,11 +178,11 @@ def parts(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [b"p" * wanted["size"] for _ in range(wanted["count"])]
 
 
-def pause(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def held_within(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     wanted = query(environ)
     start_response("200 OK", PLAIN)
     yield b"p" * wanted["size"]
-    time.sleep(wanted["ms"] / 1000)
+    RELEASED.wait()
     yield b"end"
 
 
@@ -284,8 +292,10 @@ def child_returns(_environ: Environ, start_response: StartResponse) -> Iterable[
 
 
 def child_stays(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    server = os.getpid()
     if os.fork() == 0:
-        time.sleep(8)
+        while os.getppid() == server:
+            time.sleep(0.1)
         os._exit(0)
     start_response("200 OK", PLAIN)
     return [b"parent"]
@@ -322,7 +332,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, slow_close, unread, blocks, pause, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, slow_close, held, unread, blocks, held_within, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
         closed, file, memory_file, environ_of,
     )
@@ -358,7 +368,9 @@ def main() -> None:
             if order == ["idle"]:
                 say(["idle", engine.is_idle()])
                 continue
-            if not order or order[0] == "stop":
+            if order == ["release"]:
+                RELEASED.set()
+            elif not order or order[0] == "stop":
                 engine.stop()
             else:
                 engine.drain(mode=order[0])

@@ -211,11 +211,15 @@ class Host:
             self.errors += line.decode()
 
     def order(self, word: str) -> None:
-        """Give an order, handover, close or stop, and wait until it is taken."""
+        """Give an order, handover, close, stop or release, and wait until it is taken."""
         assert self.process.stdin is not None
         self.process.stdin.write(word.encode() + b"\n")
         self.process.stdin.flush()
         self.expect("taken")
+
+    def release(self) -> None:
+        """Let the calls of `/held` return, those that run and those that come."""
+        self.order("release")
 
     def expect(self, name: str, within_s: float = UNHURRIED_S) -> list[Any]:
         """Wait for the next event, which must have this name; `shut` may come at any time."""

@@ -147,7 +147,7 @@ class Prefork:
         )
         return found
 
-    def wait_serving(self, within_s: float = 60.0) -> None:
+    def wait_serving(self, within_s: float = 180.0) -> None:
         def is_serving() -> bool:
             assert self.process.poll() is None, f"prefork ended\n{self.log()}"
             return "generation active" in self.log()
@@ -192,7 +192,7 @@ class Prefork:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait_exit(self, within_s: float = 20.0) -> int:
+    def wait_exit(self, within_s: float = UNHURRIED_S) -> int:
         """Return the exit code."""
         self.wait(lambda: self.process.poll() is not None, within_s, what="does not end")
         return self.process.returncode
@@ -216,7 +216,7 @@ class Prefork:
         finally:
             connection.close()
 
-    def ask(self, question: dict[str, Any], *, timeout_s: float = 30.0) -> dict[str, Any]:
+    def ask(self, question: dict[str, Any], *, timeout_s: float = UNHURRIED_S) -> dict[str, Any]:
         """Return the control socket's answer."""
         return ask(self.run_dir / "control.sock", question, timeout_s=timeout_s)
 
@@ -224,7 +224,7 @@ class Prefork:
         return self.ask({"op": "reload", "id": id})
 
 
-def ask(path: Path, question: dict[str, Any], *, timeout_s: float = 30.0) -> dict[str, Any]:
+def ask(path: Path, question: dict[str, Any], *, timeout_s: float = UNHURRIED_S) -> dict[str, Any]:
     """Return the answer of one line sent to a control socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
@@ -248,6 +248,16 @@ def wait_loaded(load: BackgroundLoad) -> None:
         return latest is not None and latest.ok > 0
 
     wait_until(is_answered, what="the load has no answer")
+
+
+def wait_loaded_by(load: BackgroundLoad, version: str) -> None:
+    """Wait until this version of the app has answered the load: a client that was just not running has seen none."""
+
+    def is_seen() -> bool:
+        latest = load.latest()
+        return latest is not None and version in latest.versions
+
+    wait_until(is_seen, what=f"version {version} has not answered the load")
 
 
 def open_files(pid: int) -> dict[int, str]:

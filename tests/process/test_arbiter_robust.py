@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import Prefork
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 BUSY = """
 import os, time
@@ -26,7 +26,7 @@ def when_ready(server):
 def test_term_among_hundreds_of_sigchld_is_not_lost(folder: Path):
     (folder / "prefork.conf.py").write_text(BUSY)
     with Prefork(cwd=folder, wait=False) as server:
-        server.wait((folder / "busy").exists, 20)
+        server.wait((folder / "busy").exists)
         for _ in range(2000):  # the kernel merges some: its queue holds one of each kind
             server.signal(signal.SIGCHLD)
             time.sleep(0.0005)
@@ -37,17 +37,17 @@ def test_term_among_hundreds_of_sigchld_is_not_lost(folder: Path):
 
 def test_most_workers_that_are_allowed_start(folder: Path):
     with Prefork("-w", "512", cwd=folder, wait=False) as server:
-        server.wait_serving(120)
+        server.wait_serving(240)
         assert server.get()[0] == 200
         assert len(server.workers()) == 512
         assert "worker exited" not in server.log()
         server.signal(signal.SIGTERM)
-        assert server.wait_exit(120) == 0
+        assert server.wait_exit(240) == 0
 
 
 def connect(server: Prefork) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(20)
+    sock.settimeout(UNHURRIED_S)
     sock.connect(str(server.run_dir / "control.sock"))
     return sock
 
@@ -91,7 +91,7 @@ def test_requests_that_wait_are_bounded_for_each_client(folder: Path):
         with suppress(ConnectionError):  # dropped before it has sent all
             sock.sendall(b'{"op":"reload","id":"again"}\n' * 2000)
         # Dropped, with or without having been answered some of them.
-        wait_until(lambda: is_dropped(sock), 20, what="still connected")
+        wait_until(lambda: is_dropped(sock), what="still connected")
         assert server.ask({"op": "status"})["state"] == "serving"
 
 

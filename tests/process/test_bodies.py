@@ -8,6 +8,7 @@ import json
 import os
 import random
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from tests.process.engine_host import read_at_random
 from tests.process.engines import Client, Host, Stage, sending, stage
 from tests.process.harness import PREFORK, Prefork, open_files, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 MIB = 1 << 20
 HEAD = "POST {target} HTTP/1.1\r\nHost: t\r\n{more}\r\n"
@@ -91,17 +92,21 @@ def test_request_in_pieces_is_not_held_up_by_a_late_acknowledgement(
 
     The kernel acknowledges at once at the beginning of a connection, and after 40 ms later on.
     """
-    times = []
     with stage() as it:
         it.start(**settings)
         with it.connect() as client:
-            for _ in range(30):
+
+            def ask_s() -> float:
                 started = time.perf_counter()
                 for piece in pieces:
                     client.send(piece)
                 assert client.read().status == 200
-                times.append(time.perf_counter() - started)
-    assert min(times[15:]) < 0.03, [f"{1e3 * each:.1f} ms" for each in times]
+                return time.perf_counter() - started
+
+            for _ in range(15):
+                ask_s()
+            # A busy machine may hold up any of them; a late acknowledgement would hold up all.
+            wait_until(lambda: ask_s() < 0.03, what="an answer before 30 ms", every_s=0.02)
 
 
 def test_continue_comes_at_once_whatever_the_app_does() -> None:
@@ -254,7 +259,7 @@ def test_body_waits_unread_while_the_spool_is_full(tmp_path: Path) -> None:
 def test_body_that_finds_no_room_in_time_gets_503(tmp_path: Path) -> None:
     """One that keeps coming, however slowly, keeps its place."""
     with stage() as it:
-        host = it.start(spool_size=4 * MIB, spool_dir=str(tmp_path), body_timeout_s=2.0)
+        host = it.start(spool_size=4 * MIB, spool_dir=str(tmp_path), body_timeout_s=5.0)
         with it.connect() as first, it.connect() as second:
             first.send(head("/digest", "Content-Length: 4000000") + b"x" * 2_000_000)
             wait_spooled(host, tmp_path, 1)
@@ -311,7 +316,7 @@ def test_without_a_usable_spool_large_bodies_are_streamed_and_the_log_says_so(fo
         line = server.wait_log("request bodies above 1 MiB cannot be spooled.*")[0]
         assert "/proc" in line
         assert "--spool-dir" in line
-        with Client(socket.create_connection(("127.0.0.1", server.port), 10)) as client:
+        with Client(socket.create_connection(("127.0.0.1", server.port), UNHURRIED_S)) as client:
             assert client.ask("/", method="POST", body=b"x" * 3_000_000).body == b"3000000"
             client.send(head("/", "Transfer-Encoding: chunked") + chunked(b"x" * 3_000_000))
             assert client.read().body == b"3000000"
@@ -334,7 +339,7 @@ def test_full_disk_costs_the_request_and_nothing_else() -> None:
 def test_full_disk_is_logged_with_what_the_system_says(folder: Path) -> None:
     command = ("prlimit", f"--fsize={8 * MIB}", *PREFORK)
     with Prefork("-w", "1", "--spool-dir", str(folder), cwd=folder, command=command) as server:
-        with Client(socket.create_connection(("127.0.0.1", server.port), 10)) as client:
+        with Client(socket.create_connection(("127.0.0.1", server.port), UNHURRIED_S)) as client:
             client.send(head("/", f"Content-Length: {9 * MIB}"))
             with sending(client, b"x" * 9 * MIB):
                 assert client.read().status == 503
@@ -346,7 +351,7 @@ def test_full_disk_is_logged_with_what_the_system_says(folder: Path) -> None:
 
 def test_memory_of_bodies_that_are_still_coming_is_bounded() -> None:
     with stage() as it:
-        host = it.start(buffer_memory=8 * MIB, spool_size=1 << 30)
+        host = it.start(buffer_memory=8 * MIB, spool_size=1 << 30, body_timeout_s=120)
         assert_answers(it)
 
         def rss() -> int:
@@ -365,18 +370,30 @@ def test_memory_of_bodies_that_are_still_coming_is_bounded() -> None:
 
 
 def test_fast_upload_does_not_keep_the_others_waiting() -> None:
+    """However fast or slow the machine is: while the upload goes on, the others are answered again and again."""
+    most = 900 * MIB
+    is_enough = threading.Event()
+    sent = answered = 0
+
+    def upload() -> None:
+        nonlocal sent
+        piece = b"x" * MIB
+        while sent < most and not is_enough.is_set():
+            fast.send(piece)
+            sent += MIB
+
     with stage() as it:
         it.start(spool_size=1 << 30)
         with it.connect() as fast, it.connect() as other:
-            total = 300 * MIB
-            fast.send(head("/length", f"Content-Length: {total}"))
-            with sending(fast, b"x" * total) as writer:
-                answered = 0
-                while not writer.is_done():
-                    assert other.ask().body == b"hello"
-                    answered += 1
-            assert fast.read().body == str(total).encode()
-        assert answered > 20
+            fast.send(head("/length", f"Content-Length: {most}"))
+            uploading = threading.Thread(target=upload, daemon=True)
+            uploading.start()
+            while answered < 20 or sent < 100 * MIB:
+                assert other.ask().body == b"hello"
+                answered += 1
+                assert sent < most, f"only {answered} answers while {most} bytes came"
+            is_enough.set()
+            uploading.join()
 
 
 # -- streaming on request ---------------------------------------------------------------------------
@@ -384,11 +401,10 @@ def test_fast_upload_does_not_keep_the_others_waiting() -> None:
 
 def test_streaming_app_reads_while_the_body_comes() -> None:
     with stage() as it:
-        it.start(stream_request_bodies=True)
+        it.start(stream_request_bodies=True, body_timeout_s=600)
         with it.connect() as client:
             client.send(head("/first_line", "Content-Length: 3000000") + b"line\n" + b"x" * 70_000)
-            client.sock.settimeout(5)
-            assert client.read().body == b"line\n"
+            assert client.read().body == b"line\n"  # nobody waits ten minutes for the rest
 
 
 def test_streaming_app_gets_its_continue_when_it_reads() -> None:

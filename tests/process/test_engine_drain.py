@@ -11,6 +11,9 @@ import pytest
 from tests.process.engines import Stage, stage
 from tests.support.wait import wait_until
 
+# Its call lasts until `Host.release`.
+HELD = b"GET /held HTTP/1.1\r\nHost: t\r\n\r\n"
+
 
 class Load:
     """Closed-loop clients on keep-alive connections; counts answers and whatever is wrong."""
@@ -81,11 +84,11 @@ def test_idle_connections_are_handed_over_unseen() -> None:
 
 def test_half_a_head_is_handed_over_with_its_connection() -> None:
     with stage() as it:
-        old = it.start(slot=1)
+        old = it.start(slot=1, header_timeout_s=120)
         with it.connect() as client:
             client.send(b"GET / HTTP/1.1\r\nHo")
             wait_until(lambda: it.cell(1, "connections") == 1, what="the connection")
-            it.start(slot=2)
+            it.start(slot=2, header_timeout_s=120)
             old.order("handover")
             old.end()
             client.send(b"st: t\r\n\r\n")
@@ -96,12 +99,13 @@ def test_running_call_is_answered_and_then_handed_over() -> None:
     with stage() as it:
         old = it.start(slot=1)
         with it.connect() as client:
-            client.send(b"GET /slow?ms=700 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(HELD)
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             it.start(slot=2)
             old.order("handover")
+            old.release()
             answer = client.read()
-            assert (answer.body, answer.field("Connection")) == (b"slow", None)
+            assert (answer.body, answer.field("Connection")) == (b"held", None)
             old.end()
             assert client.ask().body == b"hello"
             wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the count")
@@ -116,7 +120,7 @@ def test_client_whose_next_request_is_there_before_the_call_is_over_is_handed_ov
         it.start(slot=2)
         old.order("handover")
         try:
-            old.end(within_s=9)  # PASS_PATIENCE_US is 10 s
+            old.end()
             before = load.answers
             wait_until(lambda: load.answers > before + 3, what="more load")
         finally:
@@ -134,7 +138,7 @@ def test_handover_to_a_busy_worker_strands_nobody() -> None:
         it.start(slot=2)
         busy = it.connect()
         old.order("handover")
-        busy.send(b"GET /slow?ms=800 HTTP/1.1\r\nHost: t\r\n\r\n")
+        busy.send(b"GET /slow?ms=800 HTTP/1.1\r\nHost: t\r\n\r\n")  # by whichever worker
         old.end()
         for client in clients:
             assert client.ask().body == b"hello"
@@ -169,11 +173,12 @@ def test_without_a_pair_a_drained_worker_says_close() -> None:
     with stage() as it:
         host = it.start(handover=False)
         with it.connect() as client:
-            client.send(b"GET /slow?ms=300 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(HELD)
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             host.order("handover")
+            host.release()
             answer = client.read()
-            assert (answer.body, answer.field("Connection")) == (b"slow", "close")
+            assert (answer.body, answer.field("Connection")) == (b"held", "close")
         host.end()
 
 
@@ -183,13 +188,14 @@ def test_close_serves_the_accept_queue_and_what_runs() -> None:
         with it.connect() as running, it.connect() as idle:
             assert idle.ask().body == b"hello"
             wait_until(lambda: it.cell(1, "in_flight") == 0, what="the end of the call")
-            running.send(b"GET /slow?ms=1500 HTTP/1.1\r\nHost: t\r\n\r\n")
+            running.send(HELD)
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             queued = [it.connect() for _ in range(20)]
             for client in queued:
                 client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             host.order("close")
             idle.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            host.release()
             for client in [*queued, running]:
                 answer = client.read()
                 assert (answer.status, answer.field("Connection")) == (200, "close")
@@ -200,13 +206,13 @@ def test_close_serves_the_accept_queue_and_what_runs() -> None:
 
 def test_close_ends_idle_connections_after_a_moment() -> None:
     with stage() as it:
-        host = it.start()
+        host = it.start(keep_alive_s=3600)
         with it.connect() as client:
             client.ask()
             began = time.monotonic()
             host.order("close")
             host.end()
-            assert 1 < time.monotonic() - began < 15  # half of keep_alive_s
+            assert time.monotonic() - began > 1
             assert client.is_ended()
 
 
@@ -243,31 +249,31 @@ def test_close_under_load_answers_every_request_it_took() -> None:
 
 def test_stop_ends_at_once() -> None:
     with stage() as it:
-        host = it.start()
+        host = it.start(keep_alive_s=3600)
         with it.connect() as client:
             client.ask()
             host.order("stop")
-            host.end(within_s=10)
+            host.end()
             assert client.is_ended()
 
 
 def test_overdue_call_gets_504_and_the_worker_leaves() -> None:
     with stage() as it:
-        old = it.start(slot=1, threads=2, request_timeout_s=0.4)
+        old = it.start(slot=1, threads=2, request_timeout_s=1.5)
         stuck, other = it.connect(), it.connect()
         for client in (stuck, other):
             client.ask()
         it.start(slot=2)
-        stuck.send(b"GET /slow?ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
-        began = time.monotonic()
+        stuck.send(HELD)
+        # The call never ends by itself.
         assert stuck.read().status == 504
         assert stuck.is_ended()
-        assert time.monotonic() - began < 3
         event = old.expect("timeout")
-        assert event[2:4] == ["GET", "/slow?ms=4000"]
-        assert event[4] >= 400_000
+        assert event[2:4] == ["GET", "/held"]
+        assert event[4] >= 1_500_000
         wait_until(lambda: it.requests(1, "GET", "504") == 1, what="the count")
         wait_until(lambda: it.cell(1, "timeouts") == 1, what="the count of timeouts")
+        old.release()
         old.end()
         answer = other.ask()
         assert (answer.body, answer.field("Connection")) == (b"hello", None)
@@ -276,17 +282,16 @@ def test_overdue_call_gets_504_and_the_worker_leaves() -> None:
 
 def test_requests_behind_an_overdue_call_are_served_by_another_worker() -> None:
     with stage() as it:
-        old = it.start(slot=1, threads=1, request_timeout_s=0.4)
+        old = it.start(slot=1, threads=1, request_timeout_s=1.5)
         first = it.connect()
         second = it.connect()
         for client in (first, second):
             client.ask()
         it.start(slot=2)
-        first.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        first.send(HELD)
         wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
-        began = time.monotonic()
+        # The only thread of the first worker never comes back.
         assert second.ask("/echo", method="POST", body=b"12").body == b"12"
-        assert time.monotonic() - began < 2.5
         assert first.read().status == 504
         old.expect("timeout")
 
@@ -311,23 +316,22 @@ def test_short_starts_under_load_have_no_stall() -> None:
             wait_until(lambda load=load: load.answers > 400, what="some load")
             load.end()
             assert not load.errors
-            assert load.max_s < 0.5
+            assert load.max_s < 10  # a lost wake-up never comes
 
 
 def test_busy_worker_leaves_requests_to_an_idle_one() -> None:
     """Both connections were accepted by one worker; its app thread can run one call only."""
     with stage() as it:
-        it.start(slot=1)
+        busy = it.start(slot=1)
         first, second = it.connect(), it.connect()
         for client in (first, second):
             client.ask()
         it.start(slot=2)
-        first.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        first.send(HELD)
         wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
-        began = time.monotonic()
         assert second.ask().body == b"hello"
-        assert time.monotonic() - began < 2
-        assert first.read().body == b"slow"
+        busy.release()
+        assert first.read().body == b"held"
         wait_until(lambda: it.requests(2, "GET", "200") == 1, what="the count")
 
 
@@ -346,11 +350,16 @@ def test_close_serves_an_accept_queue_that_takes_longer_than_idle_clients_may() 
 
 def test_overdue_calls_are_counted_as_long_as_they_run() -> None:
     with stage() as it:
-        it.start(threads=2, request_timeout_s=0.3)
+        host = it.start(threads=2, request_timeout_s=0.3)
         with it.connect() as client:
-            client.send(b"GET /slow?ms=3000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(HELD)
             wait_until(lambda: it.cell(1, "overdue") == 1, what="the timeout")
             assert client.read().status == 504
-            wait_until(lambda: it.cell(1, "in_flight") == 0, what="the end")
-            assert it.cell(1, "overdue") == 0
+            host.expect("timeout")
+            assert (it.cell(1, "overdue"), it.cell(1, "in_flight")) == (1, 1)
+            host.release()
+            # One after the other, a moment apart.
+            wait_until(
+                lambda: (it.cell(1, "overdue"), it.cell(1, "in_flight")) == (0, 0), what="the end"
+            )
             assert it.requests(1, "GET", "504") == 1

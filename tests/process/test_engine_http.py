@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -300,7 +299,8 @@ def test_requests_are_counted_by_method_and_code(served: Stage) -> None:
 
 def test_slow_head_and_slow_body_get_408() -> None:
     with stage() as it:
-        it.start(header_timeout_s=0.3, body_timeout_s=0.3)
+        # Longer than this test may be held up between connecting and sending: a silent client gets no 408.
+        it.start(header_timeout_s=2, body_timeout_s=2)
         with it.connect() as client, it.connect() as second, it.connect() as third:
             client.send(b"GET / HTTP/1.1\r\n")
             second.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab")
@@ -322,21 +322,20 @@ def test_idle_connection_is_closed_after_keep_alive() -> None:
 
 def test_health_is_answered_while_a_thread_is_in_a_long_call() -> None:
     with stage() as it:
-        it.start(threads=2)
+        host = it.start(threads=2)
         with it.connect() as slow, it.connect() as quick:
-            slow.send(b"GET /slow?ms=4000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            slow.send(b"GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the slow call")
-            began = time.monotonic()
             for _ in range(20):
                 assert quick.ask().body == b"hello"
-            assert time.monotonic() - began < 3
-            assert slow.read().body == b"slow"
+            host.release()
+            assert slow.read().body == b"held"
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_stalled_clients_do_not_stop_the_others(threads: int) -> None:
     with stage() as it:
-        it.start(threads=threads, header_timeout_s=60, body_timeout_s=60, write_timeout_s=60)
+        it.start(threads=threads, header_timeout_s=600, body_timeout_s=600, write_timeout_s=600)
         stalled = [it.connect() for _ in range(999)]
         try:
             for number, client in enumerate(stalled):
@@ -348,10 +347,8 @@ def test_stalled_clients_do_not_stop_the_others(threads: int) -> None:
                     )[number % 3]
                 )
             with it.connect() as client:
-                began = time.monotonic()
-                for _ in range(100):
+                for _ in range(100):  # those that stall are given ten minutes
                     assert client.ask().body == b"hello"
-                assert time.monotonic() - began < 15  # those that stall are given a minute
             for number, client in enumerate(stalled[:30]):
                 client.send((b": t\r\n\r\n", b"12345", b"")[number % 3])
                 body = client.read().body
@@ -419,13 +416,11 @@ def test_access_log_is_json_whatever_the_client_sends(tmp_path: Path) -> None:
 
 def test_client_that_does_not_read_a_huge_answer_does_not_hold_the_app_thread() -> None:
     with stage() as it:
-        it.start(write_timeout_s=30)
+        it.start(write_timeout_s=600)
         stuck = it.connect()
         stuck.send(b"GET /big?size=50000000 HTTP/1.1\r\nHost: t\r\n\r\n")
-        with it.connect() as client:
-            began = time.monotonic()
+        with it.connect() as client:  # which does not wait ten minutes
             assert client.ask().body == b"hello"
-            assert time.monotonic() - began < 15  # half of the stuck one's time
         assert stuck.read().body == b"x" * 50_000_000
         assert stuck.ask().body == b"hello"
 
@@ -474,7 +469,7 @@ def test_unix_socket_is_served_with_an_empty_remote_address(tmp_path: Path) -> N
 
 def test_slow_reader_of_a_generator_gets_all_of_it_and_close_is_called() -> None:
     with stage() as it:
-        it.start(threads=2)
+        it.start(threads=2, write_timeout_s=60)
         with it.connect() as slow:
             slow.send(b"GET /blocks?count=200&size=100000 HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "bytes_out") > 100_000, what="some of it")
@@ -485,14 +480,13 @@ def test_slow_reader_of_a_generator_gets_all_of_it_and_close_is_called() -> None
 def test_block_goes_out_while_the_app_makes_the_next_one() -> None:
     """PEP 3333: the server must not hold a block back until the app yields again."""
     with stage() as it:
-        it.start()
+        host = it.start()
         with it.connect() as client:
-            client.send(b"GET /pause?size=30000000&ms=15000 HTTP/1.1\r\nHost: t\r\n\r\n")
-            began = time.monotonic()
+            client.send(b"GET /held_within?size=30000000 HTTP/1.1\r\nHost: t\r\n\r\n")
             received = 0
             while received < 30_000_000:
                 received += len(client.sock.recv(1 << 20))
-            assert time.monotonic() - began < 12
+            host.release()
 
 
 def test_settings_are_checked_by_name() -> None:
@@ -536,11 +530,11 @@ def test_access_log_that_nobody_reads_stops_nobody_and_loses_nothing(tmp_path: P
                     assert client.ask(more=f"User-Agent: {'u' * 300}\r\n").status == 200
             host.order("close")
             os.set_blocking(reader, True)
-            lines = b""
+            pieces = []
             while piece := os.read(reader, 1 << 16):
-                lines += piece
+                pieces.append(piece)
             host.end()
-        assert len(lines.splitlines()) == 1000
+        assert len(b"".join(pieces).splitlines()) == 1000
     finally:
         os.close(reader)
 
@@ -549,11 +543,12 @@ def test_draining_worker_tells_when_its_listeners_are_not_needed() -> None:
     with stage() as it:
         host = it.start()
         with it.connect() as client:
-            client.send(b"GET /slow?ms=6000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send(b"GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
             host.order("handover")
-            host.expect("shut", within_s=5.5)
-            assert client.read().body == b"slow"
+            host.expect("shut")  # though the call goes on
+            host.release()
+            assert client.read().body == b"held"
 
 
 def test_child_that_the_app_forks_neither_answers_nor_serves() -> None:
@@ -570,15 +565,13 @@ def test_child_that_stays_does_not_keep_the_connection_open() -> None:
     with stage() as it:
         it.start()
         with it.connect() as client:
-            began = time.monotonic()
             client.send(b"GET /child_stays HTTP/1.0\r\n\r\n")
-            assert client.read().body == b"parent"
-            assert time.monotonic() - began < 6  # the child stays longer
+            assert client.read().body == b"parent"  # the child stays as long as the server
 
 
 def test_at_the_connection_limit_the_longest_idle_one_gives_way() -> None:
     with stage() as it:
-        it.start(max_connections=5)
+        it.start(max_connections=5, header_timeout_s=60)
         kept = [it.connect() for _ in range(5)]
         for client in kept:
             assert client.ask().body == b"hello"

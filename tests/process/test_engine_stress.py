@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -23,7 +22,6 @@ class Crowd:
     def __init__(self, it: Stage, count: int, seed: int) -> None:
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.slowest: tuple[float, str] = (0.0, "")
         self._stage = it
         self._is_over = threading.Event()
         self._threads = [
@@ -49,8 +47,7 @@ class Crowd:
                 self.give_up(client, rng)
                 client = self._stage.connect()
             act = rng.choice(acts)
-            began = time.monotonic()
-            try:
+            try:  # what takes longer than the client's timeout is wrong, too
                 act(client, rng)
                 self.done[act.__name__] += 1
                 assert not client.is_closing, "the server said close"
@@ -58,7 +55,6 @@ class Crowd:
                 self.wrong.append(f"{act.__name__}: {error!r}")
                 client.sock.close()
                 client = self._stage.connect()
-            self.slowest = max(self.slowest, (time.monotonic() - began, act.__name__))
         client.sock.close()
 
     def hello(self, client: Client, _rng: random.Random) -> None:
@@ -108,16 +104,13 @@ def test_nothing_is_lost_while_workers_come_and_go(threads: int) -> None:
             it.set_cell(3 + round_number % 2, "worker_state", 2)
             fresh = it.start(slot=3 + round_number % 2, threads=threads)
             before = sum(crowd.done.values())
-            wait_until(
-                lambda b=before: sum(crowd.done.values()) > b + 300, within_s=30, what="load"
-            )
+            wait_until(lambda b=before: sum(crowd.done.values()) > b + 300, what="load")
             leaving = hosts.pop(0)
             leaving.order("handover")
             leaving.end()
             hosts.append(fresh)
         crowd.end()
         assert not crowd.wrong
-        assert crowd.slowest[0] < 10
         for host in hosts:
             wait_until(host.is_idle, what="the end of all connections")
             assert it.cell(host.slot, "in_flight") == 0
@@ -148,17 +141,18 @@ def test_new_connections_are_served_while_the_old_ones_never_pause(
         crowd = [threading.Thread(target=never_pause, args=(n,)) for n in range(len(answers))]
         for thread in crowd:
             thread.start()
-        wait_until(lambda: min(answers) > 3, within_s=20, what="a full house")
-        waits = []
+        wait_until(lambda: min(answers) > 3, what="a full house")
+        passed_by = []
         for _ in range(10):
-            began = time.monotonic()
+            before = sum(answers)
             with it.connect() as client:
                 assert client.ask().body == b"hello"
-            waits.append(time.monotonic() - began)
+            passed_by.append(sum(answers) - before)
         is_over.set()
         for thread in crowd:
             thread.join()
-        assert max(waits) < 5
+        # Of the old connections, while a new one waits: in answers, as seconds are longer on a busy machine.
+        assert max(passed_by) < 100 * len(answers)
 
 
 def test_pipelining_clients_do_not_shut_others_out() -> None:
@@ -176,11 +170,11 @@ def test_pipelining_clients_do_not_shut_others_out() -> None:
         crowd = [threading.Thread(target=pipeline) for _ in range(3)]
         for thread in crowd:
             thread.start()
-        wait_until(lambda: it.requests(1, "GET", "200") > 500, within_s=20, what="pipelines")
-        began = time.monotonic()
+        wait_until(lambda: it.requests(1, "GET", "200") > 500, what="pipelines")
+        before = it.requests(1, "GET", "200")
         with it.connect() as client:
             assert client.ask().body == b"hello"
-        assert time.monotonic() - began < 5
+        assert it.requests(1, "GET", "200") - before < 50_000
         is_over.set()
         for thread in crowd:
             thread.join()

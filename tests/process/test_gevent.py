@@ -6,16 +6,22 @@ import os
 import resource
 import signal
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Prefork, run_prefork, wait_loaded, write_app
+from tests.process.harness import (
+    Prefork,
+    run_prefork,
+    wait_loaded,
+    wait_loaded_by,
+    write_app,
+)
 from tests.support.background_load import BackgroundLoad
 from tests.support.load_report import LoadPlan
+from tests.support.wait import UNHURRIED_S
 
 APP = """
     import contextvars, ctypes, os, threading, time
@@ -56,6 +62,10 @@ APP = """
             return stream(int(query))
         elif path == "/block":
             ctypes.CDLL(None).usleep(int(float(query) * 1e6))
+        elif path == "/block-until-go":
+            open("blocked", "w").close()
+            while not os.path.exists("go"):
+                ctypes.CDLL(None).usleep(20_000)
         elif path == "/own":
             is_new = not hasattr(local, "number")
             local.number = query
@@ -95,7 +105,7 @@ def gevent(*arguments: str, cwd: Path, wait: bool = True) -> Prefork:
 
 
 def get_later(pool: ThreadPoolExecutor, server: Prefork, path: str):
-    return pool.submit(server.get, path, timeout_s=30)
+    return pool.submit(server.get, path, timeout_s=UNHURRIED_S)
 
 
 def wait_asleep(server: Prefork, count: int) -> None:
@@ -104,7 +114,7 @@ def wait_asleep(server: Prefork, count: int) -> None:
 
 def test_hello_and_keep_alive(folder: Path):
     with gevent(cwd=folder) as server:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
         for _ in range(3):
             connection.request("GET", "/")
             response = connection.getresponse()
@@ -128,11 +138,11 @@ async def wait_together(port: int, count: int) -> list[bytes]:
 def test_a_thousand_requests_sleep_at_once_in_one_worker(folder: Path):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    with gevent(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+    with gevent("-t", "300", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         work = pool.submit(lambda: asyncio.run(wait_together(server.port, 1000)))
         wait_asleep(server, 1000)
         assert server.get("/release")[0] == 200
-        answers = work.result(60)
+        answers = work.result(120)
         assert {answer[:15] for answer in answers} == {b"HTTP/1.1 200 OK"}
         assert {answer[-5:] for answer in answers} == {b"hello"}
         assert len(server.workers()) == 1
@@ -149,7 +159,7 @@ def test_streams_to_a_slow_reader_while_others_are_served(folder: Path):
     count = 1500  # 12 MiB: more than sockets and buffers take
     with gevent(cwd=folder) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as slow:
-            slow.settimeout(30)
+            slow.settimeout(UNHURRIED_S)
             slow.sendall(b"GET /stream?%d HTTP/1.0\r\nHost: x\r\n\r\n" % count)
             assert slow.recv(15) == b"HTTP/1.1 200 OK"
             for _ in range(20):
@@ -162,16 +172,15 @@ def test_streams_to_a_slow_reader_while_others_are_served(folder: Path):
 
 
 def test_waits_cooperatively_when_a_client_does_not_read_and_there_is_no_spool(folder: Path):
-    arguments = ("--spool-size", "0", "--buffer-memory", "1Mi")
+    # A client that does not read is given ten minutes.
+    arguments = ("--spool-size", "0", "--buffer-memory", "1Mi", "--write-timeout", "600", "-t", "0")
     with gevent(*arguments, cwd=folder) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as slow:
-            slow.settimeout(30)
+            slow.settimeout(UNHURRIED_S)
             slow.sendall(b"GET /stream?1500 HTTP/1.0\r\nHost: x\r\n\r\n")
             assert slow.recv(15) == b"HTTP/1.1 200 OK"
-            began = time.monotonic()
             for _ in range(10):
                 assert server.get()[0] == 200
-            assert time.monotonic() - began < 5
             size = 0
             while piece := slow.recv(1 << 20):
                 size += len(piece)
@@ -183,7 +192,7 @@ def test_uploads(folder: Path, arguments: tuple[str, ...]):
     body = os.urandom(3_000_000)
     with gevent(*arguments, cwd=folder) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.settimeout(30)
+            client.settimeout(UNHURRIED_S)
             head = b"POST /echo HTTP/1.0\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
             client.sendall(head + body[:1_500_000])
             # Half of the body is on its way: others are served meanwhile.
@@ -196,18 +205,18 @@ def test_uploads(folder: Path, arguments: tuple[str, ...]):
 
 
 def test_a_request_that_sleeps_too_long_gets_504_and_ends_and_others_go_on(folder: Path):
-    with gevent("-t", "2", cwd=folder) as server, ThreadPoolExecutor(2) as pool:
+    with gevent("-t", "5", cwd=folder) as server, ThreadPoolExecutor(2) as pool:
         worker = server.workers()
         late = get_later(pool, server, "/ended")
         wait_log_of(server)
         other = get_later(pool, server, "/slow?ms=600")
         assert late.result()[0] == 504
         assert other.result() == (200, "hello")
-        server.wait(lambda: (folder / "ended").exists())
-        assert (
-            "RequestTimeout: the request took longer than --timeout"
-            in (folder / "ended").read_text()
+        ended = server.wait(
+            lambda: (folder / "ended").exists() and (folder / "ended").read_text(),
+            what="the request is not ended",
         )
+        assert "RequestTimeout: the request took longer than --timeout" in ended
         # Where it waited.
         server.wait_log(r"request timed out .*target=/ended")
         server.wait_log(r"in app\n")
@@ -222,15 +231,15 @@ def wait_log_of(server: Prefork) -> None:
 
 
 def test_a_request_that_refuses_to_end_costs_its_worker(folder: Path):
-    with gevent("-t", "1", cwd=folder) as server:
+    with gevent("-t", "3", cwd=folder) as server:
         worker = server.workers()
-        assert server.get("/stubborn", timeout_s=30)[0] == 504
+        assert server.get("/stubborn")[0] == 504
         server.wait(lambda: server.workers() != worker and len(server.workers()) == 1)
         assert server.get()[0] == 200
 
 
 def test_a_blocked_hub_is_replaced_and_its_stack_logged(folder: Path):
-    with gevent("-t", "1", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+    with gevent("-t", "3", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         worker = server.workers()[0]
         blocked = get_later(pool, server, "/block?30")
         server.wait_log(r"request timed out .*target=/block")
@@ -247,12 +256,12 @@ def test_a_hub_blocked_outside_of_requests_is_replaced(folder: Path):
         ctypes.CDLL(None).usleep(30_000_000)
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/block":
-            gevent.spawn_later(0.1, block)
+            gevent.spawn_later(1, block)
         start_response("200 OK", [("Content-Length", "5")])
         return [b"hello"]
     """
     write_app(folder, background)
-    with gevent("-t", "1", cwd=folder) as server:
+    with gevent("-t", "3", cwd=folder) as server:
         worker = server.workers()[0]
         assert server.get("/block")[0] == 200
         server.wait_log(r"hub is blocked")
@@ -262,33 +271,36 @@ def test_a_hub_blocked_outside_of_requests_is_replaced(folder: Path):
 
 
 def test_requests_that_wait_for_a_blocked_hub_are_passed_to_another_worker(folder: Path):
-    with gevent("-w", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+    with gevent("-w", "2", "-t", "300", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         # A connection of each worker, by which both could be reached while one is blocked.
-        connections = [HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(16)]
+        connections = [
+            HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S) for _ in range(16)
+        ]
         for connection in connections:
             connection.request("GET", "/")
             connection.getresponse().read()
-        blocked = get_later(pool, server, "/block?6")
-        began = time.monotonic()
-        time.sleep(0.1)  # until the hub is blocked; a little earlier only makes this easier
+        blocked = get_later(pool, server, "/block-until-go")
+        server.wait((folder / "blocked").exists)
         for connection in connections:
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"hello"
             connection.close()
-        assert time.monotonic() - began < 5
+        assert not blocked.done()
+        (folder / "go").touch()
         assert blocked.result()[0] == 200
 
 
 def test_reload_under_load_loses_nothing(folder: Path):
     with gevent("-w", "2", cwd=folder) as server:
-        plan = LoadPlan(url=server.url, duration_s=60, connections=16, slow_share=0.2, slow_ms=20)
+        plan = LoadPlan(url=server.url, duration_s=600, connections=16, slow_share=0.2, slow_ms=20)
         with BackgroundLoad(plan) as load:
             wait_loaded(load)
             for version in ("2", "3"):
                 write_app(folder, APP, version=version)
                 answer = server.reload(version)
                 assert answer["result"] == "succeeded", answer
-            server.wait(lambda: server.version() == "3")
+                assert server.version() == version
+                wait_loaded_by(load, version)
             report = load.finish()
         assert (report.failed, report.wrong) == (0, 0), (report.reasons, report.errors)
         assert set(report.versions) == {"1", "2", "3"}
@@ -296,16 +308,16 @@ def test_reload_under_load_loses_nothing(folder: Path):
 
 def test_workers_are_handed_over_at_max_requests_without_a_loss(folder: Path):
     with gevent("-w", "2", "--max-requests", "200", cwd=folder) as server:
-        plan = LoadPlan(url=server.url, duration_s=60, connections=16, slow_share=0.2, slow_ms=20)
+        plan = LoadPlan(url=server.url, duration_s=600, connections=16, slow_share=0.2, slow_ms=20)
         with BackgroundLoad(plan) as load:
             wait_loaded(load)
-            server.wait(lambda: server.log().count("reason=max_requests") >= 3, 30)
+            server.wait(lambda: server.log().count("reason=max_requests") >= 3, 120)
             report = load.finish()
         assert (report.failed, report.wrong) == (0, 0), (report.reasons, report.errors)
 
 
 def test_term_finishes_what_runs(folder: Path):
-    with gevent(cwd=folder) as server, ThreadPoolExecutor(20) as pool:
+    with gevent("-t", "300", cwd=folder) as server, ThreadPoolExecutor(20) as pool:
         # They sleep until all of them do, and the server has been told to stop.
         running = [get_later(pool, server, "/until-go") for _ in range(20)]
         wait_asleep(server, 20)
@@ -318,13 +330,12 @@ def test_term_finishes_what_runs(folder: Path):
 
 
 def test_quick_stop_ends_at_once_with_sleeping_requests(folder: Path):
-    with gevent(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
-        running = get_later(pool, server, "/slow?ms=20000")
+    options = ("-t", "600", "--graceful-timeout", "600")
+    with gevent(*options, cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        running = get_later(pool, server, "/until-go")  # which never comes
         wait_asleep(server, 1)
-        began = time.monotonic()
         server.signal(signal.SIGINT)
         assert server.wait_exit() == 0
-        assert time.monotonic() - began < 15
         with pytest.raises((OSError, HTTPException)):
             running.result()
 
@@ -334,11 +345,13 @@ def test_a_client_that_pipelines_gets_all_answers(folder: Path):
         gevent(cwd=folder) as server,
         socket.create_connection(("127.0.0.1", server.port)) as client,
     ):
-        client.settimeout(10)
+        client.settimeout(UNHURRIED_S)
         client.sendall(b"GET /slow?ms=50 HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
         received = b""
         while received.count(b"hello") < 5:
-            received += client.recv(65536)
+            piece = client.recv(65536)
+            assert piece, received
+            received += piece
 
 
 def test_each_worker_patches_and_imports_for_itself_where_the_import_cannot_be_shared(folder: Path):
@@ -497,7 +510,10 @@ def test_what_a_greenlet_of_the_app_raises_ends_no_other_request(folder: Path, r
     write_app(
         folder,
         """
-        import gc, gevent, os, signal, time
+        import gc, gevent, signal, threading
+
+        # They wait without running in between: the handler of a signal runs in whatever greenlet runs.
+        released = threading.Event()
 
         def throw(error):
             raise error
@@ -513,7 +529,8 @@ def test_what_a_greenlet_of_the_app_raises_ends_no_other_request(folder: Path, r
                 all = [one for one in gc.get_objects() if isinstance(one, gevent.Greenlet)]
                 gevent.killall([one for one in all if one is not own], block=False)
             elif what == "alarm":
-                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                signal.setitimer(signal.ITIMER_REAL, 0.5)
+                gevent.sleep(1)
             elif what == "callback":
                 gevent.get_hub().loop.run_callback(throw, SystemExit("of a callback"))
             else:
@@ -526,10 +543,11 @@ def test_what_a_greenlet_of_the_app_raises_ends_no_other_request(folder: Path, r
             global asleep
             if environ["PATH_INFO"] == "/sleep":
                 asleep += 1
-                while not os.path.exists("go"):
-                    time.sleep(0.02)
+                released.wait()
             elif environ["PATH_INFO"] == "/begin":
                 begin(environ["QUERY_STRING"])
+            elif environ["PATH_INFO"] == "/release":
+                released.set()
             start_response("200 OK", [])
             return [b"%d" % asleep]
         """,
@@ -539,7 +557,7 @@ def test_what_a_greenlet_of_the_app_raises_ends_no_other_request(folder: Path, r
         asleep = [get_later(pool, server, "/sleep") for _ in range(3)]
         server.wait(lambda: int(server.get()[1]) == 3)
         assert server.get(f"/begin?{raised}")[0] == 200
-        (folder / "go").touch()
+        assert server.get("/release")[0] == 200
         # Those that the app kills itself are answered too.
         assert {answer.result()[0] for answer in asleep} == {500 if raised == "killall" else 200}
         assert server.get()[0] == 200

@@ -18,7 +18,7 @@ from prefork.errors import Exit
 
 from tests.process.harness import PREFORK, Prefork, write_app
 from tests.support.ports import reserve_port
-from tests.support.wait import stat_fields, wait_until
+from tests.support.wait import UNHURRIED_S, stat_fields, wait_until
 
 
 class Pipe:
@@ -28,7 +28,7 @@ class Pipe:
         os.mkfifo(path)
         self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        self.text = b""
+        self.text = bytearray()
         self._ended = threading.Event()
 
     def fill(self) -> None:
@@ -110,16 +110,16 @@ def test_log_pipe_that_nobody_reads_holds_up_no_supervision(folder: Path) -> Non
         write_app(folder, version="2")
         server.signal(signal.SIGHUP)
         server.wait_version("2")
-        killed = server.workers()[0]
+        killed = server.wait_workers(2)[0]  # none that is about to leave
         os.kill(killed, signal.SIGKILL)
         wait_until(
             lambda: len(server.workers()) == 2 and killed not in server.workers(),
             what="no replacement", root_pid=server.process.pid,
         )  # fmt: skip
         server.pipe.read_on()
-        lost = server.wait_log(r"WARNING +log lines were lost\S* .*pid=(\d+) lines=(\d+)")
-        assert int(lost[1]) == server.process.pid
-        assert int(lost[2]) > 0
+        # Other processes may have lost some of their own.
+        lost = r"WARNING +log lines were lost\S* .*"
+        server.wait_log(rf"{lost}pid={server.process.pid} lines=[1-9]")
         server.wait_log("worker exited")
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
@@ -170,7 +170,7 @@ def test_long_tracebacks_of_many_workers_on_one_pipe_are_whole(folder: Path, sty
             client.join()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-        server.wait_log("prefork exited")
+        server.wait_log(r"prefork exited.*\n")
         text = server.log()
     assert "log lines were lost" not in text
     if style != "text":
@@ -243,7 +243,7 @@ def test_with_log_format_json_every_line_is_an_object(folder: Path) -> None:
         port = int(server.wait_log(r'"listening":"127.0.0.1:(\d+)"')[1])
         server.wait_log('"agent listening"')
         for path in ("/log", "/print", "/boom"):
-            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = HTTPConnection("127.0.0.1", port, timeout=UNHURRIED_S)
             connection.request("GET", path)
             assert connection.getresponse().status == (500 if path == "/boom" else 200)
             connection.close()
@@ -351,6 +351,7 @@ def test_exception_with_a_huge_text_is_logged_by_head_and_tail_and_size(folder: 
             connection.request("GET", "/")
             assert connection.getresponse().status == 500
         assert cpu_s(worker) - before_s < 3  # 6 s and more when each character was looked at
+        server.wait_log(r"xxxend")
         record = server.log()
         assert len(record) < 100_000
         assert "ValueError: beginxxx" in record

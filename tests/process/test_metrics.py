@@ -72,7 +72,7 @@ def test_a_pod_of_64_workers_has_at_most_300_series_that_promtool_accepts(
         Prefork("-w", "64", "--duration-buckets", buckets, *content, cwd=folder) as server,
         running_agent(server.run_dir) as agent,
     ):
-        server.wait(lambda: agent.value("wsgi_workers", state="serving") == 64, 60)
+        server.wait(lambda: agent.value("wsgi_workers", state="serving") == 64)
         for _ in range(3):
             ask_for_every_code(server.port)
         agent.wait_counted()
@@ -157,6 +157,11 @@ class Watcher:
                     self.went_back.append(f"{key}: {self.seen[key]} → {sample.value}")
                 self.seen[key] = sample.value
 
+    def wait_killed(self, count: int) -> None:
+        """Wait until so many workers are seen to have been killed: that one is, is known when it has been reaped."""
+        key = "wsgi_worker_exits_total", (("reason", "killed"),)
+        wait_until(lambda: self.seen.get(key) == count, what=f"not {count} killed")
+
     def look_again(self) -> None:
         """Wait for a scrape that begins from now on."""
         before = self.scrapes
@@ -164,19 +169,21 @@ class Watcher:
 
 
 def test_no_counter_goes_back_over_the_end_of_workers_server_and_agent(folder: Path) -> None:
-    run_dir = folder / "run"
+    run_dir, killed = folder / "run", 0
     with Watcher() as watcher:
         for end in (signal.SIGKILL, signal.SIGTERM, None):
             with Prefork("-w", "2", cwd=folder) as server:
                 for _ in range(2):
                     with running_agent(run_dir) as watcher.agent:
                         for _ in range(5):
-                            server.get()
+                            assert server.get()[0] == 200
                         watcher.agent.wait_counted()
                         watcher.look_again()
                         os.kill(server.workers()[0], signal.SIGKILL)
+                        killed += 1
+                        watcher.wait_killed(killed)
                         server.wait_workers(2)
-                        server.reload()
+                        assert server.reload(f"reload-{killed}")["result"] == "succeeded"
                         watcher.look_again()
                     watcher.agent = None
                 if end is not None:
@@ -185,5 +192,5 @@ def test_no_counter_goes_back_over_the_end_of_workers_server_and_agent(folder: P
     requests = "wsgi_http_requests_total", (("code", "200"), ("method", "GET"))
     assert watcher.went_back == []
     assert watcher.seen[requests] >= 30
-    assert watcher.seen["wsgi_worker_exits_total", (("reason", "killed"),)] == 6
+    assert watcher.seen["wsgi_worker_exits_total", (("reason", "killed"),)] == killed == 6
     assert watcher.seen["wsgi_reloads_total", (("result", "succeeded"),)] == 6

@@ -12,7 +12,7 @@ T = TypeVar("T")
 # The first questions come at this distance; later ones as far apart as `every_s`.
 EAGER_S = 0.02
 # For what takes milliseconds, or the start of a program: machines that build and test on all cores take that long.
-UNHURRIED_S = 30.0
+UNHURRIED_S = 120.0
 
 
 class NotYetError(Exception):
@@ -75,8 +75,13 @@ def process_tree(root_pid: int) -> list[str]:
 
 def children_of(pid: int) -> list[int]:
     """Return the children of a process that are not zombies."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [child for child in sorted(pids) if parent_of(child) == pid and state_of(child) != "Z"]
+    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [child for child in pids if is_running_child(stat_fields(child), pid)]
+
+
+def is_running_child(fields: list[str], parent: int) -> bool:
+    """Whether these fields of /proc/PID/stat, read in one go, are those of a child of `parent` that runs; pure."""
+    return bool(fields) and fields[0] not in "ZX" and int(fields[1]) == parent
 
 
 def stat_fields(pid: int) -> list[str]:
