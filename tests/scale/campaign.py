@@ -189,7 +189,13 @@ class Measurement:
             )
 
         await self.fleet.wait(are_reported, within_s=LONGEST_S, what="unready apps reported")
-        await calm(operator, share=0.5)
+        # After its progress deadline each of them changes once more; then they are at rest.
+        await self.fleet.wait(
+            lambda seen: len(seen.stuck) >= self.plan.unready,
+            within_s=LONGEST_S,
+            what="rollouts stuck",
+        )
+        await calm(operator)
         cpu, started = operator.cpu_s(), time.monotonic()
         await asyncio.sleep(self.plan.rest_s)
         used_s = operator.cpu_s() - cpu

@@ -35,6 +35,7 @@ class Seen:
     ready: dict[str, bool] = field(default_factory=dict)  # WsgiApps: is Ready true
     reported: dict[str, str] = field(default_factory=dict)  # the reason of Ready
     rounds: dict[str, tuple[str, float]] = field(default_factory=dict)  # Deployments: ROUND, when
+    stuck: set[str] = field(default_factory=set)  # Deployments past their progress deadline
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -147,6 +148,9 @@ class Fleet:
         round_ = next((e["value"] for e in env if e["name"] == "ROUND"), "")
         if self.seen.rounds.get(key, ("",))[0] != round_ or key not in self.seen.rounds:
             self.seen.rounds[key] = (round_, time.monotonic())
+        conditions = deployment.get("status", {}).get("conditions", ())
+        is_stuck = any(c["type"] == "Progressing" and c["status"] == "False" for c in conditions)
+        (self.seen.stuck.add if is_stuck else self.seen.stuck.discard)(key)
 
     async def wait(self, condition: Any, *, within_s: float, what: str) -> None:
         """Wait until a condition of `seen` holds."""
