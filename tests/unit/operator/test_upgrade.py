@@ -446,6 +446,20 @@ def test_all_who_wait_say_that_the_upgrade_has_stopped_and_that_it_goes_on(
     assert waits.reason == "WaitingForUpgrade"
 
 
+def test_of_several_apps_that_are_stuck_the_same_one_is_named_whoever_was_looked_at_last(
+    upgrades: Callable[..., Upgrades],
+) -> None:
+    gate, live, broken = upgrades(2), deployment(), deployment(NEW, ready=1, stuck=True)
+    for app in (A, B):
+        assert gate.ask(app, live) is None
+    for app in (A, B):
+        see(gate, app, broken)
+    first = gate.ask(C, live)
+    for app in (B, A, B):
+        see(gate, app, broken)
+        assert gate.ask(C, live) == first
+
+
 def test_an_app_that_is_not_ready_waits_and_holds_up_no_other(
     upgrades: Callable[..., Upgrades], woken: list[AppKey]
 ) -> None:

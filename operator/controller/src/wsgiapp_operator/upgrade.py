@@ -329,7 +329,8 @@ class Upgrades:
         return None
 
     def _find_stopped(self, app: AppKey) -> Issue | None:
-        stuck = [str(key) for key, state in self._states().items() if state is Upgrade.STUCK]
+        # Of several always the same one: all who wait have its name in their status.
+        stuck = sorted(str(key) for key, state in self._states().items() if state is Upgrade.STUCK)
         if not stuck:
             return None
         self._waiting[app] = None
