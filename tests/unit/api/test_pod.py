@@ -74,7 +74,7 @@ def test_server_understands_the_arguments_that_it_is_given(tmp_path: Path) -> No
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "gunicorn.conf.py").write_text("threads = 2\n")
     command = [sys.executable, "-m", "prefork", "--check-config", *arguments]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     # The options are taken, and the app is looked for: there is none.
     assert "No module named 'shop'" in checked.stderr
     assert 'settings read source="config file deploy/gunicorn.conf.py"' in checked.stderr

@@ -33,7 +33,7 @@ def test_missing_program_is_named() -> None:
 
 def test_program_without_end_is_given_up() -> None:
     with pytest.raises(ClusterError, match=r"no end after 0\.1 s"):
-        run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.1)
+        run([sys.executable, "-c", "import time; time.sleep(600)"], timeout_s=0.1)
 
 
 def test_failure_as_an_answer_is_none() -> None:
@@ -81,7 +81,7 @@ def test_second_command_waits_for_the_first(tmp_path: Path) -> None:
         waiting.start()
         waiting.join(0.2)
         order.append("first")
-    waiting.join(30)
+    waiting.join(60)
     assert order == ["first", "second"]
 
 
@@ -90,7 +90,7 @@ def test_lock_of_a_killed_command_is_free(tmp_path: Path) -> None:
     holder = (
         "from tests.cluster.commands import exclusive; from pathlib import Path; import sys, time\n"
     )
-    holder += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder += "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", holder, str(lock)], cwd=HERE.parents[1], stdout=subprocess.PIPE
     ) as process:

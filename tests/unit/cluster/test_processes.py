@@ -44,24 +44,24 @@ def _find(name: str) -> list[Running]:
 
 
 def test_started_component_is_found_with_its_fingerprint(paths: Paths, name: str) -> None:
-    component = _component(name, "import time; time.sleep(60)")
+    component = _component(name, "import time; time.sleep(600)")
     pid = start(component, paths)
-    wait_until(lambda: len(_find(name)) == 1, within_s=10, what="it is found")
+    wait_until(lambda: len(_find(name)) == 1, within_s=60, what="it is found")
     (found,) = _find(name)
     assert (found.pid, found.fingerprint) == (pid, fingerprint(component))
 
 
 def test_child_of_a_component_is_found_by_the_same_mark(paths: Paths, name: str) -> None:
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     start(_component(name, child), paths)
-    wait_until(lambda: len(_find(name)) == 2, within_s=10, what="both are found")
+    wait_until(lambda: len(_find(name)) == 2, within_s=60, what="both are found")
 
 
 def test_stop_ends_a_component_that_ignores_the_polite_signal(paths: Paths, name: str) -> None:
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
     pid = start(_component(name, stubborn), paths)
     log = log_of(name, paths)
-    wait_until(lambda: log.exists() and log.read_text() == "on\n", within_s=10, what="it runs")
+    wait_until(lambda: log.exists() and log.read_text() == "on\n", within_s=60, what="it runs")
     (running,) = _find(name)
     stop(running, patience_s=0.2)
     assert not is_alive(pid)
@@ -81,7 +81,7 @@ def test_fingerprint_changes_with_arguments_and_with_files(tmp_path: Path) -> No
 def test_log_of_the_start_before_is_kept(paths: Paths, name: str) -> None:
     for word in ("first", "second"):
         pid = start(_component(name, f"print('{word}')"), paths)
-        wait_until(lambda pid=pid: not is_alive(pid), within_s=10, what="it ended")
+        wait_until(lambda pid=pid: not is_alive(pid), within_s=60, what="it ended")
     log = log_of(name, paths)
     assert log.read_text() == "second\n"
     assert log.with_suffix(".log.1").read_text() == "first\n"

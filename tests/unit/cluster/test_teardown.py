@@ -16,10 +16,10 @@ def test_forgotten_process_and_folder_are_named(tmp_path: Path) -> None:
     paths = Paths(cache=tmp_path / "cache", state=tmp_path / "state", run=tmp_path / "run")
     paths.run.mkdir()
     name = f"forgotten-{os.getpid()}"
-    pid = start(Component(name, ("/bin/sleep", "60")), paths)
+    pid = start(Component(name, ("/bin/sleep", "600")), paths)
     try:
         wait_until(
-            lambda: f"process {pid} sleep" in find_leftovers(paths), within_s=10, what="it is named"
+            lambda: f"process {pid} sleep" in find_leftovers(paths), within_s=60, what="it is named"
         )
         assert str(paths.run) in find_leftovers(paths)
     finally:

@@ -28,7 +28,7 @@ def promtool() -> Callable[..., str]:
 
     def run(*arguments: str | Path) -> str:
         done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, check=False, timeout=60
+            [program, *arguments], capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

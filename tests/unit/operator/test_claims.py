@@ -12,10 +12,12 @@ from wsgiapp_operator.leader_election import LeadershipLost
 
 from tests.unit.operator.fake_cluster import FakeCluster
 
+IN_VIRTUAL_TIME = True
+
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same proportions, faster."""
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same proportions."""
     for name, value in {
         "DURATION_S": 0.8,
         "RENEW_S": 0.05,

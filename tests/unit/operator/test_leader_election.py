@@ -12,11 +12,11 @@ from wsgiapp_operator.leader_election import LeaderElection, LeadershipLost
 from tests.unit.operator.fake_cluster import FakeCluster
 
 NAME = "wsgiapp-operator"
+IN_VIRTUAL_TIME = True
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faster, and renewed more often: a busy machine holds both replicas up for a tenth of a second now and then."""
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "DURATION_S": 0.8,
         "RENEW_S": 0.03,

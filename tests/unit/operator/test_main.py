@@ -74,7 +74,7 @@ async def take_next(queue: KeyedQueue[AppKey]) -> AppKey:
 
     running = asyncio.create_task(queue.run(handle, parallel=1))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await taken
     finally:
         running.cancel()
@@ -90,7 +90,7 @@ async def fail() -> None:
 
 async def test_a_part_that_fails_ends_the_operator_with_its_error() -> None:
     other = asyncio.create_task(rest())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(KeyError, match="a bug in one part"):
             await run_beside([other], [rest(), fail()], asyncio.Event())
     other.cancel()
@@ -103,7 +103,7 @@ async def test_parts_end_when_the_operator_is_to_end_or_another_task_has_ended(
     end = asyncio.Event()
     other = asyncio.create_task(rest())
     asyncio.get_running_loop().call_soon(end.set if is_asked else other.cancel)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await run_beside([other], [rest(), rest()], end)
     other.cancel()
 
@@ -126,7 +126,7 @@ async def test_first_listing_that_fails_is_repeated(
     cluster: Any = FailingCluster(error)
     cluster.put(make_manifest())
     queue: KeyedQueue[AppKey] = KeyedQueue()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await wait_for_listing(cluster, Cache(), queue, ())
     assert await take_next(queue) == SHOP
 
@@ -151,7 +151,7 @@ async def test_operator_that_starts_waits_out_what_passes(
     monkeypatch.setattr(main, "FIRST_PAUSE_S", 0.0)
     cluster: Any = AskedCluster({question: error})
     settings = read_settings([], {})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         platform = await read_everything(settings, cluster, Cache(), KeyedQueue())
     assert platform.image_volumes
     (line,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")

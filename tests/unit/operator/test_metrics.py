@@ -83,11 +83,10 @@ def test_health_is_answered_among_many_idle_connections(
         for n in range(500):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(b"GET /healthz HTTP/1.1\r\n"[: n % 20])
-        with urllib.request.urlopen(f"{base}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"{base}/healthz", timeout=60) as answer:
             assert answer.status == 200
         wait_until(
             lambda: threading.active_count() - before <= CONNECTIONS_MAX,
-            within_s=10,
             what="threads of closed connections ended",
         )
 

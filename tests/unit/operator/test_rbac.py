@@ -132,7 +132,7 @@ async def watch_until_all_is_watched(world: RecordedWorld, api: RecordedApi) -> 
     )
     kinds = len((KIND, "Pod", "ConfigMap", *OWNED_KINDS))
     await api.wait_until(
-        lambda used: sum(right.verb == "watch" for right in used) == kinds, within_s=30
+        lambda used: sum(right.verb == "watch" for right in used) == kinds, within_s=60
     )
     stop.set()
     watching.cancel()

@@ -625,7 +625,7 @@ async def test_apps_whose_agents_are_silent_hold_up_no_other(world: World) -> No
     queue.add(KEY)
     running = asyncio.create_task(queue.run(world.reconciler.reconcile, parallel=PARALLEL))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while set(world.agents.serves.values()) != {second}:  # noqa: ASYNC110 -- a fake
                 await asyncio.sleep(0.05)
     finally:
@@ -649,7 +649,7 @@ async def test_what_a_user_declares_does_not_queue_behind_what_is_followed(world
     spec = {**app["spec"], "replicas": 7}
     world.see({**app, "metadata": {**app["metadata"], "generation": generation}, "spec": spec})
     async with full_slots(world):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await world.reconcile()
         assert world.resource("Deployment")["spec"]["replicas"] == 7
         with pytest.raises(TimeoutError):
@@ -666,7 +666,7 @@ async def test_reload_does_not_queue_behind_what_is_followed_from_its_first_step
         queue.add(KEY)
         running = asyncio.create_task(queue.run(world.reconciler.reconcile, parallel=PARALLEL))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while KEY not in world.reconciler.slots._common.waiting:  # noqa: ASYNC110 -- a fake
                     await asyncio.sleep(0)
                 second = world.write_code("VERSION = 2")

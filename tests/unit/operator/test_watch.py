@@ -24,7 +24,7 @@ async def fail() -> None:
 async def test_watching_that_fails_is_an_error_at_once_and_ends_its_tasks_only() -> None:
     ours = asyncio.create_task(asyncio.sleep(60))
     streams = [asyncio.create_task(fail()), asyncio.create_task(asyncio.sleep(60))]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(ConnectionError, match="the stream is broken"):
             await run_until_one_ends(streams, asyncio.Event())
     assert streams[1].cancelled()
@@ -83,7 +83,7 @@ async def test_what_goes_first_is_handled_before_what_has_been_due() -> None:
         queue.add(key)
     queue.add("changed", FIRST)
     running = asyncio.create_task(queue.run(handle, parallel=1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await done.wait()
     running.cancel()
     assert handled[0] == "changed"

@@ -126,7 +126,7 @@ class Watched:
         waits = [
             asyncio.create_task(each) for each in (self.queue.run(handle, parallel=1), seen.wait())
         ]
-        await asyncio.wait([*waits, task], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waits, task], timeout=60, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
 
@@ -209,7 +209,7 @@ async def test_list_that_breaks_is_begun_anew(kubeconfig: Path, lists: list[Answ
 async def test_list_with_nothing_in_it_is_reported_too(kubeconfig: Path) -> None:
     """All may have been deleted while the watch was broken."""
     watched = Watched()
-    async with FaultyApi().serve(kubeconfig), watched.run(), asyncio.timeout(20):
+    async with FaultyApi().serve(kubeconfig), watched.run(), asyncio.timeout(60):
         await watched.listed.wait()
 
 
@@ -225,7 +225,7 @@ async def watch_until_one_is_cancelled(kubeconfig: Path) -> None:
         await watched.wait_for_shop(task)
         one = next(each for each in asyncio.all_tasks() if each.get_name() == "watch Pod")
         one.cancel()
-        await asyncio.wait([task], timeout=20)
+        await asyncio.wait([task], timeout=60)
 
 
 async def test_token_that_has_expired_is_read_anew(kubeconfig: Path) -> None:
@@ -297,7 +297,7 @@ async def test_ca_that_is_rotated_costs_one_try_and_no_watch(
     async with api.serve(kubeconfig, authority.context):
         authority.name_in(kubeconfig)
         cluster = await Cluster.connect()
-        async with watched.run(cluster.ssl_context) as task, asyncio.timeout(30):
+        async with watched.run(cluster.ssl_context) as task, asyncio.timeout(60):
             await watched.listed.wait()
             authority.rotate()
             with pytest.raises(aiohttp.ClientConnectorCertificateError):

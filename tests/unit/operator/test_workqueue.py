@@ -18,7 +18,7 @@ async def running(
 ) -> AsyncIterator[None]:
     task = asyncio.create_task(queue.run(handle, parallel=parallel))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             yield
     finally:
         task.cancel()

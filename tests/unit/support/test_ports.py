@@ -15,10 +15,10 @@ def test_server_that_is_told_the_port_can_listen_there_again_and_again() -> None
     port = reserve_port()
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=5)
+            socket.create_connection(("127.0.0.1", port), timeout=60)
         with (
             socket.create_server(("127.0.0.1", port)) as server,
-            socket.create_connection(("127.0.0.1", port), timeout=5),
+            socket.create_connection(("127.0.0.1", port), timeout=60),
         ):
             server.accept()[0].close()
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -72,10 +71,8 @@ def test_descriptors_travel_with_a_message(ends: tuple[Channel, Channel]):
 
 def test_reading_does_not_wait_when_told_so(ends: tuple[Channel, Channel]):
     _, other = ends
-    began = time.monotonic()
     with pytest.raises(BlockingIOError):
         other.receive(wait=False)
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("fill", ["a", "я", "\U0001f4a5", "\x00", '"', "\udc80"])
