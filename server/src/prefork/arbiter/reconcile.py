@@ -38,7 +38,7 @@ from prefork.arbiter.fleet import (
     surge_of,
     wanted_old,
 )
-from prefork.arbiter.transitions import QUICK_STOP_S, count_unhealthy, end_mold
+from prefork.arbiter.transitions import STACK_S, count_unhealthy, end_mold
 from prefork.base.stats import ExitReason, ServerState, WorkerState
 
 # Old workers are drained at this distance, so that their connections do not arrive all at once.
@@ -85,7 +85,7 @@ def kill_overdue(fleet: Fleet, now: float) -> Step:
             fleet = put(fleet, replace(worker, deadline=None))
         else:
             actions.append(KillWorker(worker.id, with_stack=worker.state is WorkerState.BOOTING))
-            fleet = put(fleet, replace(worker, deadline=now + QUICK_STOP_S, is_killed=True))
+            fleet = put(fleet, replace(worker, deadline=now + STACK_S, is_killed=True))
     return fleet, tuple(actions)
 
 
@@ -109,7 +109,7 @@ def give_up_unforked(fleet: Fleet, worker: Worker, now: float) -> Step:
 
 
 def hang_mold(fleet: Fleet, number: int, hang: str, now: float) -> Fleet:
-    return put_mold(fleet, number, state=MoldState.HUNG, hang=hang, retry_at=now + QUICK_STOP_S)
+    return put_mold(fleet, number, state=MoldState.HUNG, hang=hang, retry_at=now + STACK_S)
 
 
 def begin_generation(fleet: Fleet, now: float) -> Step:

@@ -67,8 +67,10 @@ CALM_CRASHES = 5
 CALM_S = 30.0
 BACKOFF_MAX_S = 30.0
 SERVED_BACKOFF_MAX_S = 1.0  # after workers that had become ready
-# After a quick stop, before the rest is killed; also what a process that is to write its stack gets for that.
-QUICK_STOP_S = 1.0
+# After a quick stop, before the rest is killed: time for the hook worker_int, on a busy machine too.
+QUICK_STOP_S = 3.0
+# What a process that is to write its stack gets for that: where it hangs, the machine may be busy.
+STACK_S = 5.0
 # The health path is asked so often before a generation is given up, with such a pause: a connection pool that is
 # just filling is not a broken app.
 HEALTH_ATTEMPTS = 3
