@@ -143,7 +143,9 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def put_link(path: Path, target: Path) -> None:
-    """Make `path` a link to `target`, in one step where there is one already."""
+    """Make `path` a link to `target`, in one step where there is one already; one that leads there is left alone."""
+    if path.is_symlink() and path.readlink() == target:
+        return
     draft = path.with_name("..new")
     draft.unlink(missing_ok=True)
     draft.symlink_to(target)
