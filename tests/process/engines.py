@@ -117,7 +117,7 @@ class Stage:
         self.hosts.append(host)
         return host
 
-    def connect(self, timeout_s: float = 20) -> Client:
+    def connect(self, timeout_s: float = UNHURRIED_S) -> Client:
         """Open a connection."""
         sock = socket.socket(self.listener.family)
         sock.settimeout(timeout_s)

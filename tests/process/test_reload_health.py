@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import Prefork, run_prefork, wait_loaded, write_app
+from tests.process.harness import Prefork, run_prefork, unhurried_plan, wait_loaded, write_app
 from tests.support.background_load import BackgroundLoad
-from tests.support.load_report import LoadPlan
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 # What /healthz answers is in the file `health`, one line per answer; the last one stays.
 APP = """
@@ -89,7 +88,7 @@ def test_unhealthy_generation_is_reported_and_never_answers_a_client(
     options = ("--health-path=/healthz", "-w", "2", f"--preload={preload}")
     with Prefork(*options, cwd=app) as server:
         before = server.wait_workers(2)
-        with BackgroundLoad(LoadPlan(url=server.url, rate=300, duration_s=60)) as load:
+        with BackgroundLoad(unhurried_plan(server.url, 300)) as load:
             wait_loaded(load)
             write_app(app, APP, version="2")
             (app / "health").write_text(answer.replace("\n", " ") + "\n")
@@ -121,31 +120,31 @@ def test_app_that_is_healthy_after_a_moment_passes(app: Path):
 
 
 def test_hanging_answer_is_given_up_and_another_worker_asked(app: Path):
-    options = ("--health-path=/healthz", "-w", "2", "--boot-timeout=2")
+    options = ("--health-path=/healthz", "-w", "2", "--boot-timeout=5")
     with Prefork(*options, cwd=app) as server:
         write_health(app, "hang", "200 OK|")
         write_app(app, APP, version="2")
         assert server.reload("one")["result"] == "succeeded"
-        assert "GET /healthz was not answered within 2 s" in server.log()
+        assert "GET /healthz was not answered within 5 s" in server.log()
         (_, first, *_), (_, second, *_) = asked(app)
         assert first != second
         write_health(app, "hang")
         write_app(app, APP, version="3")
         reply = server.reload("all")
         assert reply["result"] == "failed"
-        assert "GET /healthz was not answered within 2 s (3 attempts)" in reply["message"]
+        assert "GET /healthz was not answered within 5 s (3 attempts)" in reply["message"]
         assert server.version() == "2"
 
 
 def test_app_that_holds_the_interpreter_is_given_up_too(app: Path):
     """Its worker cannot even report that the answer is late."""
-    with Prefork("--health-path=/healthz", "--boot-timeout=1", cwd=app) as server:
+    with Prefork("--health-path=/healthz", "--boot-timeout=4", cwd=app) as server:
         held = APP.replace("time.sleep(600)", "import ctypes; ctypes.PyDLL(None).sleep(600)")
         write_health(app, "hang")
         write_app(app, held, version="2")
         reply = server.reload()
         assert reply["result"] == "failed"
-        assert "was not answered within 1 s" in reply["message"]
+        assert "was not answered within 4 s" in reply["message"]
         assert server.version() == "1"
         server.wait_workers(1)
 
@@ -177,7 +176,7 @@ def test_health_requests_are_no_traffic(app: Path):
 
 def test_kept_connections_survive_a_reload_that_is_not_healthy(app: Path):
     with Prefork("--health-path=/healthz", cwd=app) as server:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"hello"
         write_health(app, "500 No|")

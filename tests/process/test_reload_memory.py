@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.harness import PREFORK, Prefork, wait_loaded, write_app
+from tests.process.harness import PREFORK, Prefork, unhurried_plan, wait_loaded, write_app
 from tests.process.test_agent import running_agent
 from tests.support.background_load import BackgroundLoad
-from tests.support.load_report import LoadPlan
 from tests.support.wait import NotYetError, wait_until
 
 MIB = 1 << 20
@@ -130,7 +129,7 @@ def test_app_at_85_percent_of_its_limit_is_reloaded_without_a_kill_or_a_lost_req
     options = (f"--preload={preload}", "--health-path=/")
     with (
         serving(group, folder, *options, import_mib=import_mib, worker_mib=worker_mib) as server,
-        BackgroundLoad(LoadPlan(url=server.url, rate=200, duration_s=60)) as load,
+        BackgroundLoad(unhurried_plan(server.url, 200)) as load,
     ):
         wait_loaded(load)
         before = set(server.workers())
@@ -184,7 +183,7 @@ def test_failure_in_the_middle_goes_back_to_the_old_generation(
     """The new generation's n-th worker does not import."""
     with (
         serving(group, folder, "--preload=never", import_mib=12, worker_mib=12) as server,
-        BackgroundLoad(LoadPlan(url=server.url, rate=200, duration_s=60)) as load,
+        BackgroundLoad(unhurried_plan(server.url, 200)) as load,
     ):
         wait_loaded(load)
         text = APP.replace("{import_mib}", "12").replace(

@@ -2,7 +2,8 @@
 
 import os
 import signal
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,15 @@ def test_boot_timeout_holds_from_the_reload_that_sets_it(folder: Path, preload: 
 def test_graceful_timeout_is_that_of_the_worker_that_leaves(folder: Path):
     """The old generation's calls were begun under its own limit."""
     write_config(folder, "graceful_timeout = 60")
-    with Prefork("--threads", "2", cwd=folder) as server:
+    with Prefork("--threads", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         (old,) = server.workers()
-        answers: list[tuple[int, str]] = []
-        call = threading.Thread(target=lambda: answers.append(server.get("/slow?ms=2000")))
-        call.start()
+        answer = pool.submit(server.get, "/wait")
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         write_config(folder, "graceful_timeout = 0.1")
         assert server.reload()["result"] == "succeeded"
-        call.join()
-        assert answers == [(200, f"hello from {old}")]
+        time.sleep(1)  # so that the new limit is over
+        (folder / "go").touch()
+        assert answer.result() == (200, f"hello from {old}")
 
 
 def test_threads_and_limits_hold_from_the_reload_that_sets_them(folder: Path):
@@ -81,8 +81,7 @@ def test_threads_and_limits_hold_from_the_reload_that_sets_them(folder: Path):
         assert server.reload()["result"] == "succeeded"
         assert server.get("/" + "x" * 300)[0] == 414
         (worker,) = server.wait_workers(1)
-        names = [p.read_text().strip() for p in Path(f"/proc/{worker}/task").glob("*/comm")]
-        assert len(names) >= 4
+        server.wait(lambda: len(os.listdir(f"/proc/{worker}/task")) >= 4, what="too few threads")
 
 
 def test_loglevel_holds_from_the_reload_that_sets_it(folder: Path):
@@ -93,6 +92,7 @@ def test_loglevel_holds_from_the_reload_that_sets_it(folder: Path):
         server.wait_workers(1)
         before = server.log()
         replace_workers(server)
+        assert server.get()[0] == 200
         assert "worker ready" not in server.log()[len(before) :]
         write_config(folder, "loglevel = 'info'")
         assert server.reload("loud")["result"] == "succeeded"
@@ -163,6 +163,7 @@ def test_hooks_in_the_arbiter_see_the_environment_of_the_generation_that_serves(
         write_app(folder, "raise RuntimeError('broken')\n")
         assert server.reload("broken")["result"] == "failed"
         replace_workers(server)
+        server.wait(lambda: server.log().count("left colour=red") >= 2)
         assert "colour=blue" not in server.log()
         write_app(folder, version="2")
         assert server.reload("good")["result"] == "succeeded"

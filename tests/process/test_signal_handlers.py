@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ APP = """
                 signal.setitimer(signal.ITIMER_REAL, 0.01)
                 time.sleep(0.1)
         if environ["PATH_INFO"] == "/slow":
-            time.sleep(1)
+            time.sleep(600)
         body = str(os.getpid()).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
@@ -32,7 +31,8 @@ APP = """
 @pytest.mark.parametrize("preload", ["auto", "never"])
 def test_handler_that_raises_ends_no_worker(folder: Path, preload: str):
     write_app(folder, APP)
-    with Prefork("-w", "1", f"--preload={preload}", cwd=folder) as server:
+    options = ("-w", "1", f"--preload={preload}", "--graceful-timeout", "600")
+    with Prefork(*options, cwd=folder) as server:
         (worker,) = server.workers()
         assert server.get("/alarm") == (200, str(worker))
         os.kill(worker, signal.SIGUSR1)
@@ -40,15 +40,13 @@ def test_handler_that_raises_ends_no_worker(folder: Path, preload: str):
         assert server.get() == (200, str(worker))
         assert server.reload()["result"] == "succeeded"
         server.wait(lambda: worker not in server.workers())
-        began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-        assert time.monotonic() - began < 5
 
 
 def test_handler_that_exits_lets_the_worker_finish_and_leave(folder: Path):
     write_app(folder, APP)
-    with Prefork("-w", "1", "--graceful-timeout", "20", cwd=folder) as server:
+    with Prefork("-w", "1", "--graceful-timeout", "600", cwd=folder) as server:
         (worker,) = server.workers()
         os.kill(worker, signal.SIGUSR2)
         server.wait(lambda: server.workers() not in ([], [worker]))
@@ -62,7 +60,7 @@ def test_hook_of_a_worker_that_exits_ends_it_no_later_than_without(folder: Path,
     (folder / "gunicorn.conf.py").write_text(
         f"import sys\ndef {name}(*arguments):\n    arguments[0].log.info('called')\n    sys.exit(1)\n"
     )
-    with Prefork("-w", "1", "--timeout", "0.5", "--graceful-timeout", "20", cwd=folder) as server:
+    with Prefork("-w", "1", "--timeout", "3", "--graceful-timeout", "600", cwd=folder) as server:
         (worker,) = server.workers()
         if name == "worker_abort":
             assert server.get("/slow")[0] == 504
@@ -70,8 +68,6 @@ def test_hook_of_a_worker_that_exits_ends_it_no_later_than_without(folder: Path,
             os.kill(worker, signal.SIGTERM)
         server.wait(lambda: server.workers() not in ([], [worker]))
         assert server.get()[0] == 200
-        began = time.monotonic()
         server.signal(signal.SIGINT if name == "worker_int" else signal.SIGTERM)
         server.wait_exit()
-        assert time.monotonic() - began < 5
         assert "called" in server.log()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.process.engines import Client, Stage, stage
 from tests.process.harness import Prefork, is_gone, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 MIB = 1 << 20
 
@@ -46,7 +46,7 @@ def small_buffers(it: Stage) -> Client:
     """Connect with a small receive buffer, so that what is unread stays with the server."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(20)
+    sock.settimeout(UNHURRIED_S)
     sock.connect(it.address)
     return Client(sock)
 
@@ -86,20 +86,20 @@ def rss_bytes(pid: int) -> int:
 def test_slow_reader_of_a_stream_costs_no_time_of_the_app() -> None:
     """Without a spool the app's thread has to wait for the client: still that is not the app's time."""
     with stage() as it:
-        host = it.start(request_timeout_s=1.0, spool_size=0)
+        host = it.start(request_timeout_s=4.0, spool_size=0)
         with small_buffers(it) as client:
             client.send(b"GET /blocks?count=120&size=100000 HTTP/1.0\r\n\r\n")
-            assert read_slowly(client, 12_000_000, seconds=3) == 12_000_000
+            assert read_slowly(client, 12_000_000, seconds=6) == 12_000_000
         assert it.cell(1, "timeouts") == 0
         assert host.events.empty()
 
 
 def test_slow_upload_to_a_streaming_app_costs_no_time_of_the_app() -> None:
     with stage() as it:
-        host = it.start(request_timeout_s=1.0, stream_request_bodies=True)
+        host = it.start(request_timeout_s=4.0, body_timeout_s=30.0, stream_request_bodies=True)
         with it.connect() as client:
             client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 4000000\r\n\r\n")
-            send_slowly(client, b"x" * 4_000_000, seconds=3)
+            send_slowly(client, b"x" * 4_000_000, seconds=6)
             answer = client.read()
             assert (answer.status, answer.body[:8]) == (200, b"4000000 ")
         assert it.cell(1, "timeouts") == 0
@@ -120,12 +120,12 @@ def test_slow_upload_before_a_long_call_does_not_cost_a_worker(folder: Path) -> 
             return [b"%d %d" % (length, os.getpid())]
         """,
     )
-    arguments = ("-w", "1", "-t", "1", "--stream-request-bodies")
+    arguments = ("-w", "1", "-t", "5", "--stream-request-bodies")
     with Prefork(*arguments, cwd=folder) as server:
         (worker,) = server.workers()
-        with Client(socket.create_connection(("127.0.0.1", server.port), 10)) as client:
-            client.send(b"POST /?0.7 HTTP/1.1\r\nHost: t\r\nContent-Length: 1600000\r\n\r\n")
-            send_slowly(client, b"x" * 1_600_000, seconds=3)
+        with Client(socket.create_connection(("127.0.0.1", server.port), UNHURRIED_S)) as client:
+            client.send(b"POST /?1 HTTP/1.1\r\nHost: t\r\nContent-Length: 1600000\r\n\r\n")
+            send_slowly(client, b"x" * 1_600_000, seconds=6)
             answer = client.read()
         assert (answer.status, answer.body) == (200, b"1600000 %d" % worker)
         assert server.workers() == [worker]
@@ -134,17 +134,18 @@ def test_slow_upload_before_a_long_call_does_not_cost_a_worker(folder: Path) -> 
 
 def test_pause_of_all_processes_is_nobody_s_time(folder: Path) -> None:
     """`docker pause`, a suspended machine: nothing ran, so nothing took too long."""
-    with Prefork("-w", "2", "-t", "1", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+    with Prefork("-w", "2", "-t", "5", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
         workers = server.wait_workers(2)
         family = [server.process.pid, server.mold(), *workers]
-        running = pool.submit(server.get, "/slow?ms=500")
+        running = pool.submit(server.get, "/wait")
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         for pid in family:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(6)  # the pause itself: longer than every bound on what does not run
+        time.sleep(8)  # the pause itself: longer than every bound on what does not run
         # The arbiter first: it looks at workers that have not run since.
         for pid in family:
             os.kill(pid, signal.SIGCONT)
+        (folder / "go").touch()
         assert running.result()[0] == 200
         assert server.get("/slow?ms=500")[0] == 200
         assert sorted(server.workers()) == sorted(workers)
@@ -155,7 +156,7 @@ def test_pause_of_all_processes_is_nobody_s_time(folder: Path) -> None:
 
 def test_worker_that_does_not_run_is_replaced_and_drains(folder: Path) -> None:
     """Nobody has to wait for it: a worker that hangs in the kernel, or was stopped alone."""
-    with Prefork("-w", "1", "-t", "1", cwd=folder) as server:
+    with Prefork("-w", "1", "-t", "5", cwd=folder) as server:
         (worker,) = server.workers()
         assert server.get()[0] == 200
         # The call ends a moment after its answer is there; a worker that is stopped in a call gets its graceful time.
@@ -169,13 +170,13 @@ def test_worker_that_does_not_run_is_replaced_and_drains(folder: Path) -> None:
 
 def test_pause_of_the_server_is_not_the_client_s_time() -> None:
     with stage() as it:
-        host = it.start(header_timeout_s=1.5, body_timeout_s=1.5)
+        host = it.start(header_timeout_s=4.0, body_timeout_s=4.0)
         with it.connect() as head, it.connect() as body:
             head.send(b"GET / HTTP/1.1\r\nHost")
             body.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf")
             wait_until(lambda: it.cell(1, "connections") == 2, what="both")
             os.kill(host.process.pid, signal.SIGSTOP)
-            time.sleep(4)  # the pause itself
+            time.sleep(7)  # the pause itself
             os.kill(host.process.pid, signal.SIGCONT)
             head.send(b": t\r\n\r\n")
             assert head.read().body == b"hello"
@@ -187,20 +188,21 @@ def test_pause_of_the_server_is_not_the_client_s_time() -> None:
 def test_pause_of_the_server_is_not_the_reader_s_time(spool_size: int) -> None:
     """It has taken all there was when the server stops, so there is nothing more that it could do."""
     with stage() as it:
-        host = it.start(write_timeout_s=1.5, spool_size=spool_size)
+        host = it.start(write_timeout_s=4.0, spool_size=spool_size)
         with small_buffers(it) as client:
             client.send(b"GET /blocks?count=300&size=100000 HTTP/1.0\r\n\r\n")
             received = read_slowly(client, 5_000_000, seconds=0)
             os.kill(host.process.pid, signal.SIGSTOP)
             paused = time.monotonic()
             client.sock.settimeout(0.2)
-            while time.monotonic() - paused < 4:  # the pause itself
+            while time.monotonic() - paused < 7:  # the pause itself
                 try:
                     received += len(client.sock.recv(1 << 20))
                 except TimeoutError:
                     continue
             os.kill(host.process.pid, signal.SIGCONT)
-            client.sock.settimeout(10)
+            client.sock.settimeout(UNHURRIED_S)
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
             while part := client.sock.recv(1 << 20):
                 received += len(part)
             assert received > 30_000_000
@@ -222,15 +224,16 @@ def test_watchdog_sleeps_while_a_long_call_runs() -> None:
         with it.connect() as client:
             client.send(b"GET /slow?ms=2500 HTTP/1.1\r\nHost: t\r\n\r\n")
             wait_until(lambda: it.cell(1, "in_flight") == 1, what="the call")
-            before = watchdog_wakeups(host.process.pid)
+            began, before = time.monotonic(), watchdog_wakeups(host.process.pid)
             assert client.read().body == b"slow"
-            assert watchdog_wakeups(host.process.pid) - before < 250
+            wakeups = watchdog_wakeups(host.process.pid) - before
+            assert wakeups < 100 * (time.monotonic() - began) + 10
 
 
 # -- rates of the client's own --------------------------------------------------------------------
 
 
-def trickle(client: Client, *, every_s: float = 0.05, at_most: int = 100) -> bool:
+def trickle(client: Client, *, every_s: float, at_most: int) -> bool:
     """Send byte after byte; returns whether the server ended it."""
     for _ in range(at_most):
         try:
@@ -258,28 +261,28 @@ def test_body_below_the_rate_is_given_up_after_its_grace(size: int, streams: boo
             client.send(
                 f"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: {size}\r\n\r\n".encode()
             )
-            assert trickle(client, at_most=90)
-            client.sock.settimeout(5)
+            assert trickle(client, every_s=0.3, at_most=90)
+            client.sock.settimeout(UNHURRIED_S)
             assert client.read().status == 408
 
 
 def test_without_a_rate_only_a_pause_is_too_slow() -> None:
     with stage() as it:
-        it.start(body_timeout_s=1.0, min_body_rate=0)
+        it.start(body_timeout_s=5.0, min_body_rate=0)
         with it.connect() as client:
             client.send(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\n")
-            assert not trickle(client, at_most=29)  # 1.45 s
-            client.sock.settimeout(5)
+            assert not trickle(client, every_s=0.25, at_most=29)  # 7.25 s
+            client.sock.settimeout(UNHURRIED_S)
             client.send(b"x")
             assert client.read().body == b"x" * 30
 
 
 def test_upload_within_its_rate_passes_however_long_it_takes() -> None:
     with stage() as it:
-        it.start(body_timeout_s=1.5, min_body_rate=500, request_timeout_s=1.5)
+        it.start(body_timeout_s=4.0, min_body_rate=500, request_timeout_s=4.0)
         with it.connect() as client:
             client.send(b"POST /digest HTTP/1.1\r\nHost: t\r\nContent-Length: 4000000\r\n\r\n")
-            send_slowly(client, b"x" * 4_000_000, seconds=3)
+            send_slowly(client, b"x" * 4_000_000, seconds=6)
             assert client.read().body.startswith(b"4000000 ")
 
 
@@ -297,8 +300,11 @@ def test_answer_read_below_the_rate_is_given_up_after_its_grace(
             client.send(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
 
             def is_given_up() -> bool:
-                with_room = client.sock.recv(2000)  # at most 100 kB a second
-                return not with_room or it.cell(1, "disconnects") == 1
+                try:
+                    data = client.sock.recv(2000)  # at most 100 kB a second
+                except ConnectionResetError:
+                    data = b""
+                return not data or it.cell(1, "disconnects") == 1
 
             wait_until(is_given_up, what="giving up")
             assert_answers(it)
@@ -309,10 +315,10 @@ def test_answer_read_below_the_rate_is_given_up_after_its_grace(
 def test_reader_that_makes_room_seldom_is_not_given_up(target: str, spool_size: int) -> None:
     """The kernel reports room only when a good part of its buffer is free; the client reads all the time."""
     with stage() as it:
-        it.start(write_timeout_s=0.5, min_response_rate=500, spool_size=spool_size)
+        it.start(write_timeout_s=1.5, min_response_rate=500, spool_size=spool_size)
         with small_buffers(it) as client:
             client.send(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
-            assert read_slowly(client, 300_000, seconds=3) == 300_000
+            assert read_slowly(client, 200_000, seconds=6) == 200_000
             assert it.cell(1, "disconnects") == 0
 
 
@@ -349,7 +355,7 @@ def test_memory_of_unread_answers_is_bounded(target: str) -> None:
         before = rss_bytes(host.process.pid)
         with unread(it, target, 40) as clients:
             assert_answers(it)
-            wait_until(lambda: it.cell(1, "in_flight") == 0, within_s=20, what="all calls")
+            wait_until(lambda: it.cell(1, "in_flight") == 0, what="all calls")
             assert rss_bytes(host.process.pid) - before < 16 * MIB + 24 * MIB
             assert len(read_fast(clients[-1])) == 8_000_000
 
@@ -371,11 +377,11 @@ def test_answer_is_right_when_memory_and_spool_are_full() -> None:
 def test_readers_that_do_not_move_make_way_when_everything_is_full(target: str) -> None:
     """However many there are: each holds an app thread, and its part of the spool, for seconds, not for a minute."""
     with stage() as it:
-        it.start(write_timeout_s=60, buffer_memory=MIB, spool_size=4 * MIB)
+        it.start(write_timeout_s=600, buffer_memory=MIB, spool_size=4 * MIB)
         with unread(it, target, 6), it.connect() as client:
-            client.sock.settimeout(50)
+            client.sock.settimeout(UNHURRIED_S)
             assert client.ask().body == b"hello"
-            assert it.cell(1, "disconnects") > 0
+            wait_until(lambda: it.cell(1, "disconnects") > 0, what="nobody made way")
 
 
 def test_client_that_leaves_frees_what_was_kept_for_it() -> None:
@@ -434,7 +440,7 @@ STALL_APP = """
 
 def test_a_thousand_clients_that_stall_in_every_way_stop_nobody(folder: Path) -> None:
     write_app(folder, STALL_APP)
-    with Prefork("-w", "2", "--threads", "1", "-t", "5", cwd=folder) as server:
+    with Prefork("-w", "2", "--threads", "1", cwd=folder) as server:
         workers = server.wait_workers(2)
         port = server.port
         before = sum(map(rss_bytes, workers))
@@ -442,17 +448,20 @@ def test_a_thousand_clients_that_stall_in_every_way_stop_nobody(folder: Path) ->
         def stalled(number: int) -> socket.socket:
             client = socket.socket()
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(20)
+            client.settimeout(UNHURRIED_S)
             client.connect(("127.0.0.1", port))
             client.sendall(STALLS[number % len(STALLS)])
             return client
 
         clients = [stalled(number) for number in range(1000)]
         try:
-            with Client(socket.create_connection(("127.0.0.1", port), 60)) as client:
-                # The first one waits until what stalls was taken in; each that stalled in a thread would cost 30 s.
-                assert timed(client.ask) < 25
-                assert max(timed(client.ask) for _ in range(200)) < 10
+            patient = socket.create_connection(("127.0.0.1", port), UNHURRIED_S)
+            with Client(patient) as client:
+                # The first one waits until what stalls was taken in.
+                assert client.ask().body == b"hello"
+                server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 0)
+                # Each that stalled in a thread would cost 30 s.
+                assert max(timed(client.ask) for _ in range(200)) < 25
             assert sum(map(rss_bytes, workers)) - before < 2 * (64 + 64) * MIB
             assert server.wait_workers(2) == workers
         finally:

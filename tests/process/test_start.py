@@ -227,7 +227,7 @@ def test_all_addresses_of_ipv6_are_those_of_ipv4_too(folder: Path):
     with Prefork("-b", "[::]:0", cwd=folder) as server:
         port = int(server.wait_log(r"\[::\]:(\d+)")[1])
         for host in ("127.0.0.1", "::1"):
-            connection = HTTPConnection(host, port, timeout=5)
+            connection = HTTPConnection(host, port, timeout=UNHURRIED_S)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             connection.close()
@@ -236,7 +236,7 @@ def test_all_addresses_of_ipv6_are_those_of_ipv4_too(folder: Path):
 def test_several_addresses_ipv6_among_them(folder: Path):
     with Prefork("-b", f"unix:{folder}/s", "-b", "[::1]:0", cwd=folder) as server:
         port = int(server.wait_log(r"\[::1\]:(\d+)")[1])
-        connection = HTTPConnection("::1", port, timeout=5)
+        connection = HTTPConnection("::1", port, timeout=UNHURRIED_S)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
@@ -247,7 +247,7 @@ def test_descriptor_as_address(folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port, fd = sock.getsockname()[1], sock.fileno()
         with Prefork(bind=f"fd://{fd}", pass_fds=(fd,), cwd=folder):
-            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = HTTPConnection("127.0.0.1", port, timeout=UNHURRIED_S)
             connection.request("GET", "/")
             assert connection.getresponse().status == 200
             connection.close()
@@ -276,7 +276,7 @@ def test_systemd_sockets_and_readiness(folder: Path):
             while not seen or "READY=1" not in seen[-1]:
                 seen.append(notify.recv(4096).decode())
             assert f"MAINPID={server.process.pid}" in seen[-1]
-            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = HTTPConnection("127.0.0.1", port, timeout=UNHURRIED_S)
             connection.request("GET", "/environ?LISTEN_FDS")
             assert connection.getresponse().read() == b"-"
             connection.close()

@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import APP, Prefork, is_gone, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 
 def test_term_with_twenty_requests_in_flight_answers_all_of_them(folder: Path):
@@ -22,7 +21,9 @@ def test_term_with_twenty_requests_in_flight_answers_all_of_them(folder: Path):
     with Prefork("-w", "2", "--threads", "2", cwd=folder) as server, ExitStack() as stack:
         clients = []
         for _ in range(20):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+            client = stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), UNHURRIED_S)
+            )
             client.sendall(b"GET /slow?ms=200 HTTP/1.1\r\nHost: a\r\n\r\n")
             clients.append(client)
         server.signal(signal.SIGTERM)
@@ -93,39 +94,38 @@ def test_connections_that_come_too_late_are_refused_while_the_last_requests_run(
 
 
 def test_requests_that_outlast_the_graceful_timeout_are_cut_off(folder: Path):
-    with Prefork("--graceful-timeout", "0.5", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
-        pool.submit(server.get, "/slow?ms=60000")
+    options = ("--timeout", "0", "--graceful-timeout", "0.5")
+    with Prefork(*options, cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.get, "/slow?ms=600000")
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
-        began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-        assert time.monotonic() - began < 15
 
 
 def test_int_does_not_wait_for_running_requests(folder: Path):
     for number in (signal.SIGINT, signal.SIGQUIT):
-        with Prefork("-w", "2", cwd=folder) as server, ThreadPoolExecutor(1) as pool:
-            pool.submit(server.get, "/slow?ms=60000")
+        options = ("-w", "2", "--timeout", "0", "--graceful-timeout", "600")
+        with Prefork(*options, cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+            pool.submit(server.get, "/slow?ms=600000")
             server.wait(lambda s=server: s.ask({"op": "status"})["workers"]["busy"] == 1)
-            began = time.monotonic()
             server.signal(number)
             assert server.wait_exit() == 0
-            assert time.monotonic() - began < 15
 
 
 def test_int_turns_a_graceful_stop_into_a_quick_one(folder: Path):
-    with Prefork(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
-        pool.submit(server.get, "/slow?ms=60000")
+    options = ("--timeout", "0", "--graceful-timeout", "600")
+    with Prefork(*options, cwd=folder) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.get, "/slow?ms=600000")
         server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         server.signal(signal.SIGTERM)
         server.wait(lambda: server.ask({"op": "status"})["state"] == "draining")
         server.signal(signal.SIGINT)
-        assert server.wait_exit(15) == 0
+        assert server.wait_exit() == 0
 
 
 def test_term_during_a_reload_stops_and_answers_the_reload(folder: Path):
     with Prefork(cwd=folder) as server, ThreadPoolExecutor(1) as pool:
-        (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
+        (folder / "app.py").write_text("import time\ntime.sleep(600)\n")
         answer = pool.submit(server.reload)
         server.wait_log("loading app generation=2")
         server.signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_term_during_a_reload_stops_and_answers_the_reload(folder: Path):
 
 
 def test_term_during_the_first_boot_ends_with_0(folder: Path):
-    (folder / "app.py").write_text("import time\ntime.sleep(60)\n")
+    (folder / "app.py").write_text("import time\ntime.sleep(600)\n")
     with Prefork(cwd=folder, wait=False) as server:
         server.wait_log("loading app")
         server.signal(signal.SIGTERM)
@@ -143,15 +143,13 @@ def test_term_during_the_first_boot_ends_with_0(folder: Path):
 
 def test_idle_keep_alive_connections_do_not_hold_up_a_stop(folder: Path):
     with (
-        Prefork(cwd=folder) as server,
+        Prefork("--keep-alive", "600", "--graceful-timeout", "600", cwd=folder) as server,
         socket.create_connection(("127.0.0.1", server.port)) as client,
     ):
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
-        began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-        assert time.monotonic() - began < 15
 
 
 def test_usr1_opens_rotated_logs_again(folder: Path):
@@ -220,7 +218,7 @@ def test_thread_that_never_ends_delays_a_stop_for_the_graceful_timeout_only(fold
         import threading, time
 
         def app(environ, start_response):
-            threading.Thread(target=time.sleep, args=[60]).start()
+            threading.Thread(target=time.sleep, args=[600]).start()
             start_response("200 OK", [("Content-Length", "2")])
             return [b"ok"]
         """,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.process.engines import Client
 from tests.process.harness import Prefork, write_app
-from tests.support.wait import wait_until
+from tests.support.wait import UNHURRIED_S, wait_until
 
 TERMS = int(os.environ.get("TERMS", "12"))
 AT_ONCE, CLIENTS = 3, 6
@@ -30,7 +30,7 @@ class Reconnecting(threading.Thread):
     def run(self) -> None:
         while True:
             sock = socket.socket()
-            sock.settimeout(20)
+            sock.settimeout(UNHURRIED_S)
             try:
                 sock.connect(("127.0.0.1", self._port))
             except ConnectionRefusedError:
@@ -56,7 +56,7 @@ def stop_once(folder: Path) -> list[str]:
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
         for client in clients:
-            client.join(20)
+            client.join(UNHURRIED_S)
             assert not client.is_alive(), "a client is neither answered nor refused"
         return [error for client in clients for error in client.lost]
 
@@ -78,27 +78,30 @@ def test_socket_that_another_process_owns_goes_on_taking_connections(folder: Pat
         with Prefork(cwd=folder, bind=bind, pass_fds=(listener.fileno(),)) as server:
             server.signal(signal.SIGTERM)
             assert server.wait_exit() == 0
-        with socket.create_connection(listener.getsockname(), 5):
+        with socket.create_connection(listener.getsockname(), UNHURRIED_S):
             pass
 
 
-@pytest.mark.parametrize("seconds", [0, 3])
+@pytest.mark.parametrize("is_busy", [False, True])
 def test_late_client_is_refused_soon_also_while_every_thread_is_busy(
-    folder: Path, seconds: int
+    folder: Path, is_busy: bool
 ) -> None:
-    with Prefork("-w", "1", cwd=folder) as server, Client(connect(server.port)) as busy:
+    """Not only when the call has ended, which waits for the late client here."""
+    options = ("-w", "1", "--timeout", "0", "--graceful-timeout", "600")
+    with Prefork(*options, cwd=folder) as server, Client(connect(server.port)) as busy:
         port = server.port
-        if seconds:
-            busy.send(f"GET /slow?ms={seconds * 1000} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        if is_busy:
+            busy.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
             server.wait(lambda: server.ask({"op": "status"})["workers"]["busy"] == 1)
         server.signal(signal.SIGTERM)
         server.wait_log("prefork shutting down")
         with suppress(ConnectionRefusedError):
-            connect(port, 2.5).close()
-        if seconds:
+            connect(port).close()
+        (folder / "go").touch()
+        if is_busy:
             assert busy.read().status == 200
         assert server.wait_exit() == 0
 
 
-def connect(port: int, timeout_s: float = 20) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout_s)
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), UNHURRIED_S)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.process.harness import Prefork, write_app
+from tests.support.wait import UNHURRIED_S
 
 
 def ask(server: Prefork, path: str = "/") -> tuple[int, list[tuple[str, str]], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -39,7 +40,7 @@ def test_a_file_after_write_stays_inside_its_own_answer(tmp_path: Path):
             return environ["wsgi.file_wrapper"](open("evil", "rb"))
     """
     with serve(tmp_path, text) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
         for _ in range(2):  # on one connection: the second answer must not be the file's
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"first " + evil
@@ -282,7 +283,7 @@ def test_input_takes_sizes_by_keyword(tmp_path: Path):
             return [b"|".join(parts)]
     """
     with serve(tmp_path, text) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
         connection.request("POST", "/", b"abcde\nfg\nhi")
         assert connection.getresponse().read() == b"ab|cde|\n|fg\nhi"
         connection.close()
