@@ -20,6 +20,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
         "--max-request-body=1000",
     ),
     "untrusting": ("--forwarded-allow-ips=192.0.2.1",),
+    "everyone": ("--forwarded-allow-ips=*",),
     "below": ("--script-name=/shop",),
     "many": ("--workers=2", "--threads=2"),
     "unix": (),

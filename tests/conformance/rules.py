@@ -276,6 +276,14 @@ FORWARDED = [
     refused("contract: contradicting schemes", get(b"GET / HTTP/1.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: off")),
     served("contract: scheme from another peer is nothing", get(b"GET / HTTP/1.1", b"X-Forwarded-Proto: https"), {"wsgi.url_scheme": "http"}, server="untrusting"),
     served("contract: name with _ is no scheme", get(b"GET / HTTP/1.1", b"X_Forwarded-Proto: https"), {"wsgi.url_scheme": "http", "HTTP_X_FORWARDED_PROTO": None}),
+    served("contract: SCRIPT_NAME of a listed proxy", get(b"GET /shop/cart?a HTTP/1.1", b"SCRIPT_NAME: /shop"), {"SCRIPT_NAME": "/shop", "PATH_INFO": "/cart", "HTTP_SCRIPT_NAME": "/shop"}),
+    served("contract: SCRIPT_NAME without the slash at its end", get(b"GET /shop HTTP/1.1", b"Script_Name: /shop/"), {"SCRIPT_NAME": "/shop", "PATH_INFO": ""}),
+    served("contract: SCRIPT_NAME beats the option", get(b"GET /other/cart HTTP/1.1", b"SCRIPT_NAME: /other"), {"SCRIPT_NAME": "/other", "PATH_INFO": "/cart"}, server="below"),
+    served("contract: path outside of SCRIPT_NAME stays whole", get(b"GET /shopping HTTP/1.1", b"SCRIPT_NAME: /shop"), {"SCRIPT_NAME": "/shop", "PATH_INFO": "/shopping"}),
+    served("contract: SCRIPT_NAME that is no path is nothing", get(b"GET /shop/cart HTTP/1.1", b"SCRIPT_NAME: http://evil"), {"SCRIPT_NAME": "", "PATH_INFO": "/shop/cart", "HTTP_SCRIPT_NAME": None}),
+    served("contract: SCRIPT_NAME of another peer is nothing", get(b"GET /shop/cart HTTP/1.1", b"SCRIPT_NAME: /shop"), {"SCRIPT_NAME": "", "PATH_INFO": "/shop/cart", "HTTP_SCRIPT_NAME": None}, server="untrusting"),
+    served("contract: SCRIPT_NAME is nothing where every peer is trusted", get(b"GET /shop/cart HTTP/1.1", b"SCRIPT_NAME: /shop"), {"SCRIPT_NAME": "", "PATH_INFO": "/shop/cart", "HTTP_SCRIPT_NAME": None}, server="everyone"),
+    Case(rule="contract: each request has its own SCRIPT_NAME", sent=get(b"GET /shop/a HTTP/1.1", b"SCRIPT_NAME: /shop") + get(b"GET /shop/a HTTP/1.1"), statuses=(200, 200), keeps=True, saw={"SCRIPT_NAME": "", "PATH_INFO": "/shop/a"}),
     Case(rule="contract: each request has its own scheme", sent=get(b"GET / HTTP/1.1", b"X-Forwarded-Proto: https") + get(), statuses=(200, 200), keeps=True, saw={"wsgi.url_scheme": "http"}),
 ]  # fmt: skip
 

@@ -70,6 +70,18 @@ pub fn client<'a>(head: &Head, buf: &'a [u8], trusted: &Trusted) -> Option<&'a [
     nearest
 }
 
+/// Where a proxy has mounted the app, without a slash at its end: its field `SCRIPT_NAME`, which nginx sends by
+/// `proxy_set_header` and gunicorn takes. `None` without one that is a path.
+///
+/// To be asked only for a peer that is [listed](Trusted::is_listed): a client that may say it chooses the
+/// links and redirects that an app builds.
+#[must_use]
+pub fn script_name<'a>(head: &Head, buf: &'a [u8]) -> Option<&'a [u8]> {
+    let told = head.script_name.of(buf);
+    let end = told.iter().rposition(|&b| b != b'/').map_or(0, |last| last + 1);
+    told.starts_with(b"/").then(|| &told[..end])
+}
+
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1` or `[2001:db8::1]:4711`, without the port.
 fn read_entry(entry: &[u8]) -> Option<(&[u8], IpAddr)> {
     let text = match entry {
@@ -118,11 +130,18 @@ impl Trusted {
         match peer {
             None => true,
             Some(_) if self.everyone => true,
-            Some(peer) => {
-                let peer = peer.to_canonical();
-                self.networks.iter().any(|network| network.contains(peer))
-            }
+            Some(_) => self.is_listed(peer),
         }
+    }
+
+    /// Whether the peer is one of the addresses and networks, or on a unix socket: `*` lists nobody, as where
+    /// everyone is trusted a client that comes past the proxy would be.
+    #[must_use]
+    pub fn is_listed(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| {
+            let peer = peer.to_canonical();
+            self.networks.iter().any(|network| network.contains(peer))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is believed, and what is taken over from them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use prefork_core::forwarded::{Scheme, Trusted, client, scheme};
+use prefork_core::forwarded::{Scheme, Trusted, client, scheme, script_name};
 use prefork_core::{Head, Limits, Reject, head};
 
 fn told(fields: &str) -> Result<Scheme, Reject> {
@@ -38,6 +38,35 @@ fn believes_only_the_listed_peers() {
     assert!(Trusted::parse(["0.0.0.0/0"]).unwrap().is_trusted(Some("192.0.2.1".parse().unwrap())));
     for bad in ["proxy", "10.0.0.0/33", "10.0.0/8", ""] {
         assert_eq!(Trusted::parse([bad]), Err(bad));
+    }
+}
+
+#[test]
+fn lists_nobody_where_everyone_is_trusted() {
+    let peer = Some("10.1.2.3".parse().unwrap());
+    assert!(Trusted::parse(["*", "10.1.0.0/16"]).unwrap().is_listed(peer));
+    assert!(!Trusted::parse(["*"]).unwrap().is_listed(peer));
+    assert!(Trusted::parse(["*"]).unwrap().is_listed(None), "a unix socket");
+}
+
+#[test]
+fn a_script_name_is_a_path_without_a_slash_at_its_end() {
+    let cases: [(&str, Option<&str>); 8] = [
+        ("", None),
+        ("SCRIPT_NAME: /shop\r\n", Some("/shop")),
+        ("script_name: /shop//\r\n", Some("/shop")),
+        ("SCRIPT_NAME: /client\r\nSCRIPT_NAME: /shop\r\n", Some("/shop")),
+        ("SCRIPT_NAME: /\r\n", Some("")),
+        ("SCRIPT_NAME:\r\n", None),
+        ("SCRIPT_NAME: shop\r\n", None),
+        ("Script-Name: /shop\r\n", None),
+    ];
+    for (fields, expected) in cases {
+        let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut request = Head::new();
+        head::parse(input.as_bytes(), &Limits::default(), &mut request).unwrap();
+        let told = script_name(&request, input.as_bytes());
+        assert_eq!(told, expected.map(str::as_bytes), "{fields}");
     }
 }
 

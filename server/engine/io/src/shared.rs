@@ -86,6 +86,12 @@ impl Shared {
         self.settings.trusted.is_trusted(peer)
     }
 
+    /// Whether a peer is known as a proxy; `None` is a unix socket.
+    #[must_use]
+    pub fn lists(&self, peer: Option<IpAddr>) -> bool {
+        self.settings.trusted.is_listed(peer)
+    }
+
     /// Somebody waits for room in memory or the spool.
     pub fn press(&self) {
         self.is_pressed.store(true, Relaxed);

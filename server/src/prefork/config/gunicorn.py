@@ -1,6 +1,8 @@
-"""What gunicorn has and prefork does not, and the names of its server hooks; data only."""
+"""What gunicorn has and prefork does not, and the names of its server hooks."""
 
+import grp
 import os
+import pwd
 from typing import Any, NamedTuple
 
 
@@ -16,7 +18,7 @@ class UnsupportedSetting(NamedTuple):
 
 
 TLS = "prefork serves plain HTTP; terminate TLS at the proxy in front of it"
-IDENTITY = "start prefork as the user it should run as (systemd User=, runAsUser in a pod)"
+IDENTITY = "start prefork as the user it should run as (systemd User=, runAsUser in a pod); that user itself may be named"
 LOOSE = "prefork reads requests by RFC 9112 only"
 HTTP2 = "prefork serves HTTP/1.1; terminate HTTP/2 at the proxy in front of it"
 ASGI = "prefork runs WSGI apps only"
@@ -46,8 +48,8 @@ UNSUPPORTED: tuple[UnsupportedSetting, ...] = (
     UnsupportedSetting("paste", ("--paste", "--paster"), True, PASTE, is_unsafe_to_ignore=True),
     UnsupportedSetting("raw_paste_global_conf", ("--paste-global",), True, "name the app as 'paste.deploy:loadapp(…, global_conf={…})'"),
     UnsupportedSetting("secure_scheme_headers", (), True, "X-Forwarded-Proto of trusted peers sets wsgi.url_scheme"),
-    UnsupportedSetting("forwarder_headers", ("--forwarder-headers",), True, "use --script-name"),
-    UnsupportedSetting("header_map", ("--header-map",), True, "names with an underscore are always dropped"),
+    UnsupportedSetting("forwarder_headers", ("--forwarder-headers",), True, "SCRIPT_NAME of the proxies that --forwarded-allow-ips lists is taken"),
+    UnsupportedSetting("header_map", ("--header-map",), True, "names with an underscore are dropped, but for SCRIPT_NAME of a proxy that --forwarded-allow-ips lists"),
     UnsupportedSetting("permit_obsolete_folding", ("--permit-obsolete-folding",), False, LOOSE),
     UnsupportedSetting("strip_header_spaces", ("--strip-header-spaces",), False, LOOSE),
     UnsupportedSetting("permit_unconventional_http_method", ("--permit-unconventional-http-method",), False, LOOSE),
@@ -126,6 +128,22 @@ DEFAULTS: dict[str, Any] = {
     "default_proc_name": "gunicorn",
     "is_ssl": False,
 }  # fmt: skip
+
+
+def is_so_already(name: str, value: Any) -> bool:
+    """Whether this process is the user, or has the group, that gunicorn would change to: there is nothing to do then."""
+    if type(value) not in (str, int):
+        return False
+    text = str(value)
+    number = int(text) if text.isascii() and text.isdigit() else None
+    try:
+        if name == "user":
+            return os.geteuid() == (pwd.getpwnam(text).pw_uid if number is None else number)
+        if name == "group":
+            return os.getegid() == (grp.getgrnam(text).gr_gid if number is None else number)
+    except (KeyError, ValueError):  # no such user; a NUL in it
+        return False
+    return False
 
 
 class HookSetting(NamedTuple):

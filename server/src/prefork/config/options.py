@@ -320,7 +320,7 @@ class Options:
         ),
         default=("127.0.0.1", "::1"),
         section=PROXY,
-        help="Peers whose X-Forwarded-* fields are believed; * for all.",
+        help="Peers whose X-Forwarded-* fields are believed; * for all. Of those that are listed, and of clients on a unix socket, SCRIPT_NAME is taken as well.",
         environment=("FORWARDED_ALLOW_IPS",),
     )
     script_name: str = setting(
@@ -328,7 +328,7 @@ class Options:
         kind=Kind(read_script_name, "a path that begins with /", "PATH"),
         default="",
         section=PROXY,
-        help="SCRIPT_NAME: the path below which the app is published.",
+        help="SCRIPT_NAME: the path below which the app is published. A proxy may say it instead, see --forwarded-allow-ips.",
         environment=("SCRIPT_NAME",),
     )  # fmt: skip
 

@@ -50,6 +50,9 @@ pub(super) fn read_field(
                 return Err(why_no_field(name));
             }
             if name::has_underscore(name) {
+                if name.eq_ignore_ascii_case(b"script_name") {
+                    head.script_name = value;
+                }
                 return Ok(seen);
             }
         }

@@ -142,6 +142,9 @@ pub struct Head {
     /// The field lines in order; without those whose name has an underscore. Host has the value of
     /// `host`.
     pub fields: Vec<Field>,
+    /// The value of the last field `SCRIPT_NAME`, which is not among `fields`; empty without one. See
+    /// [`crate::forwarded::script_name`].
+    pub script_name: Span,
     progress: Progress,
 }
 

@@ -103,6 +103,8 @@ pub struct Peer {
     pub port: u16,
     /// What it says about the scheme is believed.
     pub is_trusted: bool,
+    /// It is known as a proxy: what it says of where the app is mounted is believed too.
+    pub is_listed: bool,
 }
 
 /// One connection.
@@ -148,12 +150,12 @@ impl Conn {
         shared: &Shared,
         now_us: u64,
     ) -> Self {
-        let peer = match address {
-            Address::Ip(ip, port) => {
-                Peer { host: ip.to_string(), port: *port, is_trusted: shared.trusts(Some(*ip)) }
-            }
-            Address::Unix => Peer { host: String::new(), port: 0, is_trusted: shared.trusts(None) },
+        let (host, port, ip) = match address {
+            Address::Ip(ip, port) => (ip.to_string(), *port, Some(*ip)),
+            Address::Unix => (String::new(), 0, None),
         };
+        let (is_trusted, is_listed) = (shared.trusts(ip), shared.lists(ip));
+        let peer = Peer { host, port, is_trusted, is_listed };
         Self {
             fd,
             token: 0,

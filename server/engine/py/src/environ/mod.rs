@@ -6,7 +6,7 @@
 mod keys;
 mod template;
 
-use prefork_core::forwarded::Scheme;
+use prefork_core::forwarded::{self, Scheme};
 use prefork_core::head::{Field, Head, decode_path};
 use prefork_core::{Method, NameId};
 use prefork_io::conn::Conn;
@@ -58,6 +58,8 @@ struct Names {
     url_scheme: Py<PyString>,
     input: Py<PyString>,
     https: Py<PyString>,
+    script_name: Py<PyString>,
+    http_script_name: Py<PyString>,
 }
 
 /// Room for the fields of an ordinary request, so that adding them does not make the dict grow.
@@ -91,13 +93,15 @@ impl Environ {
             url_scheme: interned(py, "wsgi.url_scheme"),
             input: interned(py, "wsgi.input"),
             https: interned(py, "https"),
+            script_name: interned(py, "SCRIPT_NAME"),
+            http_script_name: interned(py, "HTTP_SCRIPT_NAME"),
         };
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
         let methods: Vec<_> = methods.iter().map(|method| interned(py, method)).collect();
         let template = PyDict::new(py);
         let empty = PyString::intern(py, "");
         template.set_item(&names.request_method, &methods[0])?;
-        template.set_item(interned(py, "SCRIPT_NAME"), &static_environ.script_name)?;
+        template.set_item(&names.script_name, &static_environ.script_name)?;
         template.set_item(&names.path_info, &empty)?;
         template.set_item(&names.query_string, &empty)?;
         template.set_item(&names.raw_uri, &empty)?;
@@ -164,7 +168,8 @@ impl Environ {
             decode_path(path, &mut self.path);
             path = &self.path;
         }
-        let path = below(path, &self.script_name);
+        let mounted = if conn.peer.is_listed { forwarded::script_name(head, bytes) } else { None };
+        let path = below(path, mounted.unwrap_or(&self.script_name));
         if path.len() == head.target.len() && !head.is_path_encoded {
             set(&environ, &self.names.path_info, &target)?;
         } else {
@@ -179,6 +184,11 @@ impl Environ {
         }
         if conn.scheme() == Scheme::Https {
             set(&environ, &self.names.url_scheme, self.names.https.bind(py))?;
+        }
+        if let Some(mounted) = mounted {
+            let mounted = latin1(py, mounted)?;
+            set(&environ, &self.names.script_name, &mounted)?;
+            set(&environ, &self.names.http_script_name, &mounted)?;
         }
         if !has_fields {
             for field in &head.fields {
