@@ -266,12 +266,41 @@ def test_start_that_is_interrupted_says_so(folder: Path):
         assert server.log() == "prefork: interrupted\n"
 
 
-@pytest.mark.parametrize("value", ["5", "'module.function'", "[]", "True"])
+@pytest.mark.parametrize("value", ["5", "[]", "True"])
 def test_hook_that_cannot_be_called_is_refused(folder: Path, value: str):
     (folder / "gunicorn.conf.py").write_text(f"on_starting = {value}\n")
     done = run_prefork("--check-config", "app:app", cwd=folder)
     assert done.returncode == 2
     assert f"on_starting is {value}; it is called: use a function (from " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("missing.hooks.post_fork", "No module named 'missing'"),
+        ("hooks.missing", "module 'hooks' has no attribute 'missing'"),
+        ("post_fork", "Empty module name"),
+    ],
+)
+def test_hook_by_name_that_is_not_there_is_refused(folder: Path, text: str, why: str):
+    (folder / "hooks.py").write_text("")
+    (folder / "gunicorn.conf.py").write_text(f"post_fork = {text!r}\n")
+    done = run_prefork("--check-config", "app:app", cwd=folder)
+    assert done.returncode == 2
+    assert (
+        f"post_fork is {text!r}: {why}; use a function, or its MODULE.NAME as text" in done.stderr
+    )
+
+
+def test_hook_by_name_is_called_and_read_anew_by_a_reload(folder: Path):
+    hook = "def post_worker_init(worker):\n    worker.log.info('hook of version {version}')\n"
+    (folder / "gunicorn.conf.py").write_text("post_worker_init = 'shop_hooks.post_worker_init'\n")
+    write_app(folder, hook, version="1", name="shop_hooks.py")
+    with Prefork(cwd=folder) as server:
+        server.wait_log("hook of version 1")
+        write_app(folder, hook, version="2", name="shop_hooks.py")
+        assert server.reload()["result"] == "succeeded"
+        server.wait_log("hook of version 2")
 
 
 def test_hook_that_is_none_is_none(folder: Path):

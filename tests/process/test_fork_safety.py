@@ -150,6 +150,8 @@ SAFE = {
     "numpy": "import numpy\nnumpy.random.seed(1)",
     "secrets": "import random, secrets\nS = random.SystemRandom()",
     "requests": "import requests\nS = requests.Session()",
+    "class without a hash": "class M(type):\n    def __eq__(cls, other): return cls is other\nclass C(metaclass=M): pass\nC1 = C()",
+    "class that hides its bases": "class M(type):\n    @property\n    def __mro__(cls): raise RuntimeError\nclass C(metaclass=M): pass\nC1 = C()",
     "temporary name": "import tempfile\nopen(tempfile.mktemp(), 'w').close()",
 }
 
@@ -160,6 +162,27 @@ def test_what_can_be_shared_is_imported_once(folder: Path, name: str):
     with serve(folder, text, "-w", "2", environment=ONE_BLAS_THREAD) as server:
         assert imports(server) == 1, server.log()
         assert server.get() == (200, "1")
+
+
+def test_an_app_that_replaces_what_the_server_uses_of_the_standard_library_is_served(folder: Path):
+    """`signal.signal` that does nothing is a way around its limit to the main thread; a faster json takes other arguments."""
+    text = """
+        import json, signal
+        def refuse(*_, **__): raise TypeError
+        json.dumps = json.loads = refuse
+        signal.signal = lambda *_: None
+        from answer import answer
+        def app(e, s): return answer(s, 1)
+    """
+    with serve(folder, text, "-w", "2") as server:
+        assert server.get() == (200, "1")
+        assert imports(server) == 1
+        first, _ = server.wait_workers(2)
+        os.kill(first, signal.SIGTERM)
+        server.wait(lambda: first not in server.workers() and len(server.workers()) == 2)
+        server.wait_log(rf"worker exited pid={first} .*reason=retired")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
 
 
 class Echo(BaseHTTPRequestHandler):

@@ -7,10 +7,12 @@ reports the end of the other process as end of file.
 import array
 import enum
 import errno
-import json
 import socket
 from collections.abc import Iterable
 from dataclasses import asdict
+
+# Functions, not the module: an app may put others in their place there.
+from json import dumps, loads
 
 from prefork.base.messages import KINDS, Malformed, Message
 
@@ -102,13 +104,13 @@ class Channel:
 def encode(message: Message) -> bytes:
     """Return the packet of a message. A lone surrogate becomes its JSON escape, so it arrives as it was."""
     fields = {"kind": type(message).__name__, **asdict(message)}
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def decode(packet: bytes) -> Message:
     """Return the message of a packet, `Malformed` for anything else."""
     try:
-        fields = json.loads(packet)
+        fields = loads(packet)
         return KINDS[fields.pop("kind")](**fields)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Malformed(f"{packet[:80]!r}: {type(error).__name__}: {error}")

@@ -15,6 +15,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from prefork.base.signals import set_handler
+
 # The signals to which a process of the server gives a meaning of its own.
 NUMBERS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN,
@@ -99,5 +101,5 @@ def _become() -> None:
     for number in NUMBERS:
         if is_handled_here(number):
             is_int = number == signal.SIGINT
-            signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
+            set_handler(number, signal.default_int_handler if is_int else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)

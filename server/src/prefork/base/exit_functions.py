@@ -32,6 +32,9 @@ class Registration(NamedTuple):
     arguments: tuple[object, ...]
 
 
+# The classes of a class; a metaclass cannot come between.
+mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+
 # Bound before anything else may put its own in the place of it.
 _register = atexit.register
 _registered: list[Registration] = []
@@ -136,13 +139,14 @@ def note_destructors() -> None:
 
 def _find_destructible() -> Iterator[Any]:
     """The objects with a `__del__` written in Python, but for frozen ones."""
-    has_destructor: dict[type, bool] = {}
+    # By address: a class may be one that cannot be hashed, or that says it is equal to another.
+    has_destructor: dict[int, bool] = {}
     for candidate in gc.get_objects():
         kind = type(candidate)
-        if kind not in has_destructor:
-            methods = (vars(base).get("__del__") for base in kind.__mro__)
-            has_destructor[kind] = any(isinstance(method, types.FunctionType) for method in methods)
-        if has_destructor[kind]:
+        if id(kind) not in has_destructor:
+            methods = (vars(base).get("__del__") for base in mro_of(kind))
+            has_destructor[id(kind)] = any(isinstance(m, types.FunctionType) for m in methods)
+        if has_destructor[id(kind)]:
             yield candidate
 
 

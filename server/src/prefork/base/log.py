@@ -4,12 +4,14 @@ Messages are constant, values go in keys, so that a line can be searched for. Th
 logging is left alone: it belongs to the app, which configures it as it likes.
 """
 
-import json
 import os
 import sys
 import time
 import traceback as tracebacks
 from collections.abc import Callable, Mapping
+
+# Functions, not the module: an app may put others in their place there.
+from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from prefork.base.log_sink import PATIENCE_S, Sink
@@ -183,7 +185,7 @@ def format_json(now: float, level: str, message: str, keys: Mapping[str, Any]) -
     record: dict[str, Any] = {"time": format_time(now), "level": level, "message": message}
     for key, value in keys.items():
         record[f"{key}_" if key in record else key] = plain(value)
-    return json.dumps(record, separators=(",", ":")) + "\n"
+    return dumps(record, separators=(",", ":")) + "\n"
 
 
 def plain(value: Any) -> Any:

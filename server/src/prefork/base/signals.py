@@ -6,6 +6,9 @@ import signal
 from collections import deque
 from collections.abc import Collection, Iterable
 
+# Bound before an app is imported: some put a function in its place that does nothing, for what works in the main thread only.
+set_handler = signal.signal
+
 
 class SignalSocket:
     """Readable when one of `numbers` has arrived.
@@ -29,7 +32,7 @@ class SignalSocket:
     def install(self) -> None:
         """Set the handlers; once more where other code may have set its own."""
         for number in self.numbers:
-            signal.signal(number, lambda number, _: self.arrived.append(number))
+            set_handler(number, lambda number, _: self.arrived.append(number))
         # Whoever started this process, or the app, may have blocked them: no stop would be heard.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.numbers)
         signal.set_wakeup_fd(self.sending.fileno(), warn_on_full_buffer=False)

@@ -7,10 +7,12 @@ and `sys.stderr` (C code, child processes, faulthandler's stacks) is not seen he
 
 import _thread
 import io
-import json
 import os
 import sys
 import time
+
+# Functions, not the module: an app may put others in their place there.
+from json import dumps, loads
 from typing import Any, TextIO
 
 from prefork.base.log import encode, format_time
@@ -84,7 +86,7 @@ class JsonStream(io.TextIOBase):
             "message": text,
             "pid": os.getpid(),
         }
-        return json.dumps(record, separators=(",", ":")) + "\n"
+        return dumps(record, separators=(",", ":")) + "\n"
 
 
 def is_json(text: str) -> bool:
@@ -93,7 +95,7 @@ def is_json(text: str) -> bool:
         if not (line.startswith("{") and line.rstrip().endswith("}")):
             return False
         try:
-            json.loads(line)
+            loads(line)
         except ValueError:
             return False
     return True

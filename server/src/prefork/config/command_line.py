@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prefork import __version__
-from prefork.config.gunicorn import UNSUPPORTED
+from prefork.config.gunicorn import UNSUPPORTED, is_so_already
 from prefork.config.options import PRELOAD_VALUES, SETTINGS
 from prefork.config.settings import show_value
 from prefork.errors import StartupError
@@ -90,7 +90,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     }
     warnings = []
     for unsupported in UNSUPPORTED:
-        if f"unsupported {unsupported.name}" in vars(known):
+        key = f"unsupported {unsupported.name}"
+        if key in vars(known) and not is_so_already(unsupported.name, vars(known)[key]):
             if unsupported.is_unsafe_to_ignore:
                 raise StartupError(
                     f"{unsupported.flags[-1]} is not supported; {unsupported.remedy}"

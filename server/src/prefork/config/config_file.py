@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from prefork.config import exit_guard
-from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS
+from prefork.config.gunicorn import HOOKS, UNSUPPORTED, UNSUPPORTED_HOOKS, is_so_already
 from prefork.config.imports import Imports
 from prefork.config.options import SETTINGS
 from prefork.errors import StartupError, TimeLimitError
@@ -68,7 +68,7 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
             module = load_module(named.removeprefix("python:"))
             source = module.__file__ or ""
             tree = ast.parse(Path(source).read_bytes() if source.endswith(".py") else "")
-            return dict(vars(module)), assigned_names(tree)
+            return load_hooks(dict(vars(module)), named), assigned_names(tree)
         path = folder / named.removeprefix("file:")
         path = move(path.parent) / path.name
         tree = ast.parse(read_source(path, named, folder), str(path))
@@ -76,7 +76,7 @@ def run_file(named: str, *, folder: Path, move: Move) -> tuple[dict[str, Any], f
         module.__file__ = str(path)
         sys.modules[module.__name__] = module
         exec(compile(tree, str(path), "exec"), vars(module))
-        return dict(vars(module)), assigned_names(tree)
+        return load_hooks(dict(vars(module)), named), assigned_names(tree)
     except StartupError:
         raise
     except SyntaxError as error:
@@ -117,6 +117,22 @@ def load_module(name: str) -> ModuleType:
     return importlib.reload(loaded) if loaded is not None else importlib.import_module(name)
 
 
+def load_hooks(names: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the names with a function for each hook that is a text, `shop.hooks.post_fork`, as gunicorn takes it."""
+    texts = {name: text for name in HOOKS if type(text := names.get(name)) is str and text}
+    return names | {name: load_hook(name, text, source) for name, text in texts.items()}
+
+
+def load_hook(name: str, text: str, source: str) -> Any:
+    module, _, attribute = text.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StartupError(
+            f"{name} is {text!r}: {error}; use a function, or its MODULE.NAME as text (from {source})"
+        ) from error
+
+
 def assigned_names(tree: ast.AST) -> frozenset[str]:
     """Return the names that a file binds by assignment, not by an import; pure."""
     return frozenset(
@@ -154,6 +170,8 @@ def sort_names(
         elif name in UNSUPPORTED_HOOKS and callable(value):
             warnings.append(f"{name} is not called by prefork (from {source})")
         elif name in unsupported and not is_unset(value):
+            if is_so_already(name, value):
+                continue
             if unsupported[name].is_unsafe_to_ignore:
                 raise StartupError(
                     f"{name} is not supported; {unsupported[name].remedy} (from {source})"

@@ -14,6 +14,7 @@ from pathlib import Path
 from re import fullmatch
 from typing import Any
 
+from prefork import __version__
 from prefork.config import capacity
 from prefork.config.command_line import parse_arguments
 from prefork.config.config_file import ConfigFile, Move, read_config_file
@@ -24,6 +25,9 @@ from prefork.config.settings import Setting
 from prefork.errors import StartupError
 
 GUNICORN_ARGUMENTS = "GUNICORN_CMD_ARGS"
+# By this variable, which gunicorn sets, apps find out that they are served: then they start their scheduler, or borrow the
+# server's handlers of `logging`. They look for the word, at its beginning or anywhere.
+SERVER_SOFTWARE = f"gunicorn-compatible prefork/{__version__}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def configure(
     # What the file changes in the environment belongs to the generation it configures, as raw_env does.
     with borrowed_environment(environment):
         file = read_config_file(named or "", folder=move(folder), move=move)
-        variables = dict(os.environ)
+        variables = {"SERVER_SOFTWARE": SERVER_SOFTWARE} | dict(os.environ)
     given = replace(given, file=file)
     values = {}
     for setting in SETTINGS:

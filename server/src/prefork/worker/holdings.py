@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefork.base.exit_functions import mro_of
 from prefork.worker.own_code import is_own
 
 # How far from a module's names an object is looked for: file → buffer → attribute → instance → module.
@@ -269,12 +270,13 @@ def _name_all(found: list[Any], shown: int) -> tuple[str, ...]:
 
 def _destructors(shown: int) -> tuple[str, ...]:
     """Objects with a `__del__` of the app's own code: it may write what a worker has put into the object."""
-    is_one: dict[type, bool] = {}
-    for kind in {type(candidate) for candidate in gc.get_objects()}:
-        method = next((vars(b)["__del__"] for b in kind.__mro__ if "__del__" in vars(b)), None)
+    # By address: a class may be one that cannot be hashed, or that says it is equal to another.
+    is_one: dict[int, bool] = {}
+    for kind in {id(kind): kind for kind in map(type, gc.get_objects())}.values():
+        method = next((vars(b)["__del__"] for b in mro_of(kind) if "__del__" in vars(b)), None)
         code = getattr(method, "__code__", None)
-        is_one[kind] = code is not None and is_own(code.co_filename)
-    return _name_all([o for o in gc.get_objects() if is_one.get(type(o))], shown)
+        is_one[id(kind)] = code is not None and is_own(code.co_filename)
+    return _name_all([o for o in gc.get_objects() if is_one.get(id(type(o)))], shown)
 
 
 def _find_generators() -> list[Any]:

@@ -14,6 +14,7 @@ import time
 from typing import NoReturn
 
 from prefork.base import exit_functions, processes
+from prefork.base.signals import set_handler
 from prefork.errors import Exit
 from prefork.worker.holdings import own_children
 
@@ -35,7 +36,7 @@ def end_import(started: tuple[int, ...], stack_fd: int, code: Exit = Exit.OK) ->
     run_exit_functions(started, stack_fd, code)
     # What is left are destructors, and the interpreter's own end, where handlers do not run any more.
     gc.unfreeze()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    set_handler(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, END_S)
     exit_functions.run_destructors()
     end_tracker()
@@ -67,7 +68,7 @@ def run_exit_functions(started: tuple[int, ...], stack_fd: int, code: Exit) -> N
         processes.exit_now(code)
 
     faulthandler.dump_traceback_later(END_S + 2 * CHILDREN_END_S + 1, exit=True, file=stack_fd)
-    signal.signal(signal.SIGALRM, leave)
+    set_handler(signal.SIGALRM, leave)
     signal.setitimer(signal.ITIMER_REAL, END_S)
     exit_functions.run()
     signal.setitimer(signal.ITIMER_REAL, 0)

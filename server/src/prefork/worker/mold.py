@@ -30,6 +30,7 @@ from prefork.base import (
 from prefork.base.channel import Channel
 from prefork.base.log import Log
 from prefork.base.logfiles import LogFiles
+from prefork.base.signals import set_handler
 from prefork.base.tracebacks import describe_failure
 from prefork.config.environment import replace_environment
 from prefork.config.options import Options
@@ -126,7 +127,7 @@ def disregard_signals(numbers: Iterable[signal.Signals]) -> None:
     Not SIG_IGN: programs that the app starts would inherit that.
     """
     for number in numbers:
-        signal.signal(number, lambda *_: None)
+        set_handler(number, lambda *_: None)
 
 
 def report_replaced_handlers(mold: Mold) -> None:

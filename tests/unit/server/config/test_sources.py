@@ -1,6 +1,8 @@
 """Command line, environment and config file become checked settings, or a clear refusal."""
 
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -126,11 +128,37 @@ def test_worker_class_may_be_written_as_gunicorn_takes_it(written: str, worker_c
     assert read("-k", written, "app:app").options.worker_class == worker_class
 
 
+@pytest.mark.parametrize(
+    ("user", "group"),
+    [
+        (str(os.geteuid()), str(os.getegid())),
+        (pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name),
+    ],
+)
+def test_the_user_that_prefork_runs_as_anyway_may_be_named(user: str, group: str, tmp_path: Path):
+    assert read("--user", user, "-g", group, "app:app").warnings == ()
+    write(tmp_path, f"user = {user!r}\ngroup = {os.getegid()}\n")
+    assert read("app:app", folder=tmp_path).warnings == ()
+    other = os.geteuid() + 1
+    write(tmp_path, f"user = {other}\n")
+    assert "user is not supported" in refusal("app:app", folder=tmp_path)
+    assert "--user is not supported" in refusal("--user", str(other), "app:app")
+    assert "--group is not supported" in refusal("--group", "no\0such", "app:app")
+
+
 def test_gunicorn_options_without_effect_here_are_named_and_their_values_skipped():
     found = read("--worker-tmp-dir", "/dev/shm", "--capture-output", "app:app")
     assert found.options.wsgi_app == "app:app"
     assert len(found.warnings) == 2
     assert "--worker-tmp-dir is not supported" in found.warnings[0] + found.warnings[1]
+
+
+def test_app_finds_itself_served_by_the_variable_that_gunicorn_sets(tmp_path: Path):
+    assert "gunicorn" in read("app:app").environment["SERVER_SOFTWARE"]
+    write(tmp_path, "raw_env = ['SERVER_SOFTWARE=mine']\n")
+    assert read("app:app", folder=tmp_path).environment["SERVER_SOFTWARE"] == "mine"
+    given = {"SERVER_SOFTWARE": "given"}
+    assert read("app:app", environment=given).environment["SERVER_SOFTWARE"] == "given"
 
 
 def test_command_line_wins_over_environment_over_file(tmp_path: Path):
