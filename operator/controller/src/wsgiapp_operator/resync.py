@@ -20,6 +20,7 @@ from wsgiapp_operator.observe import config_map_refs
 logger = logging.getLogger(__name__)
 
 FORBIDDEN = 403
+PARALLEL = 8
 WORTH_A_LISTING = 100  # ConfigMaps: a page of a listing has 50, perhaps of others
 
 
@@ -60,15 +61,17 @@ async def list_kind(
 
 
 async def read_contents(cluster: Cluster, cache: Cache, namespaces: Sequence[str]) -> None:
-    """Read what apps refer to by listing all ConfigMaps, where these are many: else each app reads its own.
+    """Read the ConfigMaps that apps refer to, by listing all of them where these are many.
 
-    For an operator that has just begun. An app that cannot be parsed refers to nothing yet.
+    For an operator that has just begun: it sees which have changed while none ran. An app that cannot be parsed refers
+    to nothing yet.
     """
     for app in cache.apps():
         cache.refer(app, find_refs(cache.get(KIND, app.namespace, app.name) or {}))
         await asyncio.sleep(0)  # with thousands of apps this takes seconds
     wanted = cache.referred("ConfigMap")
     if len(wanted) < WORTH_A_LISTING:
+        await read_each(wanted, cluster, cache)
         return
 
     def take(manifest: Manifest) -> None:
@@ -78,6 +81,26 @@ async def read_contents(cluster: Cluster, cache: Cache, namespaces: Sequence[str
     for key in wanted:
         if listed is not None and (not listed or key.namespace in listed):
             cache.record_missing(key.namespace, Ref("ConfigMap", key.name))
+
+
+async def read_each(keys: Sequence[ObjectKey], cluster: Cluster, cache: Cache) -> None:
+    """Read a few objects by name; those that may not be read stay unknown, and each app says so."""
+    free = asyncio.Semaphore(PARALLEL)
+
+    async def read(key: ObjectKey) -> None:
+        async with free:
+            try:
+                live = await cluster.get(key.kind, key.namespace, key.name)
+            except ApiError as error:
+                if error.status != FORBIDDEN:
+                    raise
+                return
+        if live is None:
+            cache.record_missing(key.namespace, Ref(key.kind, key.name))
+        else:
+            cache.record_content(live)
+
+    await asyncio.gather(*map(read, keys))
 
 
 def find_refs(manifest: Manifest) -> set[Ref]:
