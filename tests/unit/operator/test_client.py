@@ -71,10 +71,20 @@ def test_object_in_an_answer_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(400, True), (403, True), (422, True), (409, False), (500, False)]
+    ("status", "message", "expected"),
+    [
+        (400, "", True),
+        (403, "", True),
+        (413, "Request entity too large: limit is 3145728", True),
+        (422, "", True),
+        (409, "", False),
+        (500, "", False),
+        (500, "etcdserver: request is too large", True),
+        (500, "etcdserver: request timed out", False),
+    ],
 )
-def test_refusal_is_what_repeating_does_not_mend(status: int, expected: bool) -> None:
-    assert ApiError(status, "").is_refusal is expected
+def test_refusal_is_what_repeating_does_not_mend(status: int, message: str, expected: bool) -> None:
+    assert ApiError(status, message).is_refusal is expected
 
 
 @pytest.mark.parametrize(

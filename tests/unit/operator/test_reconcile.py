@@ -839,6 +839,7 @@ async def test_app_whose_spec_gets_invalid_does_not_keep_its_turn() -> None:
 REFUSALS = [
     ApiError(400, 'admission webhook "policy" denied the request: no'),
     ApiError(403, "is forbidden: ValidatingAdmissionPolicy 'no-annotations' denied request"),
+    ApiError(413, "Request entity too large: limit is 3145728"),
     ApiError(422, 'admission webhook "policy" denied the request: no'),
     ApiError(500, 'Internal error occurred: failed calling webhook "policy": no endpoints'),
 ]

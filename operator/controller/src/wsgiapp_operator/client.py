@@ -34,6 +34,8 @@ PAGE = 50  # a page lies in memory whole, and parsed: ten times as large
 PAGE_BYTES = 4 * 2**20  # of several objects; anybody's may have a megabyte, and six of that in JSON
 SHRINK = 4
 TIMEOUT_S = 20.0
+# etcd's words for an object of more than 1.5 MiB, which the API server calls an error of its own (500).
+TOO_LARGE = "request is too large"
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -70,7 +72,8 @@ class ApiError(Exception):
     def is_refusal(self) -> bool:
         """Whether repeating the same request will get the same answer: the object is the problem, or a
         webhook that has to admit it and does not answer."""
-        return self.status in (400, 403, 422) or self.is_webhook_failure
+        is_of_object = self.status in (400, 403, 413, 422) or TOO_LARGE in self.message
+        return is_of_object or self.is_webhook_failure
 
     @property
     def is_webhook_failure(self) -> bool:
