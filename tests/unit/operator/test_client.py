@@ -35,6 +35,8 @@ def refuse(status: int, body: object) -> ApiError:
         (("Deployment", "web"), "/apis/apps/v1/namespaces/web/deployments"),
         (("Service", "web", "shop"), "/api/v1/namespaces/web/services/shop"),
         (("WsgiApp", "web", "shop"), "/apis/wsgi.dev/v1alpha1/namespaces/web/wsgiapps/shop"),
+        (("IngressClass", None, "nginx"), "/apis/networking.k8s.io/v1/ingressclasses/nginx"),
+        (("ConfigMap", "web", "a/../b?c"), "/api/v1/namespaces/web/configmaps/a%2F..%2Fb%3Fc"),
     ],
 )
 def test_path_names_group_namespace_and_object(named: tuple[str, ...], path: str) -> None:

@@ -55,6 +55,15 @@ async def test_no_class_is_the_clusters_affair() -> None:
     assert seen.asked == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["..", "../../../api/v1/namespaces/kube-system/secrets/key", "x?watch=true", "X", "x/y"]
+)
+async def test_what_cannot_be_a_name_is_missing_and_never_part_of_a_path(name: str) -> None:
+    seen = Classes(name)
+    assert await seen.is_missing(name)
+    assert seen.asked == 0
+
+
 async def test_what_may_not_be_asked_is_not_judged_and_not_asked_each_time() -> None:
     seen = Classes()
     seen.error = ApiError(403, "ingressclasses is forbidden")

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from urllib.request import getproxies
 
 import aiohttp
@@ -293,7 +293,8 @@ class Cluster:
 def path_of(kind: str, namespace: str | None, name: str | None = None) -> str:
     """Return the path of an object, or of all objects of a kind, in a namespace or (None) in all."""
     prefix, group, version, plural = KINDS[kind]
-    parts = (prefix, group, version, namespace and f"namespaces/{namespace}", plural, name)
+    within = namespace and f"namespaces/{quote(namespace, safe='')}"
+    parts = (prefix, group, version, within, plural, name and quote(name, safe=""))
     return "".join(f"/{part}" for part in parts if part)
 
 

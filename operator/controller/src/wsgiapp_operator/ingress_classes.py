@@ -4,12 +4,14 @@ Ingress controllers find out by it whether an Ingress is theirs: with a class th
 nothing else tells. An address in the Ingress's status does not: several controllers write none.
 """
 
+import re
 import time
 from collections.abc import Callable
 
 from wsgiapp_operator.client import ApiError, Cluster
 
 FORBIDDEN = 403
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 THERE_S = 1800.0  # as settled apps are looked at
 MISSING_S = 5.0  # somebody may be making it; all apps that name it share one question
 REMEMBERED = 1024  # what apps name is anybody's choice
@@ -29,6 +31,8 @@ class IngressClasses:
         """Return whether there is no class of that name. What may not be asked is not judged, nor is no name."""
         if name is None:
             return False
+        if not NAME.fullmatch(name):
+            return True  # as no object can have it, the API server is not asked for it
         until, is_missing = self._seen.get(name, (0.0, False))
         if self._clock() < until:
             return is_missing
