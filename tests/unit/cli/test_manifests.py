@@ -119,6 +119,11 @@ BAD_FILES = [
     ("just text", ["app.yaml", "str", "apiVersion"]),
     ("kind: ConfigMap\n", ["app.yaml", "metadata.name"]),
     ("kind: ConfigMap\nmetadata: {name: x}\n", ["app.yaml", "no WsgiApp", "-f"]),
+    (
+        APP.replace("/v1alpha1", "/v1"),
+        ["kind WsgiApp and apiVersion wsgi.dev/v1;", "wsgi.dev/v1alpha1"],
+    ),
+    (APP.replace("WsgiApp", "WSGIApp"), ["kind WSGIApp and apiVersion", "use kind WsgiApp"]),
     (APP + "---\n" + APP, ["WsgiApp 'shop'", "also in app.yaml", "keep one"]),
     (APP + "---\n" + APP.replace("shop", "blog"), ["--app", "blog, shop"]),
 ]

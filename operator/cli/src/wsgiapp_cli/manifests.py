@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from wsgiapp.check import check_manifest
-from wsgiapp.names import GROUP, KIND
+from wsgiapp.names import API_VERSION, GROUP, KIND
 from wsgiapp.parse import parse_app
 from wsgiapp.types import App, Content, Manifest
 
@@ -180,18 +180,30 @@ def choose_app(documents: Documents, *, name: str | None = None) -> Manifest:
     apps = {
         key[2]: found
         for key, found in documents.objects.items()
-        if key[0] == KIND and str(found.get("apiVersion", "")).startswith(f"{GROUP}/")
+        if key[0] == KIND and found.get("apiVersion") == API_VERSION
     }
     where = ", ".join(documents.sources)
     if not apps:
+        alike = sorted(
+            filter(None, (describe_alike(found) for found in documents.objects.values()))
+        )
         raise ManifestError(
-            f"{where}: no {KIND} of {GROUP}; give the file that has it with another -f"
+            f"{where}: {', '.join(alike)}; use kind {KIND} and apiVersion {API_VERSION}"
+            if alike
+            else f"{where}: no {KIND} of {API_VERSION}; give the file that has it with another -f"
         )
     if name is not None and name not in apps:
         raise ManifestError(f"--app is {name!r}; {where} has {', '.join(sorted(apps))}")
     if name is None and len(apps) > 1:
         raise ManifestError(f"{where}: choose one with --app: {', '.join(sorted(apps))}")
     return apps[name] if name is not None else next(iter(apps.values()))
+
+
+def describe_alike(found: Manifest) -> str:
+    """Return what an object calls itself that may have been meant as a WsgiApp; "" for all others."""
+    kind, version = str(found.get("kind")), str(found.get("apiVersion"))
+    is_alike = kind.lower() in (KIND.lower(), f"{KIND.lower()}s") or version.startswith(f"{GROUP}/")
+    return f"kind {kind} and apiVersion {version}" if is_alike else ""
 
 
 def read_app(manifest: Manifest) -> App:
