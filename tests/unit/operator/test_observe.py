@@ -102,14 +102,18 @@ def test_trouble_of_the_agent_is_told_too() -> None:
     assert parse_pod(pod).issue == Issue("ErrImagePull", "container agent: not found")
 
 
-def test_pod_without_a_node_is_told_in_the_schedulers_words() -> None:
+def test_pod_without_a_node_is_told_in_the_schedulers_words_with_the_remedy() -> None:
     condition = {
         "type": "PodScheduled",
         "status": "False",
-        "message": "0/1 nodes: Insufficient memory",
+        "message": "0/1 nodes are available: 1 Insufficient cpu.",
     }
     pod = make([], phase="Pending", conditions=[condition])
-    assert parse_pod(pod).issue == Issue("Unschedulable", "0/1 nodes: Insufficient memory")
+    assert parse_pod(pod).issue == Issue(
+        "Unschedulable",
+        "0/1 nodes are available: 1 Insufficient cpu; lower what the containers request (spec.resources), change "
+        "what spec.podTemplate asks of a node, or add one",
+    )
 
 
 def test_evicted_pod_counts_for_nothing_any_more() -> None:

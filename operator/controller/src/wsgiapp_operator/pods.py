@@ -27,6 +27,8 @@ LOST_SIGHT_OF = frozenset({"ContainerStatusUnknown", "Unknown"})  # by a kubelet
 # SIGKILL to its first process, but the kernel can, for the memory that a neighbour takes, and so can a person.
 STOPPED = (0, 128 + 15, 128 + 9)
 NODE_IS_SHORT = ("The node was low on resource", "The node had condition")
+# What helps a pod that no node takes; the scheduler's words say what is missing.
+NO_NODE = "lower what the containers request (spec.resources), change what spec.podTemplate asks of a node, or add one"
 # Reasons for which a container waits that do not pass by waiting.
 NO_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 STUCK = NO_IMAGE | frozenset({
@@ -204,7 +206,8 @@ def find_issue(
         return Issue(str(status["reason"]), str(status.get("message", status["reason"])))
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return Issue("Unschedulable", scheduled.get("message", "no node takes the pod"))
+        why = str(scheduled.get("message", "no node takes the pod")).rstrip(".")
+        return Issue("Unschedulable", f"{why}; {NO_NODE}")
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     for container in containers:
         issue = find_container_issue(container, spec)
