@@ -308,6 +308,18 @@ def test_hook_that_is_none_is_none(folder: Path):
     assert run_prefork("--check-config", "app:app", cwd=folder).returncode == 0
 
 
+def test_handlers_of_signals_that_a_reloaded_file_sets_keep_no_stop_from_the_server(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "import signal\nfor number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)\n"
+    )
+    with Prefork(cwd=folder) as server:
+        assert server.reload()["result"] == "succeeded"
+        server.signal(signal.SIGHUP)
+        server.wait_log("generation active generation=3")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
 @pytest.mark.parametrize("closed", ["1", "2", "0, 1, 2"])
 def test_config_file_that_closes_standard_descriptors_is_named_and_they_are_open_again(
     folder: Path, closed: str

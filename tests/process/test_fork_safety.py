@@ -106,6 +106,7 @@ UNSAFE = {
     "many sockets": ("import socket\nS = [socket.socket() for _ in range(100)]", r"held by app.S .*and 97 more"),
     "numpy seed sequence": ("import numpy\nS = numpy.random.SeedSequence()", r"random generator numpy.random.bit_generator.SeedSequence app.S"),
     "numpy bit generator": ("import numpy\nB = numpy.random.PCG64()", r"random generator numpy.random._pcg64.PCG64 app.B"),
+    "interpreter": ("try: import _interpreters as I\nexcept ImportError: import _xxsubinterpreters as I\nN = I.create()", r"interpreter besides the main one"),
     "finalizer": ("import weakref\nclass Client: pass\nC = Client()\nweakref.finalize(C, print, 'bye')", r"finalizer builtins:print"),
     "destructor": ("class C:\n    def __del__(self): pass\nC1 = C()", r"object with a destructor: app.C app.C1 \(app.py:3\)"),
     "exit function": ("import atexit\natexit.register(print, 'bye')", r"exit function print registered by app \(app.py:2\)"),

@@ -1,5 +1,9 @@
 """Server hooks get what gunicorn's get: the app, the other workers, counts, a log that knows exceptions."""
 
+import os
+import re
+import signal
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -175,6 +179,40 @@ def test_setting_of_a_hook_that_cannot_be_is_named(folder: Path):
     with Prefork("-w", "1", cwd=folder, wait=False) as server:
         assert server.wait_exit() == 3
         assert "timeout is long; use" in server.log()
+
+
+NUMBERED = """
+    import os
+
+    def nworkers_changed(server, new_value, old_value):
+        server.size = new_value
+
+    def pre_fork(server, worker):
+        used = {other.number for other in server.WORKERS.values() if other.alive}
+        worker.number = min(set(range(1, server.size + 1)) - used)
+
+    def post_fork(server, worker):
+        os.environ["NUMBER"] = str(worker.number)
+        worker.log.info("numbered %d", worker.number)
+"""
+
+
+def test_hooks_that_number_the_workers_know_their_count_from_the_start(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(textwrap.dedent(NUMBERED))
+    with Prefork("-w", "3", cwd=folder) as server:
+        assert {f"numbered {n}" in server.log() for n in (1, 2, 3)} == {True}
+        first = server.workers()[0]
+        os.kill(first, signal.SIGKILL)
+        server.wait(lambda: server.log().count("numbered ") == 4)
+        assert set(re.findall(r"numbered (\d)", server.log())) == {"1", "2", "3"}
+
+
+def test_hook_that_sets_the_number_of_workers_gets_so_many(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "def when_ready(server):\n    server.num_workers = 3\n"
+    )
+    with Prefork("-w", "1", cwd=folder) as server:
+        server.wait_workers(3)
 
 
 def test_server_of_a_hook_reloads(folder: Path):

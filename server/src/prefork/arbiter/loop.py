@@ -127,6 +127,9 @@ class Arbiter:
         """Serve until a stop is requested."""
         children.own()
         children.undo_in_children(self.close_in_child)
+        # Before all others, as in gunicorn: hooks that number the workers begin with it.
+        count = self.fleet.desired
+        self.guard(self.generations.call_hook, "nworkers_changed", self.own.server, count, None)
         self.call_on_starting()
         if self.exit_code is None:
             self.agent.start(time.monotonic())
@@ -223,6 +226,7 @@ class Arbiter:
                 request = self.fleet.running
                 wanted = request.content if request is not None else {}
                 self.molds.load(generation, wanted, self.plan_surge, self.is_memory_coming)
+                self.signals.install()  # the config file, or what it imports, may have set its own
             case BootMold():
                 self.molds.boot(action)
             case StopMold(generation):
@@ -316,11 +320,17 @@ class Arbiter:
         wanted = min(max(1, desired), self.own.workers_max)
         if wanted < desired:
             self.log.warning("more workers need a restart", workers=desired, kept=wanted)
+        self.own.server.num_workers = wanted
         if wanted != old:
             self.log.info("worker count changed", workers=wanted, before=old)
-            self.own.server.num_workers = wanted
             self.generations.call_hook("nworkers_changed", self.own.server, wanted, old)
             self.dispatch(ScaleRequested(wanted))
+
+    def follow_hooks(self) -> None:
+        """Have as many workers as a hook has asked for by `server.num_workers`."""
+        wanted = self.own.server.num_workers
+        if isinstance(wanted, int) and wanted != self.fleet.desired:
+            self.scale(wanted)
 
     def begin_stop(self) -> None:
         """Stop accepting here; the workers empty the accept queue and close their copies."""
@@ -401,6 +411,7 @@ class Arbiter:
         if now >= self.next_tick:
             self.next_tick = now + tick_period(self.fleet)
             self.table.beat(now)
+            self.follow_hooks()
             self.own.notifier.alive()
             self.agent.restart_if_due(now)
             self.molds.orphans.kill_overdue(now)

@@ -47,6 +47,8 @@ def _find(before: Holdings, after: Holdings, holder: Holder) -> Iterator[str]:
     for timer in after.timers:
         if timer not in before.timers:
             yield f"timer {timer} (signal.setitimer, signal.alarm)"
+    if after.interpreters > before.interpreters:
+        yield "interpreter besides the main one"
     known = {(d.number, d.identity, d.target) for d in before.descriptors}
     streams = {(d.identity, d.target) for d in before.descriptors if not stat.S_ISREG(d.mode)}
     shown = count()

@@ -60,6 +60,9 @@ class Holdings:
     children: tuple[tuple[int, str], ...] = ()  # pid, command
     threads: tuple[str, ...] = ()
     timers: tuple[str, ...] = ()  # that send this process a signal
+    interpreters: int = (
+        1  # with one more than the main one, a child that is forked crashes in CPython
+    )
     generators: tuple[
         str, ...
     ] = ()  # of random numbers, each with who holds it, as far as they are shown
@@ -81,6 +84,7 @@ def observe(*, objects: bool = False, shown: int = 3) -> Holdings:
         children=tuple(_children()),
         threads=tuple(_threads()),
         timers=tuple(_timers()),
+        interpreters=_count_interpreters(),
         generators=_generators(shown) if objects else (),
         finalizers=tuple(_finalizers()) if objects else (),
         destructors=_destructors(shown) if objects else (),
@@ -248,6 +252,14 @@ def _timers() -> Iterator[str]:
     for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
         if signal.getitimer(getattr(signal, name))[0]:
             yield name
+
+
+def _count_interpreters() -> int:
+    for name in ("_interpreters", "_xxsubinterpreters"):  # from CPython 3.13 on; before
+        module = sys.modules.get(name)
+        if module is not None:
+            return len(module.list_all())
+    return 1
 
 
 def _generators(shown: int) -> tuple[str, ...]:
