@@ -45,7 +45,7 @@ def _now() -> list[panels.Panel]:
     return [
         figure(
             "Are all pods ready?",
-            "Part of the pods whose /readyz answers 200. The row of pods below gives the reason.",
+            "Share of the pods whose /readyz answers 200. The row of pods below gives the reason.",
             f"sum({gauge('wsgi_ready')}) / count({gauge('wsgi_build_info')})",
             unit=units.PercentUnit,
             base=panels.RED,
@@ -59,8 +59,8 @@ def _now() -> list[panels.Panel]:
             base=panels.BLUE,
         ),
         figure(
-            "What part fails?",
-            "Part of the requests answered with 5xx. The objective of the shipped alerts is 0.1 %.",
+            "What share fails?",
+            "Share of the requests answered with 5xx. The objective of the shipped alerts is 0.1 %.",
             f"({FAILED_REQUESTS} or vector(0)) / {ALL_REQUESTS}",
             unit=units.PercentUnit,
             steps={0.001: panels.ORANGE, 0.01: panels.RED},
@@ -81,8 +81,8 @@ def _now() -> list[panels.Panel]:
             steps={0.7: panels.ORANGE, 0.9: panels.RED},
         ),
         figure(
-            "Is one content served?",
-            "Versions of the same ConfigMap or Secret that are served at once: more than one while a reload goes from pod to pod.",
+            "Same content in all pods?",
+            "Versions of the same ConfigMap or Secret served at once: more than one while a reload goes from pod to pod.",
             f"max(count by (content) (count by (content, digest) ({gauge('wsgi_content_info')}))) or vector(1)",
             unit=units.NoUnit,
             texts={
@@ -116,7 +116,7 @@ def _clients() -> list[panels.Panel]:
             colours=panels.QUANTILE_COLOURS,
         ),
         spread(
-            "How are the times spread?",
+            "How are response times distributed?",
             "Requests per second by the time that the client waits. Two bands are two kinds of requests.",
             f"sum by (le) ({rate(f'{RESPONSE}_bucket', ONE_APP)})",
         ),
@@ -166,7 +166,7 @@ def _room() -> list[panels.Panel]:
         ),
         lines(
             "Are requests lost?",
-            "Connections refused with a full accept queue, requests ended by the timeout, clients that left before their answer.",
+            "Connections refused because the accept queue was full, requests ended by the timeout, clients that left before their answer was sent.",
             Query(f"sum({growth('wsgi_listen_overflows_total', ONE_APP)})", "refused"),
             Query(f"sum({growth('wsgi_request_timeouts_total', ONE_APP)})", "timed out"),
             Query(f"sum({growth('wsgi_http_disconnects_total', ONE_APP)})", "client left"),
@@ -190,8 +190,8 @@ def _pods() -> list[panels.Panel]:
             texts=panels.STATES,
         ),
         lines(
-            "Which content do how many pods serve?",
-            "Pods by the digest of each ConfigMap or Secret they serve. Two digests of one content for long: a reload is stuck.",
+            "How many pods serve which content?",
+            "Pods by the digest of each ConfigMap or Secret they serve. Two digests of one content for a long time: a reload is stuck.",
             Query(
                 f"count by (content, digest) ({gauge('wsgi_content_info')}) or on() {NO_CONTENT}",
                 "{{content}} {{digest}}",
@@ -199,7 +199,7 @@ def _pods() -> list[panels.Panel]:
             unit=units.Short,
         ),
         lines(
-            "In which state are the workers?",
+            "What state are the workers in?",
             "Worker processes of all pods. Stuck workers do not react and are replaced.",
             Query(f"sum by (state) ({gauge('wsgi_workers')}) > 0", "{{state}}"),
             unit=units.Short,

@@ -59,7 +59,7 @@ def _now() -> list[panels.Panel]:
             steps={1: panels.GREEN},
         ),
         figure(
-            "How many are not whole?",
+            "How many are degraded?",
             "Apps with a pod that is not ready.",
             f"count({READY} < {PODS}) or vector(0)",
             unit=units.Short,
@@ -73,16 +73,16 @@ def _now() -> list[panels.Panel]:
             base=panels.BLUE,
         ),
         figure(
-            "What part fails?",
-            "Part of all requests answered with 5xx.",
+            "What share fails?",
+            "Share of all requests answered with 5xx.",
             f"(sum({FAILED}) or vector(0)) / sum({REQUESTS})",
             unit=units.PercentUnit,
             steps={0.001: panels.ORANGE, 0.01: panels.RED},
             decimals=2,
         ),
         figure(
-            "Which app is fullest?",
-            "Busy part of the app threads, of the app where it is largest.",
+            "How busy is the busiest?",
+            "Share of the app threads that are in a call, of the app where it is largest.",
             f"max({BUSY} / ({THREADS} > 0))",
             unit=units.PercentUnit,
             steps={0.7: panels.ORANGE, 0.9: panels.RED},
@@ -119,7 +119,7 @@ def _table() -> panels.Panel:
 def _over_time() -> list[panels.Panel]:
     return [
         lines(
-            "Which app has how much traffic?",
+            "How much traffic does each app get?",
             "Requests answered per second by each app.",
             Query(REQUESTS, APP),
             unit=units.RequestsPerSecond,
@@ -127,7 +127,7 @@ def _over_time() -> list[panels.Panel]:
         ),
         lines(
             "Which app fails?",
-            "Part of each app's requests answered with 5xx; the dashed line is 1 %.",
+            "Share of each app's requests answered with 5xx; the dashed line is 1 %.",
             Query(FAILED_PART, APP),
             unit=units.PercentUnit,
             limit=0.01,
@@ -139,8 +139,8 @@ def _over_time() -> list[panels.Panel]:
             unit=units.Seconds,
         ),
         lines(
-            "Which app is full?",
-            "Busy part of each app's threads. Above the dashed line requests begin to wait.",
+            "Which app is saturated?",
+            "Share of each app's threads that are in a call. Above the dashed line requests begin to wait.",
             Query(f"{BUSY} / ({THREADS} > 0)", APP),
             unit=units.PercentUnit,
             limit=0.9,

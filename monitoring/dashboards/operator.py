@@ -68,7 +68,7 @@ def _now() -> list[panels.Panel]:
         ),
         figure(
             "Is an upgrade stuck?",
-            "Apps whose pods a new version of the operator changes and that do not get ready.",
+            "Apps whose pods a new version of the operator changes and that do not become ready.",
             f'sum(wsgiapp_operator_upgrade_apps{{{OPERATOR}, state="stuck"}}) or vector(0)',
             unit=units.Short,
             steps={1: panels.RED},
@@ -89,7 +89,7 @@ def _work() -> list[panels.Panel]:
             colours=panels.QUANTILE_COLOURS,
         ),
         spread(
-            "How are these times spread?",
+            "How are step times distributed?",
             "Steps per second by the time they took.",
             f"sum by (le) ({rate(f'{TOOK}_bucket', OPERATOR)})",
         ),
@@ -105,7 +105,7 @@ def _work() -> list[panels.Panel]:
             stacked=True,
         ),
         lines(
-            "Does the queue get empty?",
+            "Does the queue drain?",
             "Apps that are due or being handled.",
             Query(f"sum by (pod) (wsgiapp_operator_queue_depth{{{OPERATOR}}})", "{{pod}}"),
             unit=units.Short,
@@ -148,7 +148,7 @@ def _changes() -> list[panels.Panel]:
             width=8,
         ),
         lines(
-            "How many apps have which condition?",
+            "What condition are the apps in?",
             "WsgiApps by the condition Ready and its reason.",
             Query(
                 f'count by (status, reason) (wsgiapp_status_condition{{{OPERATOR}, type="Ready"}})',

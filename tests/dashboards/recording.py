@@ -39,6 +39,11 @@ class Answer:
             not math.isnan(float(value)) for each in self.series for _, value in each["values"]
         )
 
+    @property
+    def rises(self) -> bool:
+        """Whether it is ever above zero."""
+        return any(float(value) > 0 for each in self.series for _, value in each["values"])
+
 
 def record(cluster: Cluster, span: Span, *, namespace: str, app: str) -> Json:
     """Return all dashboards with what Prometheus answers to each query: of one namespace and app in it."""

@@ -1,7 +1,7 @@
 """What the dashboards are shown with: two apps under load and, one after the other, what they are made to show.
 
-A reload, a reload that fails, one that fixes it, a worker that crashes, requests that fail, clients that leave, more
-requests than threads. About five minutes; each step waits until it has happened.
+A reload, a reload that fails, one that fixes it, a worker that crashes, requests that fail, clients that leave,
+requests that take too long, more requests than threads. About six minutes; each step waits until it has happened.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.support.wsgi_app import WsgiApp
 
 SHOP, BLOG = "shop", "blog"
 CALM_S = 20.0
+TIMEOUT_S = 3  # longer than anything takes that is not meant to
 BROKEN = "VERSION = '3'\nimport not_there\n"
 Say = Callable[[str], None]
 
@@ -46,6 +47,7 @@ def play(kube: Kube, namespace: str, ingress_url: str, say: Say) -> Span:
             ("a worker crashes", lambda: shop.kill_worker(shop.serving_pods()[0])),
             ("requests fail", lambda: _load(shop, 12.0, rate=4.0, get_path="/slow")),
             ("clients leave", lambda: _load(shop, 12.0, rate=3.0, slow_share=1.0, slow_ms=1500, timeout_s=0.4)),
+            ("requests take too long", lambda: _load(shop, 12.0, rate=0.5, slow_share=1.0, slow_ms=4000)),
             ("more requests than threads", lambda: _load(shop, 20.0, connections=40, slow_share=0.75, slow_ms=300)),
         ):  # fmt: skip
             say(title)
@@ -61,6 +63,7 @@ def _deploy(kube: Kube, namespace: str, ingress_url: str, name: str) -> WsgiApp:
     app["metadata"]["name"] = name
     app["spec"]["ingress"]["hosts"] = [host]
     app["spec"]["source"]["configMap"]["name"] = f"{name}-code"
+    app["spec"]["server"]["requestTimeoutSeconds"] = TIMEOUT_S
     kube.apply(_code(name, steady_app.build_release("1")), app, namespace=namespace)
     view = WsgiApp(kube, namespace, name, host, ingress_url)
     view.wait_condition("Ready", "True", within_s=90)

@@ -25,3 +25,6 @@ def test_every_query_of_the_dashboards_returns_data(
     recording.save(recorded, DATA)
     empty = [answer for answer in recording.answers(recorded) if not answer.has_numbers]
     assert [(each.board, each.panel, each.query) for each in empty] == []
+    flat = [answer.query for answer in recording.answers(recorded) if not answer.rises]
+    for metric in ("wsgi_request_timeouts_total", "wsgi_http_disconnects_total"):
+        assert not [query for query in flat if metric in query], f"{metric} stands still"

@@ -65,7 +65,7 @@ function Panel({ panel, range }) {
     setSize({ width: content.current.clientWidth, height: content.current.clientHeight });
   }, []);
   return (
-    <section className="panel" data-panel={panel.id} data-first={panel.title.startsWith("In which state") || undefined} style={place(panel.gridPos)}>
+    <section className="panel" data-panel={panel.id} data-first={panel.title.startsWith("What state are the workers") || undefined} style={place(panel.gridPos)}>
       <h2>
         {panel.title}
         <small>{unitOf(panel)}</small>
@@ -130,6 +130,16 @@ function mark(board, range) {
   }
 }
 
+/** One label a minute, below the chart: Perses repeats hours and minutes, and leaves no room for them under a heatmap. */
+function nameMinutes(board, range) {
+  for (const panel of board.panels.filter((each) => ["heatmap", "state-timeline"].includes(each.type))) {
+    const canvas = document.querySelector(`[data-panel="${panel.id}"] [_echarts_instance_]`);
+    if (!canvas) continue;
+    const interval = (_, time) => Number(time) % 60_000 < range.step * 1000;
+    echarts.getInstanceByDom(canvas).setOption({ grid: { bottom: 28 }, xAxis: { axisLabel: { interval } } });
+  }
+}
+
 /** Blue from few to many, for both themes, as the dashboard wants it. */
 function tint(board, theme) {
   for (const panel of board.panels.filter((each) => each.type === "heatmap")) {
@@ -162,6 +172,7 @@ async function draw() {
   await new Promise((resolve) => setTimeout(resolve, 1500));
   mark(board, recorded);
   tint(board, theme);
+  nameMinutes(board, recorded);
   await new Promise((resolve) => setTimeout(resolve, 700));
   document.title = "drawn";
 }
