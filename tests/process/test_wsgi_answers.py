@@ -287,3 +287,52 @@ def test_input_takes_sizes_by_keyword(tmp_path: Path):
         connection.request("POST", "/", b"abcde\nfg\nhi")
         assert connection.getresponse().read() == b"ab|cde|\n|fg\nhi"
         connection.close()
+
+
+@pytest.mark.parametrize("size", [3, 10, 100_000])
+def test_an_iterable_that_never_ends_ends_with_its_content_length(tmp_path: Path, size: int):
+    """Of whatever block sizes; it is closed, and its thread serves the next request."""
+    text = f"""
+        closed = 0
+
+        class Endless:
+            def __iter__(self):
+                return self
+            def __next__(self):
+                return b"x" * {size}
+            def close(self):
+                global closed
+                closed += 1
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "100"), ("X-Closed", str(closed))])
+            return Endless()
+    """
+    with serve(tmp_path, text) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=UNHURRIED_S)
+        for number in range(3):
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            assert (response.read(), response.headers["X-Closed"]) == (b"x" * 100, str(number))
+        connection.close()
+
+
+def test_an_iterable_of_the_promised_length_is_used_up(tmp_path: Path):
+    """What a generator does after its last block is done, though the client has all of the answer."""
+    text = """
+        ended = 0
+
+        def blocks():
+            global ended
+            yield b"x" * 60
+            yield b"x" * 40
+            ended += 1
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "100"), ("X-Ended", str(ended))])
+            return blocks()
+    """
+    with serve(tmp_path, text) as server:
+        for number in range(3):
+            _, headers, body = ask(server)
+            assert (body, dict(headers)["X-Ended"]) == (b"x" * 100, str(number))

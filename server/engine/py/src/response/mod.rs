@@ -196,20 +196,22 @@ impl Exchange {
         let bytes = block.as_bytes();
         let admitted = outgoing.admit(bytes.len());
         *body_bytes += admitted as u64;
+        // More than the Content-Length: what still comes is for nobody, and may never end.
+        let has_room = outgoing.excess() == 0;
         if admitted == 0 {
-            return self.send(state, None, false);
+            return self.send(state, None, false) && has_room;
         }
         outgoing.write_prefix(out, admitted);
         let suffix = outgoing.suffix();
         if admitted <= COPIED_BODY_BYTES {
             out.extend_from_slice(&bytes[..admitted]);
             out.extend_from_slice(suffix);
-            return self.send(state, None, false);
+            return self.send(state, None, false) && has_room;
         }
         let shared: SharedBytes = Box::new(PyBackedBytes::from(block.clone()));
         let is_sent = self.send(state, Some((shared, admitted)), false);
         state.out.extend_from_slice(suffix);
-        is_sent
+        is_sent && has_room
     }
 
     /// Sends an answer whose body is all there: never waits for the client.
