@@ -207,12 +207,38 @@ def test_hooks_that_number_the_workers_know_their_count_from_the_start(folder: P
         assert set(re.findall(r"numbered (\d)", server.log())) == {"1", "2", "3"}
 
 
+def test_worker_that_is_told_to_be_alive_no_more_answers_and_is_replaced(folder: Path):
+    (folder / "gunicorn.conf.py").write_text(
+        "def post_worker_init(worker):\n    import app\n    app.worker = worker\n"
+    )
+    app = """
+        def app(environ, start_response):
+            worker.alive = False
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"ok"]
+    """
+    write_app(folder, app)
+    with Prefork("-w", "1", cwd=folder) as server:
+        first = server.workers()
+        assert server.get() == (200, "ok")
+        server.wait_log(rf"worker exited pid={first[0]} .*reason=retired")
+        assert server.wait_workers(1) != first
+
+
 def test_hook_that_sets_the_number_of_workers_gets_so_many(folder: Path):
     (folder / "gunicorn.conf.py").write_text(
         "def when_ready(server):\n    server.num_workers = 3\n"
     )
     with Prefork("-w", "1", cwd=folder) as server:
         server.wait_workers(3)
+
+
+@pytest.mark.parametrize("call", ["server.stop()", "server.stop(graceful=False)"])
+def test_server_of_a_hook_stops(folder: Path, call: str):
+    (folder / "gunicorn.conf.py").write_text(f"def when_ready(server):\n    {call}\n")
+    with Prefork("-w", "1", cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 0
+        assert "hook failed" not in server.log()
 
 
 def test_server_of_a_hook_reloads(folder: Path):

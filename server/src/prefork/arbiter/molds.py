@@ -274,6 +274,6 @@ class Molds:
         )  # fmt: skip
         self.generations.note_import(number, unsafe=found)
         # Files by pid, as prometheus_client's, are cleaned up as a worker's are.
-        worker = HookWorker(self.generations.options, self.log, age=0, pid=pid, alive=False)
+        worker = HookWorker(self.generations.options, self.log, age=0, pid=pid, is_alive=False)
         self.generations.call_hook("child_exit", self.own.server, worker, generation=number)
         self.dispatch(PreloadUnsafe(number))

@@ -159,7 +159,7 @@ class Workers:
         if handle is not None:
             drop_channel(self.selector, handle.channel)
             self.molds.orphans.take(handle.children, time.monotonic())
-            handle.hook.alive = False
+            handle.hook.is_alive = False
             handle.hook.count_requests = lambda: served
             self.own.server.WORKERS.pop(handle.pid, None)
             self.generations.call_hook("child_exit", self.own.server, handle.hook)

@@ -21,7 +21,7 @@ HOOKS_HEAD = """\
 ## Server hooks
 
 Functions of a config file that are called, with gunicorn's arguments: {hooks}. `pre_fork` runs in the mold, after
-the app has been imported there. Not called, and named in a warning: {unsupported}.
+the app has been imported there; what it sets on its worker is seen by `post_fork`, `post_worker_init` and `worker_exit`, not by `child_exit` in the arbiter. Not called, and named in a warning: {unsupported}.
 """
 
 UNSUPPORTED_HEAD = """\

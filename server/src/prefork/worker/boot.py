@@ -139,7 +139,7 @@ def run_worker(
     )  # fmt: skip
 
     def leave(loop: WorkerLoop) -> int:
-        worker.alive = False
+        worker.is_alive = False
         with contextlib.suppress(SystemExit):  # it ends now anyway, in the order below
             hooks.call("worker_exit", server, worker)
         if loop.skip_cleanup:

@@ -121,6 +121,10 @@ class HookServer:
         """As HUP: what it leads to follows once the hook has returned."""
         os.kill(self.pid, signal.SIGHUP)
 
+    def stop(self, graceful: bool = True) -> None:
+        """As TERM, or QUIT: what it leads to follows once the hook has returned."""
+        os.kill(self.pid, signal.SIGTERM if graceful else signal.SIGQUIT)
+
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a worker a signal; a number that is no worker's pid, or not known here as one, is ignored."""
         if pid and any(worker.pid == pid for worker in self.WORKERS.values()):
@@ -142,7 +146,7 @@ class HookWorker:
     pid: int = 0
     ppid: int = 0
     booted: bool = False
-    alive: bool = True
+    is_alive: bool = field(default=True, repr=False)
     aborted: bool = False
     reloader: None = None
     app: HookApp = field(default_factory=lambda: HookApp(never_imported))
@@ -156,6 +160,17 @@ class HookWorker:
 
     def __post_init__(self) -> None:
         self.app.cfg = self.cfg
+
+    @property
+    def alive(self) -> bool:
+        return self.is_alive
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        """False, set in the worker itself, lets it finish its requests and leave; it is replaced, as after a TERM."""
+        if self.is_alive and not alive and self.pid == os.getpid():
+            os.kill(self.pid, signal.SIGTERM)
+        self.is_alive = alive
 
     @property
     def max_requests(self) -> int:
