@@ -750,7 +750,8 @@ async def test_app_at_which_an_upgrade_stops_says_so_with_the_reason_and_the_rem
     conditions = world.resource("WsgiApp")["status"]["conditions"]
     (behind,) = (c for c in conditions if c["type"] == "UpToDate")
     assert (behind["status"], behind["reason"]) == ("False", "UpgradeFailed")
-    assert behind["message"].endswith(f"pod shop-new: {no_room}")
+    remedy = "lower what the containers request (spec.resources)"
+    assert f"pod shop-new: {no_room.rstrip('.')}; {remedy}" in behind["message"]
     assert "spec.rollout.paused" in behind["message"]
     assert world.events().count("UpgradeFailed") == 1
     (line,) = (r.getMessage() for r in caplog.records if "upgrade stopped" in r.getMessage())
