@@ -1,4 +1,4 @@
-"""What befalls a node costs no request: its kubelet and its containerd restarted, its pods drained."""
+"""What befalls a node costs no request: its processes restarted one by one, its pods drained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,17 @@ def wait_version(app: WsgiApp, version: str, count: int) -> None:
     wait_until(all_serve_it, within_s=90, what=f"version {version} from {count} pods")
 
 
-@pytest.mark.parametrize("name", ["kubelet", "containerd"])
+PROCESSES = (
+    "kubelet",
+    "containerd",
+    "kube-proxy",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "etcd",
+)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
 def test_process_of_the_node_is_restarted(
     name: str, steady: AppMaker, under_load: LoadMaker, kube: Kube, cluster: Cluster
 ) -> None:
@@ -38,6 +48,7 @@ def test_process_of_the_node_is_restarted(
     pods = app.serving_pods()
     with under_load(app, f"{name} restarted", post_reuse=False) as load:
         local.restart(name, cluster.paths)
+        wait_until(kube.is_ready, within_s=60, what="the API server")
         load.run_on(LOOKED_AT_S)
         wait_until(lambda: app.serving_pods() == pods, within_s=60, what="the same pods to serve")
         before = app.reload_hash()
