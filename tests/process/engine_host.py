@@ -178,6 +178,14 @@ def parts(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [b"p" * wanted["size"] for _ in range(wanted["count"])]
 
 
+def pause(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    wanted = query(environ)
+    start_response("200 OK", PLAIN)
+    yield b"p" * wanted["size"]
+    time.sleep(wanted["ms"] / 1000)
+    yield b"end"
+
+
 def held_within(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     wanted = query(environ)
     start_response("200 OK", PLAIN)
@@ -332,7 +340,7 @@ def environ_of(environ: Environ, start_response: StartResponse) -> Iterable[byte
 ANSWERS: dict[str, Callable[[Environ, StartResponse], Iterable[bytes]]] = {
     f.__name__.rstrip("_"): f
     for f in (
-        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, slow_close, held, unread, blocks, held_within, big, late, written, short, excess, replaced, too_late,
+        hello, echo, digest, length, length_and_digest, read_at_random_, first_line, answered_while_read, write, parts, lines, slow, slow_close, held, unread, blocks, pause, held_within, big, late, written, short, excess, replaced, too_late,
         raises, raises_within, silent, no_content, bad_header, text, forks, child_returns, child_stays,
         closed, file, memory_file, environ_of,
     )
